@@ -1,0 +1,67 @@
+//! CONFIG: what the programs must know of this node.
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Address, Prefix};
+
+/// Most cluster prefixes (pod CIDRs): two of each family.
+pub const CLUSTER_PREFIXES_MAX: usize = 4;
+
+/// The one value of CONFIG, an array of length 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Config {
+    /// The IPv4 address that source NAT gives to outside clients; read only with [`flags::NODE_V4`].
+    pub node_v4: Address,
+    /// The IPv6 address that source NAT gives to outside clients; read only with [`flags::NODE_V6`].
+    pub node_v6: Address,
+    /// Sources that count as pods of the cluster; the first [`Config::cluster_prefixes_count`] hold.
+    pub cluster_prefixes: [Prefix; CLUSTER_PREFIXES_MAX],
+    /// How many of [`Config::cluster_prefixes`] hold.
+    pub cluster_prefixes_count: u32,
+    /// Bits of [`flags`].
+    pub flags: u32,
+    /// First port of source NAT, host order.
+    pub snat_port_first: u16,
+    /// Number of ports of source NAT; zero switches it off.
+    pub snat_ports: u16,
+}
+
+const _: () = assert!(size_of::<Config>() == 172);
+
+/// Bits of [`Config::flags`].
+pub mod flags {
+    /// [`super::Config::node_v4`] holds.
+    pub const NODE_V4: u32 = 1 << 0;
+    /// [`super::Config::node_v6`] holds.
+    pub const NODE_V6: u32 = 1 << 1;
+}
+
+impl Config {
+    /// This node's address in the family of `peer`, where it has one.
+    #[must_use]
+    #[inline(always)]
+    pub fn node_address(&self, peer: &Address) -> Option<Address> {
+        if peer.is_v4() {
+            (self.flags & flags::NODE_V4 != 0).then_some(self.node_v4)
+        } else {
+            (self.flags & flags::NODE_V6 != 0).then_some(self.node_v6)
+        }
+    }
+
+    /// Whether `address` is a pod of the cluster.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_in_cluster(&self, address: &Address) -> bool {
+        let mut index = 0;
+        while index < CLUSTER_PREFIXES_MAX {
+            if index as u32 >= self.cluster_prefixes_count {
+                return false;
+            }
+            if self.cluster_prefixes[index].contains(address) {
+                return true;
+            }
+            index += 1;
+        }
+        false
+    }
+}

@@ -1,0 +1,158 @@
+//! CONNTRACK: which endpoint a flow got, and how to rewrite its packets, for both directions.
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Address, Be16};
+
+/// Key of CONNTRACK: a packet's five-tuple as it arrives, before any rewrite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source port.
+    pub source_port: Be16,
+    /// Destination port.
+    pub destination_port: Be16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub padding: [u8; 3],
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 40);
+
+/// Value of CONNTRACK. It holds the whole five-tuple after the rewrite, so an established flow needs
+/// no other table to be rewritten, and ids may move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Flow {
+    /// Source address after the rewrite.
+    pub new_source: Address,
+    /// Destination address after the rewrite.
+    pub new_destination: Address,
+    /// Source port after the rewrite.
+    pub new_source_port: Be16,
+    /// Destination port after the rewrite.
+    pub new_destination_port: Be16,
+    /// The endpoint's id when the flow began.
+    pub endpoint: u32,
+    /// The endpoint's generation when the flow began.
+    pub endpoint_generation: u32,
+    /// The backend service.
+    pub backend_service: u32,
+    /// When the flow began, seconds of the monotonic clock.
+    pub created_s: u32,
+    /// Last packet in this direction, seconds of the monotonic clock.
+    pub last_seen_s: u32,
+    /// A [`FlowState`] as its number.
+    pub state: u8,
+    /// A [`Direction`] as its number.
+    pub direction: u8,
+    /// Bits of [`flags`].
+    pub flags: u8,
+    /// Zero.
+    pub padding: u8,
+}
+
+const _: () = assert!(size_of::<Flow>() == 64 - 4);
+
+/// Bits of [`Flow::flags`].
+pub mod flags {
+    /// The client's address was replaced by this node's: replies come back to this node and are
+    /// undone where they arrive, before the network stack.
+    pub const SOURCE_NAT: u8 = 1 << 0;
+}
+
+/// Which way the packets of an entry go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Direction {
+    /// From the client to the endpoint.
+    ToBackend = 0,
+    /// From the endpoint to the client.
+    ToClient = 1,
+}
+
+/// How far a flow is, by the packets seen in the entry's own direction (RFC 9293 §3.3.2, reduced to
+/// what expiry and reuse need).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum FlowState {
+    /// Only opening packets (TCP SYN) so far.
+    Opening = 0,
+    /// Data or acknowledgements seen.
+    Established = 1,
+    /// A FIN was seen.
+    Closing = 2,
+    /// A RST was seen.
+    Reset = 3,
+}
+
+/// A TCP flow that is still opening, or is closing, is forgotten after this long without a packet.
+/// Linux: `nf_conntrack_tcp_timeout_syn_sent`, `…_fin_wait` and `…_time_wait` (120 s).
+pub const TCP_TRANSIENT_TIMEOUT_S: u32 = 120;
+/// An established TCP flow is forgotten after this long without a packet: two hours and a margin,
+/// the least that RFC 5382 REQ-5 allows a NAT (2 h 4 min).
+pub const TCP_ESTABLISHED_TIMEOUT_S: u32 = 7_440;
+/// A UDP flow is forgotten after this long without a packet (Linux:
+/// `nf_conntrack_udp_timeout_stream`, 120 s).
+pub const UDP_TIMEOUT_S: u32 = 120;
+
+impl Flow {
+    /// The direction of this entry.
+    #[must_use]
+    #[inline(always)]
+    pub const fn direction(&self) -> Direction {
+        if self.direction == Direction::ToClient as u8 { Direction::ToClient } else { Direction::ToBackend }
+    }
+
+    /// The state of this entry; a number that names none reads as [`FlowState::Reset`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn state(&self) -> FlowState {
+        match self.state {
+            0 => FlowState::Opening,
+            1 => FlowState::Established,
+            2 => FlowState::Closing,
+            _ => FlowState::Reset,
+        }
+    }
+
+    /// Whether the client's address was replaced by this node's.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_source_nat(&self) -> bool {
+        self.flags & flags::SOURCE_NAT != 0
+    }
+
+    /// Seconds without a packet after which the entry means nothing any more.
+    #[must_use]
+    #[inline(always)]
+    pub const fn idle_timeout_s(&self, protocol: u8) -> u32 {
+        if protocol != crate::protocol::TCP {
+            return UDP_TIMEOUT_S;
+        }
+        match self.state() {
+            FlowState::Established => TCP_ESTABLISHED_TIMEOUT_S,
+            FlowState::Opening | FlowState::Closing | FlowState::Reset => TCP_TRANSIENT_TIMEOUT_S,
+        }
+    }
+}
+
+impl FlowKey {
+    /// The key of the packets that answer this flow once it is rewritten as `flow` says.
+    #[must_use]
+    #[inline(always)]
+    pub const fn reply(&self, flow: &Flow) -> Self {
+        Self {
+            source: flow.new_destination,
+            destination: flow.new_source,
+            source_port: flow.new_destination_port,
+            destination_port: flow.new_source_port,
+            protocol: self.protocol,
+            padding: [0; 3],
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! ENDPOINTS: where an endpoint is and whether new flows may go there.
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Address, Be16};
+
+/// Value of ENDPOINTS, an array by endpoint id. An endpoint belongs to one backend service: a pod
+/// port that two Services use has an id in each, since health, weight and counters are per service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Endpoint {
+    /// The pod's IP.
+    pub address: Address,
+    /// The container's port.
+    pub port: Be16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub padding: u8,
+    /// The backend service it belongs to.
+    pub backend_service: u32,
+    /// Rises by one each time the id is given up. A flow remembers the one it began with, and so
+    /// sees with one read that its endpoint is gone.
+    pub generation: u32,
+    /// Bits of [`state`]. One aligned word: taking the endpoint out of every ring is one store.
+    pub state: u32,
+}
+
+const _: () = assert!(size_of::<Endpoint>() == 32);
+
+/// Bits of [`Endpoint::state`].
+pub mod state {
+    /// The id is in use.
+    pub const PRESENT: u32 = 1 << 0;
+    /// Passes its health check, or has none.
+    pub const HEALTHY: u32 = 1 << 1;
+    /// Terminating: flows that it has go on, new ones come only where no ready endpoint is left.
+    pub const DRAINING: u32 = 1 << 2;
+    /// On this node.
+    pub const LOCAL: u32 = 1 << 3;
+}
+
+impl Endpoint {
+    /// Whether the id is in use.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_present(&self) -> bool {
+        self.state & state::PRESENT != 0
+    }
+
+    /// Whether a new flow may begin here.
+    #[must_use]
+    #[inline(always)]
+    pub const fn takes_new_flows(&self) -> bool {
+        self.state & (state::PRESENT | state::HEALTHY) == state::PRESENT | state::HEALTHY
+    }
+
+    /// Whether the endpoint is on this node.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_local(&self) -> bool {
+        self.state & state::LOCAL != 0
+    }
+}

@@ -1,0 +1,2 @@
+//! Podway's packet path.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Podway's user space, in the order in which data flows through it.
+pub mod model;

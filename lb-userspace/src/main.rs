@@ -1,0 +1,2 @@
+//! The `podway` binary.
+fn main() {}
