@@ -1,0 +1,195 @@
+//! Frames in the kernel: an XDP buffer and an skb.
+//!
+//! Every access checks its own bounds against the end of the packet, in the form in which the
+//! verifier tracks ranges (6.18: an offset with a known upper bound, added to the packet pointer,
+//! compared with `data_end`).
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, xdp_md};
+use aya_ebpf::helpers::{
+    bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data, bpf_xdp_adjust_head,
+    bpf_xdp_adjust_tail,
+};
+use aya_ebpf::programs::TcContext;
+use lb_common::Be16;
+use lb_ebpf::checksum::{Delta, apply_to_udp};
+use lb_ebpf::header::HEADERS_BYTES_MAX;
+use lb_ebpf::packet::{Packet, TransportChecksum};
+
+/// Bound on offsets, for the verifier: headers and what a refusal puts before them.
+const OFFSET_MAX: usize = 2 * HEADERS_BYTES_MAX;
+
+/// The address of `N` bytes at `offset` of a packet, if they are inside it.
+#[inline(always)]
+fn at<const N: usize>(data: usize, data_end: usize, offset: usize) -> Option<*mut [u8; N]> {
+    if offset > OFFSET_MAX {
+        return None;
+    }
+    let start = data + offset;
+    if start + N > data_end {
+        return None;
+    }
+    Some(start as *mut [u8; N])
+}
+
+/// An XDP buffer.
+pub(crate) struct XdpFrame {
+    ctx: *mut xdp_md,
+    data: usize,
+    data_end: usize,
+}
+
+impl XdpFrame {
+    #[inline(always)]
+    pub(crate) fn new(ctx: *mut xdp_md) -> Self {
+        // SAFETY: the context is valid while the program runs; the verifier turns these loads into
+        // packet pointers.
+        let (data, data_end) = unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) };
+        Self { ctx, data, data_end }
+    }
+
+    #[inline(always)]
+    fn adjust(&mut self, head: i32, tail: i32) -> Option<()> {
+        // SAFETY: the context is valid while the program runs.
+        let status = unsafe {
+            if head != 0 { bpf_xdp_adjust_head(self.ctx, head) } else { bpf_xdp_adjust_tail(self.ctx, tail) }
+        };
+        *self = Self::new(self.ctx);
+        (status == 0).then_some(())
+    }
+}
+
+impl Packet for XdpFrame {
+    #[inline(always)]
+    fn length_bytes(&self) -> usize {
+        self.data_end - self.data
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let bytes = at(self.data, self.data_end, offset)?;
+        // SAFETY: `at` checked that all N bytes are inside the packet; byte arrays need no alignment.
+        Some(unsafe { bytes.read() })
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, offset: usize, value: [u8; N]) -> Option<()> {
+        let bytes = at(self.data, self.data_end, offset)?;
+        // SAFETY: as in `load`; the program owns the buffer.
+        unsafe { bytes.write(value) };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn patch_checksum(&mut self, field: TransportChecksum, addresses: Delta, ports: Delta) -> Option<()> {
+        let delta = addresses.and(ports);
+        let (offset, is_udp) = match field {
+            TransportChecksum::Tcp { offset } => (offset, false),
+            TransportChecksum::Udp { offset } => (offset, true),
+        };
+        let old = Be16::from_bytes(self.load(offset)?);
+        let new = if is_udp { apply_to_udp(delta, old) } else { delta.apply(old) };
+        self.store(offset, new.bytes())
+    }
+
+    #[inline(always)]
+    fn grow_front(&mut self, count: usize) -> Option<()> {
+        self.adjust(-(count as i32), 0)
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        let excess = self.length_bytes() as i32 - length as i32;
+        if excess <= 0 { Some(()) } else { self.adjust(0, -excess) }
+    }
+}
+
+/// An skb at a tc hook, its headers in linear memory.
+pub(crate) struct SkbFrame {
+    skb: *mut __sk_buff,
+}
+
+/// The interface that the skb is at.
+#[inline(always)]
+pub(crate) fn interface(ctx: &TcContext) -> u32 {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { (*ctx.skb.skb).ifindex }
+}
+
+impl SkbFrame {
+    /// Makes the headers linear. `None`: the kernel had no memory for that; the packet goes on.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &TcContext) -> Option<Self> {
+        let frame = Self { skb: ctx.as_ptr().cast() };
+        let (data, data_end) = frame.bounds();
+        let wanted = frame.length_bytes().min(HEADERS_BYTES_MAX);
+        // SAFETY: the context is valid while the program runs.
+        if data + wanted > data_end && unsafe { bpf_skb_pull_data(frame.skb, wanted as u32) } != 0 {
+            return None;
+        }
+        Some(frame)
+    }
+
+    /// Read anew each time: a helper that may move the packet ends the verifier's trust in old
+    /// pointers.
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) }
+    }
+}
+
+impl Packet for SkbFrame {
+    #[inline(always)]
+    fn length_bytes(&self) -> usize {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.skb).len as usize }
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let (data, data_end) = self.bounds();
+        let bytes = at(data, data_end, offset)?;
+        // SAFETY: `at` checked that all N bytes are inside the packet; byte arrays need no alignment.
+        Some(unsafe { bytes.read() })
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, offset: usize, value: [u8; N]) -> Option<()> {
+        let (data, data_end) = self.bounds();
+        let bytes = at(data, data_end, offset)?;
+        // SAFETY: as in `load`; the verifier makes the skb writable before the program runs.
+        unsafe { bytes.write(value) };
+        Some(())
+    }
+
+    /// The kernel's helper knows whether the checksum is whole, partial or already verified.
+    #[inline(always)]
+    fn patch_checksum(&mut self, field: TransportChecksum, addresses: Delta, ports: Delta) -> Option<()> {
+        let (offset, mangled) = match field {
+            TransportChecksum::Tcp { offset } => (offset, 0),
+            TransportChecksum::Udp { offset } => (offset, u64::from(BPF_F_MARK_MANGLED_0)),
+        };
+        let pseudo_header = mangled | u64::from(BPF_F_PSEUDO_HDR);
+        // SAFETY: the context is valid while the program runs; the helper checks the offset.
+        let status = unsafe {
+            bpf_l4_csum_replace(self.skb, offset as u32, 0, u64::from(addresses.wsum()), pseudo_header)
+                | bpf_l4_csum_replace(self.skb, offset as u32, 0, u64::from(ports.wsum()), mangled)
+        };
+        (status == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn grow_front(&mut self, count: usize) -> Option<()> {
+        // SAFETY: the context is valid while the program runs.
+        (unsafe { bpf_skb_change_head(self.skb, count as u32, 0) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        if self.length_bytes() <= length {
+            return Some(());
+        }
+        // SAFETY: the context is valid while the program runs.
+        (unsafe { bpf_skb_change_tail(self.skb, length as u32, 0) } == 0).then_some(())
+    }
+}

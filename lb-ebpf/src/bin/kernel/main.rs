@@ -1,0 +1,104 @@
+//! The kernel programs: each turns its context into a frame and tables, asks the path, and turns the
+//! verdict into a return code. All `unsafe` of this crate is in this binary.
+#![no_std]
+#![no_main]
+
+mod frame;
+mod maps;
+mod route;
+mod sock_addr;
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action};
+use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use lb_ebpf::path::{self, Side};
+use lb_ebpf::tables::Tables;
+use lb_ebpf::verdict::Verdict;
+
+use frame::{SkbFrame, XdpFrame};
+use maps::KernelTables;
+use route::Hook;
+
+/// XDP on an uplink.
+#[xdp]
+fn xdp_uplink(ctx: XdpContext) -> u32 {
+    let interface = ctx.ingress_ifindex() as u32;
+    let mut tables = KernelTables::new(ctx.as_ptr(), Hook::Xdp, interface);
+    let mut frame = XdpFrame::new(ctx.ctx);
+    let verdict = path::to_backend(&mut frame, &mut tables, Side::Uplink);
+    tables.count(verdict.reason());
+    match verdict {
+        Verdict::Pass(_) | Verdict::ToStack(_) => xdp_action::XDP_PASS,
+        Verdict::Drop(_) => xdp_action::XDP_DROP,
+        Verdict::Answer(_) => xdp_action::XDP_TX,
+        Verdict::ToLink { interface: out, .. } if out == interface => xdp_action::XDP_TX,
+        // SAFETY: a helper call without pointers.
+        Verdict::ToLink { interface: out, .. } => unsafe { bpf_redirect(out, 0) as u32 },
+        // This hook's routes never ask for a neighbour.
+        Verdict::ToNeighbour { .. } => xdp_action::XDP_DROP,
+    }
+}
+
+/// tc ingress of an uplink: what XDP, where there is one, left alone.
+#[classifier]
+fn tc_uplink_in(ctx: TcContext) -> i32 {
+    tc_ingress(&ctx, Side::Uplink)
+}
+
+/// tc ingress of a pod-side interface.
+#[classifier]
+fn tc_pod_in(ctx: TcContext) -> i32 {
+    tc_ingress(&ctx, Side::Pod)
+}
+
+/// tc egress of every interface.
+#[classifier]
+fn tc_egress(ctx: TcContext) -> i32 {
+    let interface = frame::interface(&ctx);
+    let mut tables = KernelTables::new(ctx.as_ptr(), Hook::Tc, interface);
+    let Some(mut frame) = SkbFrame::new(&ctx) else {
+        return TC_ACT_OK;
+    };
+    let verdict = path::to_client(&mut frame, &mut tables);
+    tc_action(&mut tables, verdict, interface)
+}
+
+#[inline(always)]
+fn tc_ingress(ctx: &TcContext, side: Side) -> i32 {
+    let interface = frame::interface(ctx);
+    let mut tables = KernelTables::new(ctx.as_ptr(), Hook::Tc, interface);
+    let Some(mut frame) = SkbFrame::new(ctx) else {
+        return TC_ACT_OK;
+    };
+    let verdict = path::to_backend(&mut frame, &mut tables, side);
+    tc_action(&mut tables, verdict, interface)
+}
+
+#[inline(always)]
+fn tc_action(tables: &mut KernelTables, verdict: Verdict, interface: u32) -> i32 {
+    tables.count(verdict.reason());
+    match verdict {
+        Verdict::Pass(_) | Verdict::ToStack(_) => TC_ACT_OK,
+        Verdict::Drop(_) => TC_ACT_SHOT,
+        // SAFETY: helper calls without pointers, but for one that may be null.
+        Verdict::Answer(_) => unsafe { bpf_redirect(interface, 0) as i32 },
+        Verdict::ToLink { interface: out, .. } => unsafe { bpf_redirect(out, 0) as i32 },
+        Verdict::ToNeighbour { interface: out, .. } => unsafe {
+            bpf_redirect_neigh(out, core::ptr::null_mut(), 0, 0) as i32
+        },
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: nothing here can panic (no indexing, no overflow checks); the linker would keep this
+    // function, and the verifier refuse its endless recursion, if anything could.
+    unsafe { core::hint::unreachable_unchecked() }
+}
+
+/// Some helpers are for GPL-compatible programs only; this half is dual-licensed.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,256 @@
+//! The maps, and the path's tables on them.
+use core::ffi::c_void;
+use core::ops::Deref;
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_NOEXIST};
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use lb_common::Address;
+use lb_common::affinity::{Affinity, AffinityKey};
+use lb_common::backend_service::{BackendService, BackendServiceName};
+use lb_common::config::Config;
+use lb_common::conntrack::{Flow, FlowKey, FlowState};
+use lb_common::counters::{Reason, Traffic};
+use lb_common::endpoint::Endpoint;
+use lb_common::frontend::{Frontend, FrontendKey};
+use lb_common::interface::Interface;
+use lb_common::maps as bounds;
+use lb_common::neg::{NEGS_PER_BACKEND_SERVICE, Ring};
+use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
+use lb_ebpf::tables::{Inserted, Route, TableFull, Tables};
+
+use crate::route::{self, Hook};
+
+#[map]
+static FRONTENDS: HashMap<FrontendKey, Frontend> = HashMap::with_max_entries(bounds::FRONTENDS_MAX, 0);
+#[map]
+static BACKEND_SERVICES: Array<BackendService> = Array::with_max_entries(bounds::BACKEND_SERVICES_MAX, 0);
+#[map]
+static SERVICE_NAMES: Array<BackendServiceName> = Array::with_max_entries(bounds::BACKEND_SERVICES_MAX, 0);
+#[map]
+static NEGS: Array<Ring> =
+    Array::with_max_entries(NEGS_PER_BACKEND_SERVICE * bounds::BACKEND_SERVICES_MAX, BPF_F_MMAPABLE);
+#[map]
+static RING_SLOTS: Array<u32> = Array::with_max_entries(bounds::RING_SLOTS_MAX, BPF_F_MMAPABLE);
+#[map]
+static ENDPOINTS: Array<Endpoint> = Array::with_max_entries(bounds::ENDPOINTS_MAX, BPF_F_MMAPABLE);
+#[map]
+static CONNTRACK: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(bounds::CONNTRACK_MAX, 0);
+#[map]
+static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(bounds::AFFINITY_MAX, 0);
+#[map]
+static SOCKET_FLOWS: LruHashMap<SocketFlowKey, SocketFlow> =
+    LruHashMap::with_max_entries(bounds::SOCKET_FLOWS_MAX, 0);
+#[map]
+pub(crate) static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(bounds::INTERFACES_MAX, 0);
+#[map]
+static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+#[map]
+static SERVICE_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(bounds::BACKEND_SERVICES_MAX, 0);
+#[map]
+static ENDPOINT_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(bounds::ENDPOINTS_MAX, 0);
+#[map]
+static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
+
+/// Set to 1 when the object is loaded, it makes programs that write no table: they show what would
+/// happen. The verifier knows the value and removes the branch.
+#[unsafe(no_mangle)]
+static DRY_RUN: Global<u8> = Global::new(0);
+
+#[inline(always)]
+fn is_dry_run() -> bool {
+    DRY_RUN.load() != 0
+}
+
+/// The maps as the path's tables, for one run of one program.
+pub(crate) struct KernelTables {
+    pub(crate) ctx: *mut c_void,
+    pub(crate) hook: Hook,
+    pub(crate) interface: u32,
+    now_s: u32,
+}
+
+impl KernelTables {
+    /// Reads the clock once: it costs as much as ten array lookups.
+    #[inline(always)]
+    pub(crate) fn new(ctx: *mut c_void, hook: Hook, interface: u32) -> Self {
+        // SAFETY: a helper call without arguments.
+        let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
+        Self { ctx, hook, interface, now_s: (now_ns / 1_000_000_000) as u32 }
+    }
+}
+
+/// An entry of CONNTRACK in the map itself.
+pub(crate) struct FlowEntry(*mut Flow);
+
+impl Deref for FlowEntry {
+    type Target = Flow;
+
+    #[inline(always)]
+    fn deref(&self) -> &Flow {
+        // SAFETY: a found entry is readable while the program runs. The kernel may give an evicted
+        // entry to another flow meanwhile, as with every value that is read from an LRU map.
+        unsafe { &*self.0 }
+    }
+}
+
+/// Adds to a per-CPU value; an id beyond the bound counts nowhere, since no map holds it either.
+#[inline(always)]
+fn add_traffic(map: &PerCpuArray<Traffic>, id: u32, more: &Traffic) {
+    if let Some(traffic) = map.get_ptr_mut(id) {
+        // SAFETY: the pointer is to this CPU's own value, valid while the program runs.
+        unsafe {
+            (*traffic).packets += more.packets;
+            (*traffic).bytes += more.bytes;
+            (*traffic).new_flows += more.new_flows;
+        }
+    }
+}
+
+impl Tables for KernelTables {
+    type FlowSlot = FlowEntry;
+
+    #[inline(always)]
+    fn now_s(&self) -> u32 {
+        self.now_s
+    }
+
+    #[inline(always)]
+    fn random(&mut self) -> u32 {
+        // SAFETY: a helper call without arguments.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
+        // SAFETY: copied out at once; an entry that is replaced meanwhile stays readable (RCU).
+        unsafe { FRONTENDS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn backend_service(&self, id: u32) -> Option<BackendService> {
+        BACKEND_SERVICES.get(id).copied()
+    }
+
+    #[inline(always)]
+    fn ring(&self, neg: u32) -> Option<Ring> {
+        NEGS.get(neg).copied()
+    }
+
+    #[inline(always)]
+    fn ring_slot(&self, slot: u32) -> Option<u32> {
+        RING_SLOTS.get(slot).copied()
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, id: u32) -> Option<Endpoint> {
+        ENDPOINTS.get(id).copied()
+    }
+
+    #[inline(always)]
+    fn flow(&mut self, key: &FlowKey) -> Option<FlowEntry> {
+        CONNTRACK.get_ptr_mut(key).map(FlowEntry)
+    }
+
+    #[inline(always)]
+    fn record_flow(&mut self, slot: &FlowEntry, state: FlowState, now_s: u32) {
+        if is_dry_run() {
+            return;
+        }
+        // SAFETY: the slot was just found. Another CPU may write the same fields; either value holds.
+        unsafe {
+            (*slot.0).state = state as u8;
+            (*slot.0).last_seen_s = now_s;
+        }
+    }
+
+    #[inline(always)]
+    fn put_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), TableFull> {
+        if is_dry_run() {
+            return Ok(());
+        }
+        CONNTRACK.insert(key, flow, u64::from(BPF_ANY)).map_err(|_| TableFull)
+    }
+
+    #[inline(always)]
+    fn put_new_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<Inserted, TableFull> {
+        if is_dry_run() {
+            let is_taken = CONNTRACK.get_ptr(key).is_some();
+            return Ok(if is_taken { Inserted::Taken } else { Inserted::New });
+        }
+        const EEXIST: i32 = -17;
+        match CONNTRACK.insert(key, flow, u64::from(BPF_NOEXIST)) {
+            Ok(()) => Ok(Inserted::New),
+            Err(EEXIST) => Ok(Inserted::Taken),
+            Err(_) => Err(TableFull),
+        }
+    }
+
+    #[inline(always)]
+    fn affinity(&mut self, key: &AffinityKey) -> Option<Affinity> {
+        // SAFETY: copied out at once.
+        unsafe { AFFINITY.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_affinity(&mut self, key: &AffinityKey, affinity: &Affinity) {
+        if !is_dry_run() {
+            // An LRU map refuses only when the kernel has no memory; the flow goes on without.
+            let _ = AFFINITY.insert(key, affinity, u64::from(BPF_ANY));
+        }
+    }
+
+    #[inline(always)]
+    fn socket_flow(&mut self, key: &SocketFlowKey) -> Option<SocketFlow> {
+        // SAFETY: copied out at once.
+        unsafe { SOCKET_FLOWS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_socket_flow(&mut self, key: &SocketFlowKey, flow: &SocketFlow) -> Result<(), TableFull> {
+        if is_dry_run() {
+            return Ok(());
+        }
+        SOCKET_FLOWS.insert(key, flow, u64::from(BPF_ANY)).map_err(|_| TableFull)
+    }
+
+    #[inline(always)]
+    fn route(&mut self, source: &Address, destination: &Address) -> Route {
+        route::find(self, source, destination)
+    }
+
+    #[inline(always)]
+    fn count_traffic(
+        &mut self,
+        backend_service: u32,
+        endpoint: u32,
+        packets: u64,
+        bytes: u64,
+        new_flows: u64,
+    ) {
+        if is_dry_run() {
+            return;
+        }
+        let more = Traffic { packets, bytes, new_flows };
+        add_traffic(&SERVICE_TRAFFIC, backend_service, &more);
+        add_traffic(&ENDPOINT_TRAFFIC, endpoint, &more);
+    }
+
+    #[inline(always)]
+    fn count(&mut self, reason: Reason) {
+        if is_dry_run() {
+            return;
+        }
+        if let Some(count) = REASONS.get_ptr_mut(reason as u32) {
+            // SAFETY: the pointer is to this CPU's own value, valid while the program runs.
+            unsafe { *count += 1 };
+        }
+    }
+}

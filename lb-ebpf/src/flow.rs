@@ -1,0 +1,85 @@
+//! What a known flow is still worth, and how far it is.
+use lb_common::conntrack::{Flow, FlowState};
+use lb_common::endpoint::Endpoint;
+use lb_common::protocol;
+
+use crate::header::tcp;
+use crate::parse::Parsed;
+
+/// What to do with the entry that was found for a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Go on with it.
+    Good,
+    /// It is over, or was never more than an attempt: choose as for a new flow.
+    Over,
+    /// Its endpoint is gone and the protocol has no connection to lose: choose again.
+    EndpointGone,
+}
+
+/// Whether an entry in the direction to the endpoint still holds for this packet.
+#[must_use]
+#[inline(always)]
+pub fn standing(flow: &Flow, endpoint: Option<&Endpoint>, parsed: &Parsed, now_s: u32) -> Standing {
+    let idle_s = now_s.saturating_sub(flow.last_seen_s);
+    if idle_s > flow.idle_timeout_s(parsed.key.protocol) {
+        return Standing::Over;
+    }
+    let is_tcp = parsed.key.protocol == protocol::TCP;
+    // A client may use its port again once the old connection is closing (RFC 9293 §3.6.1).
+    if is_tcp && parsed.opens_tcp() && flow.state() >= FlowState::Closing {
+        return Standing::Over;
+    }
+    let is_same = endpoint
+        .is_some_and(|endpoint| endpoint.is_present() && endpoint.generation == flow.endpoint_generation);
+    let takes_new_flows = is_same && endpoint.is_some_and(Endpoint::takes_new_flows);
+    if takes_new_flows {
+        return Standing::Good;
+    }
+    // A TCP connection lives on with an endpoint that is draining, failing or withdrawn; only an
+    // attempt to open one, or a datagram, moves on.
+    if is_tcp && !parsed.opens_tcp() {
+        return Standing::Good;
+    }
+    Standing::EndpointGone
+}
+
+/// The state after a packet in the entry's own direction.
+#[must_use]
+#[inline(always)]
+pub const fn next_state(state: FlowState, protocol: u8, tcp_flags: u8) -> FlowState {
+    if protocol != protocol::TCP {
+        return FlowState::Established;
+    }
+    if tcp_flags & tcp::RST != 0 {
+        return FlowState::Reset;
+    }
+    match state {
+        FlowState::Reset | FlowState::Closing => state,
+        FlowState::Opening | FlowState::Established if tcp_flags & tcp::FIN != 0 => FlowState::Closing,
+        FlowState::Opening if tcp_flags & tcp::SYN != 0 => FlowState::Opening,
+        FlowState::Opening | FlowState::Established => FlowState::Established,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tcp_states_follow_the_flags_of_one_direction() {
+        let next = |state, flags| next_state(state, protocol::TCP, flags);
+        assert_eq!(next(FlowState::Opening, tcp::SYN), FlowState::Opening);
+        assert_eq!(next(FlowState::Opening, tcp::SYN | tcp::ACK), FlowState::Opening);
+        assert_eq!(next(FlowState::Opening, tcp::ACK), FlowState::Established);
+        assert_eq!(next(FlowState::Established, tcp::ACK | tcp::FIN), FlowState::Closing);
+        assert_eq!(next(FlowState::Closing, tcp::ACK), FlowState::Closing);
+        assert_eq!(next(FlowState::Established, tcp::RST), FlowState::Reset);
+        assert_eq!(next(FlowState::Reset, tcp::ACK), FlowState::Reset);
+    }
+
+    #[test]
+    fn udp_is_established_from_its_first_datagram() {
+        assert_eq!(next_state(FlowState::Opening, protocol::UDP, 0), FlowState::Established);
+    }
+}

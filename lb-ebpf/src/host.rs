@@ -1,0 +1,223 @@
+//! Frame and tables in ordinary memory: the path without a kernel, for tests and `podway explain`.
+use core::ops::Deref;
+use std::collections::HashMap;
+use std::vec::Vec;
+
+use lb_common::affinity::{Affinity, AffinityKey};
+use lb_common::backend_service::BackendService;
+use lb_common::config::Config;
+use lb_common::conntrack::{Flow, FlowKey, FlowState};
+use lb_common::counters::{Reason, Traffic};
+use lb_common::endpoint::Endpoint;
+use lb_common::frontend::{Frontend, FrontendKey};
+use lb_common::neg::Ring;
+use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
+use lb_common::{Address, Be16};
+
+use crate::checksum::{Delta, apply_to_udp};
+use crate::packet::{Packet, TransportChecksum};
+use crate::tables::{Inserted, Route, TableFull, Tables};
+
+/// A frame as bytes, checksums computed in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFrame(pub Vec<u8>);
+
+impl Packet for HostFrame {
+    fn length_bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.get(offset..)?.first_chunk().copied()
+    }
+
+    fn store<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        *self.0.get_mut(offset..)?.first_chunk_mut()? = bytes;
+        Some(())
+    }
+
+    fn patch_checksum(&mut self, field: TransportChecksum, addresses: Delta, ports: Delta) -> Option<()> {
+        let delta = addresses.and(ports);
+        match field {
+            TransportChecksum::Tcp { offset } => {
+                let checksum = Be16::from_bytes(self.load(offset)?);
+                self.store(offset, delta.apply(checksum).bytes())
+            }
+            TransportChecksum::Udp { offset } => {
+                let checksum = Be16::from_bytes(self.load(offset)?);
+                self.store(offset, apply_to_udp(delta, checksum).bytes())
+            }
+        }
+    }
+
+    fn grow_front(&mut self, count: usize) -> Option<()> {
+        self.0.splice(0..0, std::iter::repeat_n(0, count));
+        Some(())
+    }
+
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        self.0.truncate(length);
+        Some(())
+    }
+}
+
+/// An entry of CONNTRACK that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostFlow {
+    key: FlowKey,
+    flow: Flow,
+}
+
+impl Deref for HostFlow {
+    type Target = Flow;
+
+    fn deref(&self) -> &Flow {
+        &self.flow
+    }
+}
+
+/// Tables as maps in memory. CONNTRACK has a bound, so that a full table can be tried; the others
+/// have none.
+#[derive(Clone, Debug, Default)]
+pub struct HostTables {
+    /// The clock, seconds.
+    pub now_s: u32,
+    /// What [`Tables::random`] gives next; it counts up.
+    pub random: u32,
+    /// CONFIG.
+    pub config: Option<Config>,
+    /// FRONTENDS.
+    pub frontends: HashMap<FrontendKey, Frontend>,
+    /// BACKEND_SERVICES.
+    pub backend_services: HashMap<u32, BackendService>,
+    /// NEGS.
+    pub rings: HashMap<u32, Ring>,
+    /// RING_SLOTS.
+    pub ring_slots: HashMap<u32, u32>,
+    /// ENDPOINTS.
+    pub endpoints: HashMap<u32, Endpoint>,
+    /// CONNTRACK.
+    pub flows: HashMap<FlowKey, Flow>,
+    /// Most entries of [`HostTables::flows`]; `None` is no bound.
+    pub flows_max: Option<usize>,
+    /// AFFINITY.
+    pub affinities: HashMap<AffinityKey, Affinity>,
+    /// SOCKET_FLOWS.
+    pub socket_flows: HashMap<SocketFlowKey, SocketFlow>,
+    /// The way to each destination; others have none.
+    pub routes: HashMap<Address, Route>,
+    /// SERVICE_TRAFFIC.
+    pub backend_service_traffic: HashMap<u32, Traffic>,
+    /// ENDPOINT_TRAFFIC.
+    pub endpoint_traffic: HashMap<u32, Traffic>,
+    /// REASONS.
+    pub reasons: HashMap<Reason, u64>,
+}
+
+impl Tables for HostTables {
+    type FlowSlot = HostFlow;
+
+    fn now_s(&self) -> u32 {
+        self.now_s
+    }
+
+    fn random(&mut self) -> u32 {
+        self.random = self.random.wrapping_add(1);
+        lb_common::flow_hash::of_u64(u64::from(self.random))
+    }
+
+    fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
+    }
+
+    fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
+        self.frontends.get(key).copied()
+    }
+
+    fn backend_service(&self, id: u32) -> Option<BackendService> {
+        self.backend_services.get(&id).copied()
+    }
+
+    fn ring(&self, neg: u32) -> Option<Ring> {
+        self.rings.get(&neg).copied()
+    }
+
+    fn ring_slot(&self, slot: u32) -> Option<u32> {
+        self.ring_slots.get(&slot).copied()
+    }
+
+    fn endpoint(&self, id: u32) -> Option<Endpoint> {
+        self.endpoints.get(&id).copied()
+    }
+
+    fn flow(&mut self, key: &FlowKey) -> Option<HostFlow> {
+        self.flows.get(key).map(|flow| HostFlow { key: *key, flow: *flow })
+    }
+
+    fn record_flow(&mut self, slot: &HostFlow, state: FlowState, now_s: u32) {
+        if let Some(flow) = self.flows.get_mut(&slot.key) {
+            flow.state = state as u8;
+            flow.last_seen_s = now_s;
+        }
+    }
+
+    fn put_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), TableFull> {
+        let is_full = self.flows_max.is_some_and(|most| self.flows.len() >= most);
+        if is_full && !self.flows.contains_key(key) {
+            return Err(TableFull);
+        }
+        self.flows.insert(*key, *flow);
+        Ok(())
+    }
+
+    fn put_new_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<Inserted, TableFull> {
+        if self.flows.contains_key(key) {
+            return Ok(Inserted::Taken);
+        }
+        self.put_flow(key, flow).map(|()| Inserted::New)
+    }
+
+    fn affinity(&mut self, key: &AffinityKey) -> Option<Affinity> {
+        self.affinities.get(key).copied()
+    }
+
+    fn put_affinity(&mut self, key: &AffinityKey, affinity: &Affinity) {
+        self.affinities.insert(*key, *affinity);
+    }
+
+    fn socket_flow(&mut self, key: &SocketFlowKey) -> Option<SocketFlow> {
+        self.socket_flows.get(key).copied()
+    }
+
+    fn put_socket_flow(&mut self, key: &SocketFlowKey, flow: &SocketFlow) -> Result<(), TableFull> {
+        self.socket_flows.insert(*key, *flow);
+        Ok(())
+    }
+
+    fn route(&mut self, _source: &Address, destination: &Address) -> Route {
+        self.routes.get(destination).copied().unwrap_or(Route::None)
+    }
+
+    fn count_traffic(
+        &mut self,
+        backend_service: u32,
+        endpoint: u32,
+        packets: u64,
+        bytes: u64,
+        new_flows: u64,
+    ) {
+        let entries = [
+            self.backend_service_traffic.entry(backend_service).or_default(),
+            self.endpoint_traffic.entry(endpoint).or_default(),
+        ];
+        for traffic in entries {
+            traffic.packets += packets;
+            traffic.bytes += bytes;
+            traffic.new_flows += new_flows;
+        }
+    }
+
+    fn count(&mut self, reason: Reason) {
+        *self.reasons.entry(reason).or_default() += 1;
+    }
+}

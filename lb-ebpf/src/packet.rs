@@ -1,0 +1,39 @@
+//! A frame's bytes, whoever holds them.
+use crate::checksum::Delta;
+
+/// Where a transport checksum lies and which rule it follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportChecksum {
+    /// TCP: always there.
+    Tcp {
+        /// Offset of the checksum field from the start of the frame, bytes.
+        offset: usize,
+    },
+    /// UDP: zero means "none" and stays zero; a computed zero is sent as all ones (RFC 768).
+    Udp {
+        /// Offset of the checksum field from the start of the frame, bytes.
+        offset: usize,
+    },
+}
+
+/// A frame from its Ethernet header on. Offsets and lengths are in bytes.
+pub trait Packet {
+    /// Length of the whole frame.
+    fn length_bytes(&self) -> usize;
+
+    /// The `N` bytes at `offset`; `None` where the frame ends before.
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Puts `bytes` at `offset`; `None`, and nothing written, where the frame ends before.
+    fn store<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()>;
+
+    /// Makes a transport checksum follow a change of addresses and ports. The two changes come apart
+    /// since the kernel, where it has yet to compute the checksum, wants only the pseudo header's.
+    fn patch_checksum(&mut self, field: TransportChecksum, addresses: Delta, ports: Delta) -> Option<()>;
+
+    /// Makes `count` bytes of room before the frame; what was at offset 0 is then at `count`.
+    fn grow_front(&mut self, count: usize) -> Option<()>;
+
+    /// Cuts the frame to `length` bytes; a frame that is no longer stays as it is.
+    fn truncate(&mut self, length: usize) -> Option<()>;
+}

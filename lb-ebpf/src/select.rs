@@ -1,0 +1,92 @@
+//! The choice of an endpoint for a new flow.
+use lb_common::affinity::{Affinity, AffinityKey};
+use lb_common::counters::Reason;
+use lb_common::endpoint::{self, Endpoint};
+use lb_common::neg::{NegKind, Ring};
+use lb_common::{Address, flow_hash};
+
+use crate::tables::Tables;
+
+/// Points of the ring that are tried for a healthy endpoint. With half of the endpoints down, one
+/// flow in 256 finds none and is served as in a panic; the next ring has no endpoint that is down.
+pub const ATTEMPTS_MAX: u32 = 8;
+
+/// The endpoint that a new flow gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The endpoint's id.
+    pub id: u32,
+    /// The endpoint.
+    pub endpoint: Endpoint,
+}
+
+/// Chooses from a NEG for a client of a backend service; `None` where the NEG has no endpoint.
+#[inline(always)]
+pub fn choose<T: Tables>(
+    tables: &mut T,
+    backend_service: u32,
+    neg: u32,
+    client: &Address,
+    hash: u32,
+) -> Option<Choice> {
+    let timeout_s = tables.backend_service(backend_service).and_then(|service| service.affinity_timeout_s());
+    let Some(timeout_s) = timeout_s else {
+        return from_ring(tables, neg, hash);
+    };
+    let key = AffinityKey { client: *client, backend_service };
+    let now_s = tables.now_s();
+    let choice = match kept(tables, &key, neg, now_s, timeout_s) {
+        Some(choice) => choice,
+        None => from_ring(tables, neg, hash)?,
+    };
+    let affinity =
+        Affinity { endpoint: choice.id, endpoint_generation: choice.endpoint.generation, last_used_s: now_s };
+    tables.put_affinity(&key, &affinity);
+    Some(choice)
+}
+
+/// The endpoint that the client has, while it may keep it.
+#[inline(always)]
+fn kept<T: Tables>(
+    tables: &mut T,
+    key: &AffinityKey,
+    neg: u32,
+    now_s: u32,
+    timeout_s: u32,
+) -> Option<Choice> {
+    let affinity = tables.affinity(key)?;
+    let endpoint = tables.endpoint(affinity.endpoint)?;
+    let (_, kind) = NegKind::of_id(neg);
+    let is_local_only = matches!(kind, NegKind::LocalV4 | NegKind::LocalV6);
+    let holds = now_s.saturating_sub(affinity.last_used_s) <= timeout_s
+        && endpoint.generation == affinity.endpoint_generation
+        && endpoint.takes_new_flows()
+        && endpoint.state & endpoint::state::DRAINING == 0
+        && (endpoint.is_local() || !is_local_only);
+    holds.then_some(Choice { id: affinity.endpoint, endpoint })
+}
+
+/// The endpoint at the hash's point of the ring; where that one takes no new flows, at further points
+/// that follow from the same hash. Where none of them does, the first that is there at all: refusing
+/// everybody is worse than trying.
+#[inline(always)]
+fn from_ring<T: Tables>(tables: &mut T, neg: u32, hash: u32) -> Option<Choice> {
+    let ring: Ring = tables.ring(neg)?;
+    let mut point = hash;
+    let mut fallback = None;
+    for attempt in 1..=ATTEMPTS_MAX {
+        let id = tables.ring_slot(ring.slot(point)?)?;
+        let endpoint = tables.endpoint(id)?;
+        if endpoint.takes_new_flows() {
+            return Some(Choice { id, endpoint });
+        }
+        if fallback.is_none() && endpoint.is_present() {
+            fallback = Some(Choice { id, endpoint });
+        }
+        point = flow_hash::again(hash, attempt);
+    }
+    if fallback.is_some() {
+        tables.count(Reason::NotePanic);
+    }
+    fallback
+}

@@ -1,0 +1,108 @@
+//! The choice at `connect()` and `sendmsg()`, and the VIP as the peer's name afterwards: processes and
+//! pods of this node talk to endpoints directly, at no cost per packet.
+use lb_common::counters::Reason;
+use lb_common::frontend::{FrontendKey, flags};
+use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
+use lb_common::{Address, Be16, Be32, flow_hash};
+
+use crate::select;
+use crate::tables::Tables;
+
+/// A socket's peer, as the application names it or as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Address.
+    pub address: Address,
+    /// Port.
+    pub port: Be16,
+}
+
+/// Who calls: what a socket hook knows of the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// `bpf_get_socket_cookie`.
+    pub cookie: u64,
+    /// `bpf_get_netns_cookie`: stands for the client where affinity needs one, since the source
+    /// address is not chosen yet.
+    pub namespace_cookie: u64,
+}
+
+/// What a socket hook must do.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketVerdict {
+    /// Go on with the address as it is.
+    Pass(Reason),
+    /// Fail with `EPERM`.
+    Refuse(Reason),
+    /// Go on with this peer.
+    Peer(Reason, Peer),
+}
+
+/// `connect()`: a new choice each time.
+#[inline(always)]
+pub fn connect<T: Tables>(tables: &mut T, caller: &Caller, peer: &Peer) -> SocketVerdict {
+    let point = tables.random();
+    choose(tables, caller, peer, point)
+}
+
+/// `sendmsg()` of an unconnected socket: the same socket keeps its endpoint while the ring has it.
+#[inline(always)]
+pub fn sendmsg<T: Tables>(tables: &mut T, caller: &Caller, peer: &Peer) -> SocketVerdict {
+    choose(tables, caller, peer, flow_hash::of_u64(caller.cookie))
+}
+
+/// `recvmsg()` and `getpeername()`: the VIP that the application dialled, in place of the endpoint.
+#[inline(always)]
+pub fn name<T: Tables>(tables: &mut T, cookie: u64, peer: &Peer) -> Option<Peer> {
+    let flow = tables.socket_flow(&key(cookie, peer))?;
+    Some(Peer { address: flow.address, port: flow.port })
+}
+
+#[inline(always)]
+fn choose<T: Tables>(tables: &mut T, caller: &Caller, peer: &Peer, point: u32) -> SocketVerdict {
+    let frontend_key =
+        FrontendKey { address: peer.address, port: peer.port, protocol: caller.protocol, padding: 0 };
+    let Some(frontend) = tables.frontend(&frontend_key) else {
+        return SocketVerdict::Pass(Reason::PassNotOurs);
+    };
+    let client = namespace_address(caller.namespace_cookie);
+    let choice = select::choose(tables, frontend.backend_service, frontend.neg_internal, &client, point);
+    let Some(choice) = choice else {
+        let drops = frontend.flags & flags::INTERNAL_EMPTY_DROPS != 0;
+        let reason = if drops { Reason::DropNoLocalEndpoint } else { Reason::RefuseNoEndpoint };
+        return SocketVerdict::Refuse(reason);
+    };
+    let chosen = Peer { address: choice.endpoint.address, port: choice.endpoint.port };
+    let flow = SocketFlow {
+        address: peer.address,
+        port: peer.port,
+        padding: [0; 2],
+        endpoint: choice.id,
+        endpoint_generation: choice.endpoint.generation,
+    };
+    let key = key(caller.cookie, &chosen);
+    if tables.socket_flow(&key) == Some(flow) {
+        return SocketVerdict::Peer(Reason::ForwardSocket, chosen);
+    }
+    if tables.put_socket_flow(&key, &flow).is_err() {
+        return SocketVerdict::Refuse(Reason::DropConntrackFull);
+    }
+    tables.count_traffic(frontend.backend_service, choice.id, 0, 0, 1);
+    SocketVerdict::Peer(Reason::ForwardSocket, chosen)
+}
+
+#[inline(always)]
+const fn key(cookie: u64, peer: &Peer) -> SocketFlowKey {
+    SocketFlowKey { cookie, address: peer.address, port: peer.port, padding: [0; 6] }
+}
+
+/// A network namespace as a client of AFFINITY: an address that no packet can have (RFC 4291 §2.5.2
+/// reserves `::/8`).
+#[inline(always)]
+const fn namespace_address(cookie: u64) -> Address {
+    let zero = Be32::new(0);
+    Address::from_words([zero, Be32::new(1), Be32::new((cookie >> 32) as u32), Be32::new(cookie as u32)])
+}

@@ -1,0 +1,43 @@
+//! What becomes of a packet.
+use lb_common::counters::Reason;
+
+/// What a hook must do with a packet; each carries the one reason that is counted for it.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Untouched: go on as if Podway were not there.
+    Pass(Reason),
+    /// Discard.
+    Drop(Reason),
+    /// The frame was turned into an error for its sender: send it back where it came from.
+    Answer(Reason),
+    /// Rewritten: go on to the network stack.
+    ToStack(Reason),
+    /// Rewritten, Ethernet addresses too: send it out of `interface`.
+    ToLink {
+        /// Why.
+        reason: Reason,
+        /// Interface index.
+        interface: u32,
+    },
+    /// Rewritten but for the Ethernet addresses: send it out of `interface`, the kernel resolves the
+    /// next hop.
+    ToNeighbour {
+        /// Why.
+        reason: Reason,
+        /// Interface index.
+        interface: u32,
+    },
+}
+
+impl Verdict {
+    /// The reason that is counted.
+    #[must_use]
+    #[inline(always)]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Pass(reason) | Self::Drop(reason) | Self::Answer(reason) | Self::ToStack(reason) => *reason,
+            Self::ToLink { reason, .. } | Self::ToNeighbour { reason, .. } => *reason,
+        }
+    }
+}
