@@ -2,21 +2,23 @@
 use bytemuck::{Pod, Zeroable};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::Be32;
+/// The bytes of the second half that mark an IPv4 address, and the mask that selects them.
+const MAPPED_MARK: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+const MAPPED_MASK: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
 
-const MAPPED_MARK: Be32 = Be32::new(0xffff);
-
-/// An IPv4 or IPv6 address in network byte order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+/// An IPv4 or IPv6 address: its sixteen wire bytes, held as two words in memory order. Words of eight
+/// bytes, since a kernel program copies and compares it as such, and the verifier takes no word of
+/// the stack that is not aligned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
-pub struct Address([Be32; 4]);
+pub struct Address([u64; 2]);
 
 impl Address {
     /// The IPv4-mapped form of four wire bytes.
     #[must_use]
     #[inline(always)]
-    pub const fn v4(bytes: [u8; 4]) -> Self {
-        Self([Be32::new(0), Be32::new(0), MAPPED_MARK, Be32::from_bytes(bytes)])
+    pub const fn v4([a, b, c, d]: [u8; 4]) -> Self {
+        Self([0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])])
     }
 
     /// From sixteen wire bytes.
@@ -24,32 +26,29 @@ impl Address {
     #[inline(always)]
     pub const fn v6(b: [u8; 16]) -> Self {
         Self([
-            Be32::from_bytes([b[0], b[1], b[2], b[3]]),
-            Be32::from_bytes([b[4], b[5], b[6], b[7]]),
-            Be32::from_bytes([b[8], b[9], b[10], b[11]]),
-            Be32::from_bytes([b[12], b[13], b[14], b[15]]),
+            u64::from_ne_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]),
+            u64::from_ne_bytes([b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]),
         ])
     }
 
-    /// From four words in memory order, as `bpf_sock_addr` gives them.
+    /// From the two halves in memory order.
     #[must_use]
     #[inline(always)]
-    pub const fn from_words(words: [Be32; 4]) -> Self {
-        Self(words)
+    pub const fn from_halves(halves: [u64; 2]) -> Self {
+        Self(halves)
     }
 
     /// Whether this is an IPv4 address.
     #[must_use]
     #[inline(always)]
-    pub fn is_v4(&self) -> bool {
-        let [a, b, c, _] = self.0;
-        a.raw() | b.raw() == 0 && c.raw() == MAPPED_MARK.raw()
+    pub const fn is_v4(&self) -> bool {
+        self.0[0] == 0 && self.0[1] & MAPPED_MASK == MAPPED_MARK
     }
 
-    /// The four words in memory order; of an IPv4 address the last one is the address.
+    /// The two halves in memory order.
     #[must_use]
     #[inline(always)]
-    pub const fn words(&self) -> [Be32; 4] {
+    pub const fn halves(&self) -> [u64; 2] {
         self.0
     }
 
@@ -57,15 +56,30 @@ impl Address {
     #[must_use]
     #[inline(always)]
     pub const fn v4_bytes(&self) -> [u8; 4] {
-        self.0[3].bytes()
+        let [_, _, _, _, a, b, c, d] = self.0[1].to_ne_bytes();
+        [a, b, c, d]
     }
 
     /// The sixteen wire bytes.
     #[must_use]
     #[inline(always)]
     pub const fn v6_bytes(&self) -> [u8; 16] {
-        let [a, b, c, d] = [self.0[0].bytes(), self.0[1].bytes(), self.0[2].bytes(), self.0[3].bytes()];
-        [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
+        let a = self.0[0].to_ne_bytes();
+        let b = self.0[1].to_ne_bytes();
+        [a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]
+    }
+}
+
+/// Ordered as its wire bytes are.
+impl Ord for Address {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.v6_bytes().cmp(&other.v6_bytes())
+    }
+}
+
+impl PartialOrd for Address {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -100,8 +114,8 @@ impl core::fmt::Display for Address {
 pub struct Prefix {
     /// The network address; bits past `length_bits` are zero.
     pub network: Address,
-    /// The bits that must agree, one mask word per address word. All zero matches every address.
-    pub mask: [Be32; 4],
+    /// The bits that must agree, as an address. All zero matches every address.
+    pub mask: Address,
 }
 
 const _: () = assert!(size_of::<Prefix>() == 32);
@@ -117,23 +131,17 @@ impl Prefix {
         };
         let mask_bits = if bits == 0 { 0 } else { u128::MAX << (128 - bits) };
         let network = u128::from_be_bytes(Address::from(address).v6_bytes()) & mask_bits;
-        Self {
-            network: Address::v6(network.to_be_bytes()),
-            mask: Address::v6(mask_bits.to_be_bytes()).words(),
-        }
+        Self { network: Address::v6(network.to_be_bytes()), mask: Address::v6(mask_bits.to_be_bytes()) }
     }
 
     /// Whether the prefix covers `address`.
     #[must_use]
     #[inline(always)]
     pub fn contains(&self, address: &Address) -> bool {
-        let [n0, n1, n2, n3] = self.network.words();
-        let [m0, m1, m2, m3] = self.mask;
-        let [a0, a1, a2, a3] = address.words();
-        let differs = ((a0.raw() ^ n0.raw()) & m0.raw())
-            | ((a1.raw() ^ n1.raw()) & m1.raw())
-            | ((a2.raw() ^ n2.raw()) & m2.raw())
-            | ((a3.raw() ^ n3.raw()) & m3.raw());
+        let [n0, n1] = self.network.halves();
+        let [m0, m1] = self.mask.halves();
+        let [a0, a1] = address.halves();
+        let differs = ((a0 ^ n0) & m0) | ((a1 ^ n1) & m1);
         differs == 0
     }
 }

@@ -11,13 +11,15 @@ pub struct AffinityKey {
     pub client: Address,
     /// The backend service's id.
     pub backend_service: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<AffinityKey>() == 20);
+const _: () = assert!(size_of::<AffinityKey>() == 24);
 
 /// Value of AFFINITY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Affinity {
     /// The endpoint's id.
     pub endpoint: u32,
@@ -25,6 +27,8 @@ pub struct Affinity {
     pub endpoint_generation: u32,
     /// The client's last new flow, seconds of the monotonic clock.
     pub last_used_s: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Affinity>() == 12);
+const _: () = assert!(size_of::<Affinity>() == 16);

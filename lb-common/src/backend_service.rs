@@ -3,7 +3,7 @@ use bytemuck::{Pod, Zeroable};
 
 /// Value of BACKEND_SERVICES, an array by backend-service id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct BackendService {
     /// Bits of [`flags`].
     pub flags: u32,

@@ -24,9 +24,11 @@ pub struct Config {
     pub snat_port_first: u16,
     /// Number of ports of source NAT; zero switches it off.
     pub snat_ports: u16,
+    /// Zero.
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Config>() == 172);
+const _: () = assert!(size_of::<Config>() == 176);
 
 /// Bits of [`Config::flags`].
 pub mod flags {

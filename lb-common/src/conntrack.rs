@@ -16,9 +16,7 @@ pub struct FlowKey {
     /// Destination port.
     pub destination_port: Be16,
     /// IP protocol number.
-    pub protocol: u8,
-    /// Zero.
-    pub padding: [u8; 3],
+    pub protocol: u32,
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 40);
@@ -36,6 +34,8 @@ pub struct Flow {
     pub new_source_port: Be16,
     /// Destination port after the rewrite.
     pub new_destination_port: Be16,
+    /// Bits of [`flags`].
+    pub flags: u32,
     /// The endpoint's id when the flow began.
     pub endpoint: u32,
     /// The endpoint's generation when the flow began.
@@ -47,38 +47,33 @@ pub struct Flow {
     /// Last packet in this direction, seconds of the monotonic clock.
     pub last_seen_s: u32,
     /// A [`FlowState`] as its number.
-    pub state: u8,
-    /// A [`Direction`] as its number.
-    pub direction: u8,
-    /// Bits of [`flags`].
-    pub flags: u8,
-    /// Zero.
-    pub padding: u8,
+    pub state: u32,
 }
 
-const _: () = assert!(size_of::<Flow>() == 64 - 4);
+const _: () = assert!(size_of::<Flow>() == 64);
 
 /// Bits of [`Flow::flags`].
 pub mod flags {
     /// The client's address was replaced by this node's: replies come back to this node and are
     /// undone where they arrive, before the network stack.
-    pub const SOURCE_NAT: u8 = 1 << 0;
+    pub const SOURCE_NAT: u32 = 1 << 0;
+    /// The entry's packets go [to the client](super::Direction::ToClient).
+    pub const TO_CLIENT: u32 = 1 << 1;
 }
 
 /// Which way the packets of an entry go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Direction {
     /// From the client to the endpoint.
-    ToBackend = 0,
+    ToBackend,
     /// From the endpoint to the client.
-    ToClient = 1,
+    ToClient,
 }
 
 /// How far a flow is, by the packets seen in the entry's own direction (RFC 9293 §3.3.2, reduced to
 /// what expiry and reuse need).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
+#[repr(u32)]
 pub enum FlowState {
     /// Only opening packets (TCP SYN) so far.
     Opening = 0,
@@ -105,7 +100,7 @@ impl Flow {
     #[must_use]
     #[inline(always)]
     pub const fn direction(&self) -> Direction {
-        if self.direction == Direction::ToClient as u8 { Direction::ToClient } else { Direction::ToBackend }
+        if self.flags & flags::TO_CLIENT != 0 { Direction::ToClient } else { Direction::ToBackend }
     }
 
     /// The state of this entry; a number that names none reads as [`FlowState::Reset`].
@@ -130,8 +125,8 @@ impl Flow {
     /// Seconds without a packet after which the entry means nothing any more.
     #[must_use]
     #[inline(always)]
-    pub const fn idle_timeout_s(&self, protocol: u8) -> u32 {
-        if protocol != crate::protocol::TCP {
+    pub const fn idle_timeout_s(&self, protocol: u32) -> u32 {
+        if protocol != crate::protocol::TCP as u32 {
             return UDP_TIMEOUT_S;
         }
         match self.state() {
@@ -152,7 +147,6 @@ impl FlowKey {
             source_port: flow.new_destination_port,
             destination_port: flow.new_source_port,
             protocol: self.protocol,
-            padding: [0; 3],
         }
     }
 }

@@ -32,13 +32,13 @@ const fn pair(high: u32, low: u32) -> u64 {
 #[must_use]
 #[inline(always)]
 pub const fn of_flow(key: &FlowKey) -> u32 {
-    let [s0, s1, s2, s3] = key.source.words();
-    let [d0, d1, d2, d3] = key.destination.words();
+    let [s0, s1] = key.source.halves();
+    let [d0, d1] = key.destination.halves();
     let ports = pair(key.source_port.get() as u32, key.destination_port.get() as u32);
-    let mut hash = mix(K1, pair(s0.get(), s1.get()));
-    hash = mix(hash, pair(s2.get(), s3.get()));
-    hash = mix(hash, pair(d0.get(), d1.get()));
-    hash = mix(hash, pair(d2.get(), d3.get()));
+    let mut hash = mix(K1, u64::from_be(s0));
+    hash = mix(hash, u64::from_be(s1));
+    hash = mix(hash, u64::from_be(d0));
+    hash = mix(hash, u64::from_be(d1));
     hash = mix(hash, ports ^ ((key.protocol as u64) << 16));
     (finish(hash) >> 32) as u32
 }
@@ -69,7 +69,6 @@ mod tests {
             source_port: Be16::new(port),
             destination_port: Be16::new(80),
             protocol: 6,
-            padding: [0; 3],
         }
     }
 

@@ -11,17 +11,27 @@ pub struct FrontendKey {
     pub address: Address,
     /// The port that the client dials.
     pub port: Be16,
-    /// IP protocol number.
-    pub protocol: u8,
+    /// IP protocol number. Whole aligned words, here and in the other keys: a kernel program makes
+    /// them on its stack, where the verifier takes no word at another alignment.
+    pub protocol: u16,
     /// Zero.
-    pub padding: u8,
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<FrontendKey>() == 20);
+const _: () = assert!(size_of::<FrontendKey>() == 24);
+
+impl FrontendKey {
+    /// The key of a VIP, port and IP protocol number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(address: Address, port: Be16, protocol: u8) -> Self {
+        Self { address, port, protocol: protocol as u16, padding: 0 }
+    }
+}
 
 /// Value of FRONTENDS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Frontend {
     /// Index into BACKEND_SERVICES.
     pub backend_service: u32,
@@ -80,15 +90,10 @@ mod tests {
 
     #[test]
     fn bytes_are_pinned() {
-        let key = FrontendKey {
-            address: Address::v4([192, 0, 2, 1]),
-            port: Be16::new(80),
-            protocol: 6,
-            padding: 0,
-        };
+        let key = FrontendKey::new(Address::v4([192, 0, 2, 1]), Be16::new(80), 6);
         assert_eq!(
             bytemuck::bytes_of(&key),
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1, 0, 80, 6, 0]
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1, 0, 80, 6, 0, 0, 0, 0, 0]
         );
         let value = Frontend { backend_service: 1, neg_external: 2, neg_internal: 3, flags: 4 };
         assert_eq!(bytemuck::cast::<Frontend, [u32; 4]>(value), [1, 2, 3, 4]);

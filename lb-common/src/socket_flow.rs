@@ -14,7 +14,9 @@ pub struct SocketFlowKey {
     /// The endpoint's port.
     pub port: Be16,
     /// Zero.
-    pub padding: [u8; 6],
+    pub padding: u16,
+    /// Zero.
+    pub padding_end: u32,
 }
 
 const _: () = assert!(size_of::<SocketFlowKey>() == 32);
@@ -25,14 +27,16 @@ const _: () = assert!(size_of::<SocketFlowKey>() == 32);
 pub struct SocketFlow {
     /// The VIP.
     pub address: Address,
-    /// The port that was dialled.
-    pub port: Be16,
-    /// Zero.
-    pub padding: [u8; 2],
     /// The endpoint's id when it was chosen.
     pub endpoint: u32,
     /// The endpoint's generation when it was chosen.
     pub endpoint_generation: u32,
+    /// The port that was dialled.
+    pub port: Be16,
+    /// Zero.
+    pub padding: u16,
+    /// Zero.
+    pub padding_end: u32,
 }
 
-const _: () = assert!(size_of::<SocketFlow>() == 28);
+const _: () = assert!(size_of::<SocketFlow>() == 32);

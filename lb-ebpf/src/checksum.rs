@@ -17,21 +17,21 @@ const fn fold(sum: u64) -> u32 {
     sum as u32
 }
 
+/// The two 32-bit words of half an address.
 #[inline(always)]
-const fn replaced_words(old: &Address, new: &Address, family: Family) -> u64 {
-    let [o0, o1, o2, o3] = old.words();
-    let [n0, n1, n2, n3] = new.words();
-    let last = (!o3.raw()) as u64 + n3.raw() as u64;
+const fn sum_of_half(half: u64) -> u64 {
+    (half & 0xffff_ffff) + (half >> 32)
+}
+
+#[inline(always)]
+const fn replaced(old: &Address, new: &Address, family: Family) -> u64 {
+    let [o0, o1] = old.halves();
+    let [n0, n1] = new.halves();
+    // The mapped half-word of an IPv4 address is in both and adds nothing.
+    let last = sum_of_half(!o1) + sum_of_half(n1);
     match family {
         Family::V4 => last,
-        Family::V6 => {
-            last + (!o0.raw()) as u64
-                + n0.raw() as u64
-                + (!o1.raw()) as u64
-                + n1.raw() as u64
-                + (!o2.raw()) as u64
-                + n2.raw() as u64
-        }
+        Family::V6 => last + sum_of_half(!o0) + sum_of_half(n0),
     }
 }
 
@@ -46,8 +46,7 @@ impl Delta {
         let [old_source, old_destination] = old;
         let [new_source, new_destination] = new;
         Self(fold(
-            replaced_words(old_source, new_source, family)
-                + replaced_words(old_destination, new_destination, family),
+            replaced(old_source, new_source, family) + replaced(old_destination, new_destination, family),
         ))
     }
 
@@ -116,10 +115,10 @@ impl Sum {
     #[must_use]
     #[inline(always)]
     pub const fn address(self, address: &Address, family: Family) -> Self {
-        let [a, b, c, d] = address.words();
+        let [first, last] = address.halves();
         match family {
-            Family::V4 => Self(self.0 + d.raw() as u64),
-            Family::V6 => Self(self.0 + a.raw() as u64 + b.raw() as u64 + c.raw() as u64 + d.raw() as u64),
+            Family::V4 => self.words(address.v4_bytes()),
+            Family::V6 => Self(self.0 + sum_of_half(first) + sum_of_half(last)),
         }
     }
 

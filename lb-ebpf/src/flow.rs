@@ -1,7 +1,6 @@
 //! What a known flow is still worth, and how far it is.
 use lb_common::conntrack::{Flow, FlowState};
 use lb_common::endpoint::Endpoint;
-use lb_common::protocol;
 
 use crate::header::tcp;
 use crate::parse::Parsed;
@@ -25,7 +24,7 @@ pub fn standing(flow: &Flow, endpoint: Option<&Endpoint>, parsed: &Parsed, now_s
     if idle_s > flow.idle_timeout_s(parsed.key.protocol) {
         return Standing::Over;
     }
-    let is_tcp = parsed.key.protocol == protocol::TCP;
+    let is_tcp = parsed.is_tcp();
     // A client may use its port again once the old connection is closing (RFC 9293 §3.6.1).
     if is_tcp && parsed.opens_tcp() && flow.state() >= FlowState::Closing {
         return Standing::Over;
@@ -47,8 +46,8 @@ pub fn standing(flow: &Flow, endpoint: Option<&Endpoint>, parsed: &Parsed, now_s
 /// The state after a packet in the entry's own direction.
 #[must_use]
 #[inline(always)]
-pub const fn next_state(state: FlowState, protocol: u8, tcp_flags: u8) -> FlowState {
-    if protocol != protocol::TCP {
+pub const fn next_state(state: FlowState, is_tcp: bool, tcp_flags: u8) -> FlowState {
+    if !is_tcp {
         return FlowState::Established;
     }
     if tcp_flags & tcp::RST != 0 {
@@ -68,7 +67,7 @@ mod tests {
 
     #[test]
     fn tcp_states_follow_the_flags_of_one_direction() {
-        let next = |state, flags| next_state(state, protocol::TCP, flags);
+        let next = |state, flags| next_state(state, true, flags);
         assert_eq!(next(FlowState::Opening, tcp::SYN), FlowState::Opening);
         assert_eq!(next(FlowState::Opening, tcp::SYN | tcp::ACK), FlowState::Opening);
         assert_eq!(next(FlowState::Opening, tcp::ACK), FlowState::Established);
@@ -80,6 +79,6 @@ mod tests {
 
     #[test]
     fn udp_is_established_from_its_first_datagram() {
-        assert_eq!(next_state(FlowState::Opening, protocol::UDP, 0), FlowState::Established);
+        assert_eq!(next_state(FlowState::Opening, false, 0), FlowState::Established);
     }
 }

@@ -156,7 +156,7 @@ impl Tables for HostTables {
 
     fn record_flow(&mut self, slot: &HostFlow, state: FlowState, now_s: u32) {
         if let Some(flow) = self.flows.get_mut(&slot.key) {
-            flow.state = state as u8;
+            flow.state = state as u32;
             flow.last_seen_s = now_s;
         }
     }

@@ -28,8 +28,8 @@ const QUOTE_STEPS_MAX: usize = (crate::header::TRANSPORT_OFFSET_MAX + QUOTED_TRA
 /// rewritten and must be dropped.
 #[inline(always)]
 pub fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed) -> Option<()> {
-    let quoted_bytes = parsed.transport_offset - parsed.network_offset + QUOTED_TRANSPORT_BYTES;
-    packet.truncate(parsed.network_offset + quoted_bytes)?;
+    let quoted_bytes = parsed.transport_offset() - parsed.network_offset() + QUOTED_TRANSPORT_BYTES;
+    packet.truncate(parsed.network_offset() + quoted_bytes)?;
     let destination: [u8; 6] = packet.load(ethernet::DESTINATION)?;
     let source: [u8; 6] = packet.load(ethernet::SOURCE)?;
     let added_bytes = ICMP_BYTES
@@ -46,7 +46,7 @@ pub fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed) -> Option<()> {
         Family::V4 => network_v4(packet, parsed, quoted_bytes)?,
         Family::V6 => network_v6(packet, parsed, quoted_bytes)?,
     }
-    let icmp_offset = parsed.network_offset + added_bytes - ICMP_BYTES;
+    let icmp_offset = parsed.network_offset() + added_bytes - ICMP_BYTES;
     icmp(packet, parsed, icmp_offset, quoted_bytes)
 }
 
@@ -55,10 +55,10 @@ pub fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed) -> Option<()> {
 fn move_link_header<P: Packet>(packet: &mut P, parsed: &Parsed, added_bytes: usize) -> Option<()> {
     let tagged = [ethernet::LENGTH_BYTES - 2, ethernet::LENGTH_BYTES + 2, ethernet::LENGTH_BYTES + 6];
     for offset in tagged {
-        if offset >= parsed.network_offset {
+        if offset >= parsed.network_offset() {
             break;
         }
-        if offset + 4 <= parsed.network_offset {
+        if offset + 4 <= parsed.network_offset() {
             let bytes: [u8; 4] = packet.load(offset + added_bytes)?;
             packet.store(offset, bytes)?;
         } else {
@@ -80,7 +80,7 @@ fn network_v4<P: Packet>(packet: &mut P, parsed: &Parsed, quoted_bytes: usize) -
         .address(&parsed.key.source, Family::V4)
         .address(&parsed.key.destination, Family::V4)
         .finish();
-    let offset = parsed.network_offset;
+    let offset = parsed.network_offset();
     packet.store(offset, first)?;
     packet.store(offset + 4, [0u8; 4])?;
     packet.store(offset + ipv4::TTL, third)?;
@@ -92,7 +92,7 @@ fn network_v4<P: Packet>(packet: &mut P, parsed: &Parsed, quoted_bytes: usize) -
 #[inline(always)]
 fn network_v6<P: Packet>(packet: &mut P, parsed: &Parsed, quoted_bytes: usize) -> Option<()> {
     let [l0, l1] = ((ICMP_BYTES + quoted_bytes) as u16).to_be_bytes();
-    let offset = parsed.network_offset;
+    let offset = parsed.network_offset();
     packet.store(offset, [0x60, 0, 0, 0, l0, l1, PROTOCOL_ICMPV6, HOP_LIMIT])?;
     packet.store(offset + ipv6::ADDRESSES, parsed.key.destination.v6_bytes())?;
     packet.store(offset + ipv6::ADDRESSES + 16, parsed.key.source.v6_bytes())

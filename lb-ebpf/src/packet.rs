@@ -16,6 +16,27 @@ pub enum TransportChecksum {
     },
 }
 
+/// An Ethernet address in one aligned word, its first byte the lowest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mac(u64);
+
+impl Mac {
+    /// From its bytes on the wire.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_bytes([a, b, c, d, e, f]: [u8; 6]) -> Self {
+        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+
+    /// Its bytes on the wire.
+    #[must_use]
+    #[inline(always)]
+    pub const fn bytes(self) -> [u8; 6] {
+        let [a, b, c, d, e, f, _, _] = self.0.to_le_bytes();
+        [a, b, c, d, e, f]
+    }
+}
+
 /// A frame from its Ethernet header on. Offsets and lengths are in bytes.
 pub trait Packet {
     /// Length of the whole frame.

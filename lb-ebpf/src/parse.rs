@@ -19,15 +19,17 @@ pub enum Family {
 
 /// A TCP or UDP packet whose headers are all there and agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Parsed {
     /// The five-tuple.
     pub key: FlowKey,
     /// The IP version.
     pub family: Family,
-    /// Offset of the IP header, bytes.
-    pub network_offset: usize,
+    /// Offset of the IP header, bytes. A byte, as the next one, so that the type bounds it: the
+    /// verifier loses a bound that the compiler tests on a sum.
+    network_offset: u8,
     /// Offset of the TCP or UDP header, bytes; at most [`header::TRANSPORT_OFFSET_MAX`].
-    pub transport_offset: usize,
+    transport_offset: u8,
     /// TTL or hop limit.
     pub hop_limit: u8,
     /// TCP flags; zero for UDP.
@@ -35,6 +37,21 @@ pub struct Parsed {
 }
 
 impl Parsed {
+    /// Offset of the IP header from the start of the frame, bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn network_offset(&self) -> usize {
+        self.network_offset as usize
+    }
+
+    /// Offset of the TCP or UDP header from the start of the frame, bytes; at most
+    /// [`header::TRANSPORT_OFFSET_MAX`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn transport_offset(&self) -> usize {
+        self.transport_offset as usize
+    }
+
     /// The frontend that the packet is addressed to.
     #[must_use]
     #[inline(always)]
@@ -42,7 +59,7 @@ impl Parsed {
         FrontendKey {
             address: self.key.destination,
             port: self.key.destination_port,
-            protocol: self.key.protocol,
+            protocol: self.key.protocol as u16,
             padding: 0,
         }
     }
@@ -51,11 +68,18 @@ impl Parsed {
     #[must_use]
     #[inline(always)]
     pub const fn transport_checksum(&self) -> TransportChecksum {
-        if self.key.protocol == protocol::TCP {
-            TransportChecksum::Tcp { offset: self.transport_offset + tcp::CHECKSUM }
+        if self.is_tcp() {
+            TransportChecksum::Tcp { offset: self.transport_offset() + tcp::CHECKSUM }
         } else {
-            TransportChecksum::Udp { offset: self.transport_offset + udp::CHECKSUM }
+            TransportChecksum::Udp { offset: self.transport_offset() + udp::CHECKSUM }
         }
+    }
+
+    /// Whether this is TCP; if not, it is UDP.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_tcp(&self) -> bool {
+        self.key.protocol == protocol::TCP as u32
     }
 
     /// Whether the packet asks to open a TCP connection: SYN and neither ACK, RST nor FIN.
@@ -99,12 +123,11 @@ pub fn parse<P: Packet>(packet: &P) -> Result<Parsed, Reason> {
             destination: network.destination,
             source_port: Be16::from_bytes([s0, s1]),
             destination_port: Be16::from_bytes([d0, d1]),
-            protocol: network.protocol,
-            padding: [0; 3],
+            protocol: network.protocol as u32,
         },
         family: network.family,
-        network_offset,
-        transport_offset: network.transport_offset,
+        network_offset: network_offset as u8,
+        transport_offset: network.transport_offset as u8,
         hop_limit: network.hop_limit,
         tcp_flags,
     })

@@ -1,15 +1,19 @@
-//! The packet path: one function per direction.
+//! The packet path: one function per direction. Both take the packet's headers as
+//! [`parse`](crate::parse::parse) read them.
 use lb_common::conntrack::{Direction, Flow, FlowKey, FlowState, flags};
 use lb_common::counters::Reason;
+use lb_common::endpoint::Endpoint;
 use lb_common::frontend::{Frontend, flags as frontend_flags};
 use lb_common::{Be16, flow_hash};
 
+use bytemuck::Zeroable as _;
+
 use crate::flow::{self, Standing};
 use crate::icmp;
-use crate::packet::Packet;
-use crate::parse::{Parsed, parse};
+use crate::packet::{Mac, Packet};
+use crate::parse::Parsed;
 use crate::rewrite;
-use crate::select::{self, Choice};
+use crate::select;
 use crate::tables::{Inserted, Route, TableFull, Tables};
 use crate::verdict::Verdict;
 
@@ -22,30 +26,61 @@ pub enum Side {
     Pod,
 }
 
+/// Memory that the caller lends for one packet: a kernel program has 512 bytes of stack for all its
+/// calls, and these take half of it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Scratch {
+    /// The packet's headers.
+    pub parsed: Parsed,
+    /// The entries of a new flow; what they hold before means nothing.
+    pub entries: Entries,
+}
+
+/// The two entries of a new flow.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Entries {
+    flow: Flow,
+    reply_key: FlowKey,
+    reply: Flow,
+}
+
+impl Scratch {
+    /// For a packet with these headers.
+    #[must_use]
+    pub fn new(parsed: Parsed) -> Self {
+        let flow = Flow::zeroed();
+        Self { parsed, entries: Entries { flow, reply_key: parsed.key, reply: flow } }
+    }
+}
+
 /// Source NAT ports that are tried for one flow before it is dropped as exhausted.
 pub const SOURCE_NAT_ATTEMPTS_MAX: u32 = 8;
 
 /// A packet enters the node, before its network stack: to a frontend, of a known flow, or a reply to
 /// a flow that this node source-NATed.
 #[inline(always)]
-pub fn to_backend<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, side: Side) -> Verdict {
-    let parsed = match parse(packet) {
-        Ok(parsed) => parsed,
-        Err(reason) => return Verdict::Pass(reason),
-    };
+pub fn to_backend<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    scratch: &mut Scratch,
+    side: Side,
+) -> Verdict {
+    let parsed = &scratch.parsed;
     if let Some(known) = tables.flow(&parsed.key) {
         match known.direction() {
             Direction::ToBackend => {
                 let endpoint = tables.endpoint(known.endpoint);
-                match flow::standing(&known, endpoint.as_ref(), &parsed, tables.now_s()) {
-                    Standing::Good => return forward_known(packet, tables, &parsed, &known),
+                match flow::standing(&known, endpoint.as_ref(), parsed, tables.now_s()) {
+                    Standing::Good => return forward_known(packet, tables, parsed, &known),
                     Standing::Over => {}
                     Standing::EndpointGone => tables.count(Reason::NoteEndpointGone),
                 }
             }
             // Other replies are undone where they leave the node (`to_client`), behind the stack.
             Direction::ToClient if side == Side::Uplink && known.is_source_nat() => {
-                return reply(packet, tables, &parsed, &known);
+                return reply(packet, tables, parsed, &known);
             }
             Direction::ToClient => return Verdict::Pass(Reason::PassNotOurs),
         }
@@ -53,26 +88,22 @@ pub fn to_backend<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, side: Si
     let Some(frontend) = tables.frontend(&parsed.frontend()) else {
         return Verdict::Pass(Reason::PassNotOurs);
     };
-    let entrance = Entrance::of(tables, &parsed, side, &frontend);
-    forward_new(packet, tables, &parsed, &entrance)
+    let entrance = Entrance::of(tables, parsed, side, &frontend);
+    forward_new(packet, tables, scratch, &entrance)
 }
 
 /// A packet leaves the node towards the client, behind the network stack: the reply of an endpoint
 /// gets the VIP as its source again.
 #[inline(always)]
-pub fn to_client<P: Packet, T: Tables>(packet: &mut P, tables: &mut T) -> Verdict {
-    let parsed = match parse(packet) {
-        Ok(parsed) => parsed,
-        Err(reason) => return Verdict::Pass(reason),
-    };
+pub fn to_client<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, parsed: &Parsed) -> Verdict {
     let Some(known) = tables.flow(&parsed.key) else {
         return Verdict::Pass(Reason::PassNotOurs);
     };
     if known.direction() != Direction::ToClient || known.is_source_nat() {
         return Verdict::Pass(Reason::PassNotOurs);
     }
-    record(tables, &parsed, &known);
-    match rewrite::translate(packet, &parsed, &known) {
+    record(tables, parsed, &known);
+    match rewrite::translate(packet, parsed, &known) {
         Some(()) => Verdict::ToStack(Reason::ForwardReply),
         None => Verdict::Drop(Reason::DropRewriteFailed),
     }
@@ -89,17 +120,12 @@ fn forward_known<P: Packet, T: Tables>(
         Ok(way) => way,
         Err(verdict) => return verdict,
     };
-    // Once a second the other direction's entry is looked up too, so that a flow with packets one way
-    // only keeps both, and with them its source NAT port.
-    if tables.now_s() != known.last_seen_s {
-        let reply_key = parsed.key.reply(known);
-        if tables.flow(&reply_key).is_none() && put_reply(tables, &reply_key, parsed, known).is_err() {
-            return Verdict::Drop(Reason::DropConntrackFull);
-        }
+    if tables.now_s() != known.last_seen_s && keep_reply(tables, parsed, known).is_err() {
+        return Verdict::Drop(Reason::DropConntrackFull);
     }
     record(tables, parsed, known);
     tables.count_traffic(known.backend_service, known.endpoint, 1, packet.length_bytes() as u64, 0);
-    send(packet, parsed, known, way, Reason::ForwardKnown)
+    send(packet, parsed, known, &way, Reason::ForwardKnown)
 }
 
 /// What a new flow's frontend means for where it came from.
@@ -136,41 +162,35 @@ impl Entrance {
 fn forward_new<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &mut T,
-    parsed: &Parsed,
+    scratch: &mut Scratch,
     entrance: &Entrance,
 ) -> Verdict {
+    let Scratch { parsed, entries } = scratch;
     let hash = flow_hash::of_flow(&parsed.key);
-    let choice = select::choose(tables, entrance.backend_service, entrance.neg, &parsed.key.source, hash);
-    let Some(choice) = choice else {
+    let Some(id) = select::choose(tables, entrance.neg, &parsed.key.source, hash) else {
         return refuse(packet, parsed, entrance);
     };
-    let mut flow = flow_to(&choice, parsed, entrance.backend_service, tables.now_s());
-    let is_source_nat = entrance.side == Side::Uplink && !choice.endpoint.is_local();
-    if is_source_nat {
+    let Some(endpoint) = tables.endpoint(id) else {
+        return Verdict::Drop(Reason::DropDangling);
+    };
+    entries.flow = flow_to(id, &endpoint, parsed, entrance.backend_service, tables.now_s());
+    if entrance.side == Side::Uplink && !endpoint.is_local() {
         let Some(address) = tables.config().and_then(|config| config.node_address(&parsed.key.source)) else {
             return Verdict::Drop(Reason::DropNoNodeAddress);
         };
-        flow.new_source = address;
-        flow.flags = flags::SOURCE_NAT;
+        entries.flow.new_source = address;
+        entries.flow.flags = flags::SOURCE_NAT;
     }
-    let way = match way_for(tables, parsed, &flow) {
+    let way = match way_for(tables, parsed, &entries.flow) {
         Ok(way) => way,
         Err(verdict) => return verdict,
     };
-    let entered = if is_source_nat {
-        enter_source_nat(tables, parsed, &mut flow, hash)
-    } else {
-        let reply_key = parsed.key.reply(&flow);
-        put_reply(tables, &reply_key, parsed, &flow).map_err(|TableFull| Reason::DropConntrackFull)
-    };
-    if let Err(reason) = entered {
+    if let Err(reason) = enter(tables, parsed, entries, hash) {
         return Verdict::Drop(reason);
     }
-    if tables.put_flow(&parsed.key, &flow).is_err() {
-        return Verdict::Drop(Reason::DropConntrackFull);
-    }
+    let flow = &entries.flow;
     tables.count_traffic(flow.backend_service, flow.endpoint, 1, packet.length_bytes() as u64, 1);
-    send(packet, parsed, &flow, way, Reason::ForwardNew)
+    send_new(packet, parsed, flow, &way)
 }
 
 /// A reply to a flow that this node source-NATed goes straight back, without the stack.
@@ -186,54 +206,76 @@ fn reply<P: Packet, T: Tables>(
         Err(verdict) => return verdict,
     };
     record(tables, parsed, known);
-    send(packet, parsed, known, way, Reason::ForwardReply)
+    send(packet, parsed, known, &way, Reason::ForwardReply)
 }
 
 /// How the packet goes on after the rewrite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+#[repr(u32)]
+enum Exit {
     Stack,
-    Route(Route),
+    Link,
+    Neighbour,
+}
+
+/// An [`Exit`] and what it needs. Every field always holds a value: the compiler fills the unused part
+/// of an enum with any register, and the verifier (6.18: "invalid size of register spill") refuses one
+/// that holds a pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Way {
+    exit: Exit,
+    interface: u32,
+    source_mac: Mac,
+    destination_mac: Mac,
 }
 
 /// The way of a flow's packet, found before anything is written: a hook that has none leaves the
 /// packet as it is to the next hook.
 #[inline(always)]
 fn way_for<T: Tables>(tables: &mut T, parsed: &Parsed, flow: &Flow) -> Result<Way, Verdict> {
+    let none = Mac::from_bytes([0; 6]);
     if !flow.is_source_nat() {
-        return Ok(Way::Stack);
+        return Ok(Way { exit: Exit::Stack, interface: 0, source_mac: none, destination_mac: none });
     }
     if parsed.hop_limit <= 1 {
         return Err(Verdict::Pass(Reason::PassHopLimit));
     }
     match tables.route(&flow.new_source, &flow.new_destination) {
         Route::None => Err(Verdict::Pass(Reason::PassNoRoute)),
-        route @ (Route::Link { .. } | Route::Neighbour { .. }) => Ok(Way::Route(route)),
+        Route::Neighbour { interface } => {
+            Ok(Way { exit: Exit::Neighbour, interface, source_mac: none, destination_mac: none })
+        }
+        Route::Link { interface, source_mac, destination_mac } => {
+            Ok(Way { exit: Exit::Link, interface, source_mac, destination_mac })
+        }
     }
 }
 
 #[inline(always)]
-fn send<P: Packet>(packet: &mut P, parsed: &Parsed, flow: &Flow, way: Way, reason: Reason) -> Verdict {
+fn send<P: Packet>(packet: &mut P, parsed: &Parsed, flow: &Flow, way: &Way, reason: Reason) -> Verdict {
+    let failed = Verdict::Drop(Reason::DropRewriteFailed);
     if rewrite::translate(packet, parsed, flow).is_none() {
-        return Verdict::Drop(Reason::DropRewriteFailed);
+        return failed;
     }
-    let route = match way {
-        Way::Stack => return Verdict::ToStack(reason),
-        Way::Route(route) => route,
-    };
+    if way.exit == Exit::Stack {
+        return Verdict::ToStack(reason);
+    }
     if rewrite::take_hop(packet, parsed).is_none() {
-        return Verdict::Drop(Reason::DropRewriteFailed);
+        return failed;
     }
-    match route {
-        Route::None => Verdict::Drop(Reason::DropRewriteFailed),
-        Route::Neighbour { interface } => Verdict::ToNeighbour { reason, interface },
-        Route::Link { interface, source_mac, destination_mac } => {
-            match rewrite::address_link(packet, source_mac, destination_mac) {
-                Some(()) => Verdict::ToLink { reason, interface },
-                None => Verdict::Drop(Reason::DropRewriteFailed),
-            }
-        }
+    let interface = way.interface;
+    if way.exit == Exit::Neighbour {
+        return Verdict::ToNeighbour { reason, interface };
     }
+    match rewrite::address_link(packet, way.source_mac, way.destination_mac) {
+        Some(()) => Verdict::ToLink { reason, interface },
+        None => failed,
+    }
+}
+
+#[inline(never)]
+fn send_new<P: Packet>(packet: &mut P, parsed: &Parsed, flow: &Flow, way: &Way) -> Verdict {
+    send(packet, parsed, flow, way, Reason::ForwardNew)
 }
 
 #[inline(never)]
@@ -249,22 +291,20 @@ fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed, entrance: &Entrance) -> Ve
 
 /// The entry of a new flow without source NAT.
 #[inline(always)]
-fn flow_to(choice: &Choice, parsed: &Parsed, backend_service: u32, now_s: u32) -> Flow {
-    let state = flow::next_state(FlowState::Opening, parsed.key.protocol, parsed.tcp_flags);
+fn flow_to(id: u32, endpoint: &Endpoint, parsed: &Parsed, backend_service: u32, now_s: u32) -> Flow {
+    let state = flow::next_state(FlowState::Opening, parsed.is_tcp(), parsed.tcp_flags);
     Flow {
         new_source: parsed.key.source,
-        new_destination: choice.endpoint.address,
+        new_destination: endpoint.address,
         new_source_port: parsed.key.source_port,
-        new_destination_port: choice.endpoint.port,
-        endpoint: choice.id,
-        endpoint_generation: choice.endpoint.generation,
+        new_destination_port: endpoint.port,
+        endpoint: id,
+        endpoint_generation: endpoint.generation,
         backend_service,
         created_s: now_s,
         last_seen_s: now_s,
-        state: state as u8,
-        direction: Direction::ToBackend as u8,
+        state: state as u32,
         flags: 0,
-        padding: 0,
     }
 }
 
@@ -276,28 +316,45 @@ fn reply_flow(parsed: &Parsed, flow: &Flow) -> Flow {
         new_destination: parsed.key.source,
         new_source_port: parsed.key.destination_port,
         new_destination_port: parsed.key.source_port,
-        direction: Direction::ToClient as u8,
+        flags: flow.flags | flags::TO_CLIENT,
         ..*flow
     }
 }
 
+/// Once a second the other direction's entry is looked up too, so that a flow with packets one way only
+/// keeps both, and with them its source NAT port; one that was evicted is put back.
 #[inline(never)]
-fn put_reply<T: Tables>(
-    tables: &mut T,
-    reply_key: &FlowKey,
-    parsed: &Parsed,
-    flow: &Flow,
-) -> Result<(), TableFull> {
-    tables.put_flow(reply_key, &reply_flow(parsed, flow))
+fn keep_reply<T: Tables>(tables: &mut T, parsed: &Parsed, flow: &Flow) -> Result<(), TableFull> {
+    let key = parsed.key.reply(flow);
+    if tables.flow(&key).is_some() {
+        return Ok(());
+    }
+    tables.put_flow(&key, &reply_flow(parsed, flow))
 }
 
-/// Finds a source port whose replies are nobody else's, and enters the reply under it. Ports are
-/// shared by endpoints: the reply's whole five-tuple is the key.
+/// Enters a new flow: the reply first, since the client's next packet may overtake us; with source NAT
+/// under a port that it finds.
+#[inline(never)]
+fn enter<T: Tables>(tables: &mut T, parsed: &Parsed, entries: &mut Entries, hash: u32) -> Result<(), Reason> {
+    let Entries { flow, reply_key, reply } = entries;
+    *reply_key = parsed.key.reply(flow);
+    *reply = reply_flow(parsed, flow);
+    if flow.is_source_nat() {
+        enter_source_nat(tables, reply_key, reply, hash)?;
+        flow.new_source_port = reply_key.destination_port;
+    } else {
+        tables.put_flow(reply_key, reply).map_err(|TableFull| Reason::DropConntrackFull)?;
+    }
+    tables.put_flow(&parsed.key, flow).map_err(|TableFull| Reason::DropConntrackFull)
+}
+
+/// Finds a source port whose replies are nobody else's. Ports are shared by endpoints: the reply's
+/// whole five-tuple is the key.
 #[inline(always)]
 fn enter_source_nat<T: Tables>(
     tables: &mut T,
-    parsed: &Parsed,
-    flow: &mut Flow,
+    key: &mut FlowKey,
+    entry: &Flow,
     hash: u32,
 ) -> Result<(), Reason> {
     let Some((first, count)) = tables.config().map(|config| (config.snat_port_first, config.snat_ports))
@@ -310,16 +367,14 @@ fn enter_source_nat<T: Tables>(
     for attempt in 0..SOURCE_NAT_ATTEMPTS_MAX {
         let point = flow_hash::again(hash, attempt);
         let index = ((point as u64 * count as u64) >> 32) as u16;
-        flow.new_source_port = Be16::new(first.wrapping_add(index));
-        let reply_key = parsed.key.reply(flow);
-        let entry = reply_flow(parsed, flow);
-        match tables.put_new_flow(&reply_key, &entry) {
+        key.destination_port = Be16::new(first.wrapping_add(index));
+        match tables.put_new_flow(key, entry) {
             Ok(Inserted::New) => return Ok(()),
             Ok(Inserted::Taken) => {}
             Err(TableFull) => return Err(Reason::DropConntrackFull),
         }
-        if is_own_or_over(tables, &reply_key, &entry) {
-            return tables.put_flow(&reply_key, &entry).map_err(|TableFull| Reason::DropConntrackFull);
+        if is_own_or_over(tables, key, entry) {
+            return tables.put_flow(key, entry).map_err(|TableFull| Reason::DropConntrackFull);
         }
     }
     Err(Reason::DropSourceNatExhausted)
@@ -344,7 +399,7 @@ fn is_own_or_over<T: Tables>(tables: &mut T, key: &FlowKey, entry: &Flow) -> boo
 #[inline(always)]
 fn record<T: Tables>(tables: &mut T, parsed: &Parsed, known: &T::FlowSlot) {
     let now_s = tables.now_s();
-    let state = flow::next_state(known.state(), parsed.key.protocol, parsed.tcp_flags);
+    let state = flow::next_state(known.state(), parsed.is_tcp(), parsed.tcp_flags);
     if state != known.state() || now_s != known.last_seen_s {
         tables.record_flow(known, state, now_s);
     }

@@ -4,7 +4,7 @@ use lb_common::conntrack::Flow;
 
 use crate::checksum::Delta;
 use crate::header::{ethernet, ipv4, ipv6};
-use crate::packet::Packet;
+use crate::packet::{Mac, Packet};
 use crate::parse::{Family, Parsed};
 
 /// Gives a packet the addresses and ports of its flow's entry. `None`: the frame could not be written and must be dropped.
@@ -22,20 +22,20 @@ pub fn translate<P: Packet>(packet: &mut P, parsed: &Parsed, flow: &Flow) -> Opt
     );
     match parsed.family {
         Family::V4 => {
-            let offset = parsed.network_offset;
+            let offset = parsed.network_offset();
             let checksum = Be16::from_bytes(packet.load(offset + ipv4::CHECKSUM)?);
             packet.store(offset + ipv4::CHECKSUM, addresses.apply(checksum).bytes())?;
             packet.store(offset + ipv4::ADDRESSES, flow.new_source.v4_bytes())?;
             packet.store(offset + ipv4::ADDRESSES + 4, flow.new_destination.v4_bytes())?;
         }
         Family::V6 => {
-            let offset = parsed.network_offset + ipv6::ADDRESSES;
+            let offset = parsed.network_offset() + ipv6::ADDRESSES;
             packet.store(offset, flow.new_source.v6_bytes())?;
             packet.store(offset + 16, flow.new_destination.v6_bytes())?;
         }
     }
-    packet.store(parsed.transport_offset, flow.new_source_port.bytes())?;
-    packet.store(parsed.transport_offset + 2, flow.new_destination_port.bytes())?;
+    packet.store(parsed.transport_offset(), flow.new_source_port.bytes())?;
+    packet.store(parsed.transport_offset() + 2, flow.new_destination_port.bytes())?;
     packet.patch_checksum(parsed.transport_checksum(), addresses, ports)
 }
 
@@ -46,22 +46,27 @@ pub fn take_hop<P: Packet>(packet: &mut P, parsed: &Parsed) -> Option<()> {
     let hops = parsed.hop_limit.saturating_sub(1);
     match parsed.family {
         Family::V4 => {
-            let offset = parsed.network_offset;
+            let offset = parsed.network_offset();
             let [_, protocol] = packet.load::<2>(offset + ipv4::TTL)?;
             let old = Be16::from_bytes([parsed.hop_limit, protocol]);
             let new = Be16::from_bytes([hops, protocol]);
             let delta = Delta::of_words([old, Be16::new(0)], [new, Be16::new(0)]);
             let checksum = Be16::from_bytes(packet.load(offset + ipv4::CHECKSUM)?);
             packet.store(offset + ipv4::CHECKSUM, delta.apply(checksum).bytes())?;
-            packet.store(offset + ipv4::TTL, [hops])
+            packet.store(offset + ipv4::TTL, new.bytes())
         }
-        Family::V6 => packet.store(parsed.network_offset + ipv6::HOP_LIMIT, [hops]),
+        Family::V6 => {
+            // With its neighbour: from a bound of one byte the verifier (6.18) concludes nothing.
+            let offset = parsed.network_offset() + ipv6::HOP_LIMIT - 1;
+            let [next_header, _] = packet.load::<2>(offset)?;
+            packet.store(offset, [next_header, hops])
+        }
     }
 }
 
 /// Writes the Ethernet addresses.
 #[inline(always)]
-pub fn address_link<P: Packet>(packet: &mut P, source: [u8; 6], destination: [u8; 6]) -> Option<()> {
-    packet.store(ethernet::DESTINATION, destination)?;
-    packet.store(ethernet::SOURCE, source)
+pub fn address_link<P: Packet>(packet: &mut P, source: Mac, destination: Mac) -> Option<()> {
+    packet.store(ethernet::DESTINATION, destination.bytes())?;
+    packet.store(ethernet::SOURCE, source.bytes())
 }

@@ -1,7 +1,7 @@
 //! The choice of an endpoint for a new flow.
 use lb_common::affinity::{Affinity, AffinityKey};
 use lb_common::counters::Reason;
-use lb_common::endpoint::{self, Endpoint};
+use lb_common::endpoint;
 use lb_common::neg::{NegKind, Ring};
 use lb_common::{Address, flow_hash};
 
@@ -11,41 +11,30 @@ use crate::tables::Tables;
 /// flow in 256 finds none and is served as in a panic; the next ring has no endpoint that is down.
 pub const ATTEMPTS_MAX: u32 = 8;
 
-/// The endpoint that a new flow gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choice {
-    /// The endpoint's id.
-    pub id: u32,
-    /// The endpoint.
-    pub endpoint: Endpoint,
-}
-
-/// Chooses from a NEG for a client of a backend service; `None` where the NEG has no endpoint.
-#[inline(always)]
-pub fn choose<T: Tables>(
-    tables: &mut T,
-    backend_service: u32,
-    neg: u32,
-    client: &Address,
-    hash: u32,
-) -> Option<Choice> {
+/// Chooses an endpoint id from a NEG for a client of its backend service; `None` where the NEG has no
+/// endpoint.
+#[inline(never)]
+pub fn choose<T: Tables>(tables: &mut T, neg: u32, client: &Address, hash: u32) -> Option<u32> {
+    let (backend_service, _) = NegKind::of_id(neg);
     let timeout_s = tables.backend_service(backend_service).and_then(|service| service.affinity_timeout_s());
     let Some(timeout_s) = timeout_s else {
         return from_ring(tables, neg, hash);
     };
-    let key = AffinityKey { client: *client, backend_service };
+    let key = AffinityKey { client: *client, backend_service, padding: 0 };
     let now_s = tables.now_s();
-    let choice = match kept(tables, &key, neg, now_s, timeout_s) {
-        Some(choice) => choice,
-        None => from_ring(tables, neg, hash)?,
+    let (id, endpoint_generation) = match kept(tables, &key, neg, now_s, timeout_s) {
+        Some(affinity) => (affinity.endpoint, affinity.endpoint_generation),
+        None => {
+            let id = from_ring(tables, neg, hash)?;
+            (id, tables.endpoint(id)?.generation)
+        }
     };
-    let affinity =
-        Affinity { endpoint: choice.id, endpoint_generation: choice.endpoint.generation, last_used_s: now_s };
+    let affinity = Affinity { endpoint: id, endpoint_generation, last_used_s: now_s, padding: 0 };
     tables.put_affinity(&key, &affinity);
-    Some(choice)
+    Some(id)
 }
 
-/// The endpoint that the client has, while it may keep it.
+/// The affinity that the client has, while it may keep it.
 #[inline(always)]
 fn kept<T: Tables>(
     tables: &mut T,
@@ -53,7 +42,7 @@ fn kept<T: Tables>(
     neg: u32,
     now_s: u32,
     timeout_s: u32,
-) -> Option<Choice> {
+) -> Option<Affinity> {
     let affinity = tables.affinity(key)?;
     let endpoint = tables.endpoint(affinity.endpoint)?;
     let (_, kind) = NegKind::of_id(neg);
@@ -63,14 +52,14 @@ fn kept<T: Tables>(
         && endpoint.takes_new_flows()
         && endpoint.state & endpoint::state::DRAINING == 0
         && (endpoint.is_local() || !is_local_only);
-    holds.then_some(Choice { id: affinity.endpoint, endpoint })
+    holds.then_some(affinity)
 }
 
 /// The endpoint at the hash's point of the ring; where that one takes no new flows, at further points
 /// that follow from the same hash. Where none of them does, the first that is there at all: refusing
 /// everybody is worse than trying.
 #[inline(always)]
-fn from_ring<T: Tables>(tables: &mut T, neg: u32, hash: u32) -> Option<Choice> {
+fn from_ring<T: Tables>(tables: &mut T, neg: u32, hash: u32) -> Option<u32> {
     let ring: Ring = tables.ring(neg)?;
     let mut point = hash;
     let mut fallback = None;
@@ -78,10 +67,10 @@ fn from_ring<T: Tables>(tables: &mut T, neg: u32, hash: u32) -> Option<Choice> {
         let id = tables.ring_slot(ring.slot(point)?)?;
         let endpoint = tables.endpoint(id)?;
         if endpoint.takes_new_flows() {
-            return Some(Choice { id, endpoint });
+            return Some(id);
         }
         if fallback.is_none() && endpoint.is_present() {
-            fallback = Some(Choice { id, endpoint });
+            fallback = Some(id);
         }
         point = flow_hash::again(hash, attempt);
     }

@@ -3,7 +3,7 @@
 use lb_common::counters::Reason;
 use lb_common::frontend::{FrontendKey, flags};
 use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
-use lb_common::{Address, Be16, Be32, flow_hash};
+use lb_common::{Address, Be16, flow_hash};
 
 use crate::select;
 use crate::tables::Tables;
@@ -63,25 +63,27 @@ pub fn name<T: Tables>(tables: &mut T, cookie: u64, peer: &Peer) -> Option<Peer>
 
 #[inline(always)]
 fn choose<T: Tables>(tables: &mut T, caller: &Caller, peer: &Peer, point: u32) -> SocketVerdict {
-    let frontend_key =
-        FrontendKey { address: peer.address, port: peer.port, protocol: caller.protocol, padding: 0 };
+    let frontend_key = FrontendKey::new(peer.address, peer.port, caller.protocol);
     let Some(frontend) = tables.frontend(&frontend_key) else {
         return SocketVerdict::Pass(Reason::PassNotOurs);
     };
     let client = namespace_address(caller.namespace_cookie);
-    let choice = select::choose(tables, frontend.backend_service, frontend.neg_internal, &client, point);
-    let Some(choice) = choice else {
+    let Some(id) = select::choose(tables, frontend.neg_internal, &client, point) else {
         let drops = frontend.flags & flags::INTERNAL_EMPTY_DROPS != 0;
         let reason = if drops { Reason::DropNoLocalEndpoint } else { Reason::RefuseNoEndpoint };
         return SocketVerdict::Refuse(reason);
     };
-    let chosen = Peer { address: choice.endpoint.address, port: choice.endpoint.port };
+    let Some(endpoint) = tables.endpoint(id) else {
+        return SocketVerdict::Refuse(Reason::DropDangling);
+    };
+    let chosen = Peer { address: endpoint.address, port: endpoint.port };
     let flow = SocketFlow {
         address: peer.address,
+        endpoint: id,
+        endpoint_generation: endpoint.generation,
         port: peer.port,
-        padding: [0; 2],
-        endpoint: choice.id,
-        endpoint_generation: choice.endpoint.generation,
+        padding: 0,
+        padding_end: 0,
     };
     let key = key(caller.cookie, &chosen);
     if tables.socket_flow(&key) == Some(flow) {
@@ -90,19 +92,18 @@ fn choose<T: Tables>(tables: &mut T, caller: &Caller, peer: &Peer, point: u32) -
     if tables.put_socket_flow(&key, &flow).is_err() {
         return SocketVerdict::Refuse(Reason::DropConntrackFull);
     }
-    tables.count_traffic(frontend.backend_service, choice.id, 0, 0, 1);
+    tables.count_traffic(frontend.backend_service, id, 0, 0, 1);
     SocketVerdict::Peer(Reason::ForwardSocket, chosen)
 }
 
 #[inline(always)]
 const fn key(cookie: u64, peer: &Peer) -> SocketFlowKey {
-    SocketFlowKey { cookie, address: peer.address, port: peer.port, padding: [0; 6] }
+    SocketFlowKey { cookie, address: peer.address, port: peer.port, padding: 0, padding_end: 0 }
 }
 
 /// A network namespace as a client of AFFINITY: an address that no packet can have (RFC 4291 §2.5.2
 /// reserves `::/8`).
 #[inline(always)]
 const fn namespace_address(cookie: u64) -> Address {
-    let zero = Be32::new(0);
-    Address::from_words([zero, Be32::new(1), Be32::new((cookie >> 32) as u32), Be32::new(cookie as u32)])
+    Address::from_halves([1, cookie])
 }

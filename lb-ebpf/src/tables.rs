@@ -12,6 +12,8 @@ use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::neg::Ring;
 use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
 
+use crate::packet::Mac;
+
 /// A table took no entry: it is full, or the kernel had no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableFull;
@@ -33,9 +35,9 @@ pub enum Route {
         /// Interface index.
         interface: u32,
         /// This node's Ethernet address there.
-        source_mac: [u8; 6],
+        source_mac: Mac,
         /// The next hop's Ethernet address.
-        destination_mac: [u8; 6],
+        destination_mac: Mac,
     },
     /// Out of `interface`; the kernel finds the next hop's Ethernet address (ARP, NDP).
     Neighbour {

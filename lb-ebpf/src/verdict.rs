@@ -1,9 +1,11 @@
 //! What becomes of a packet.
 use lb_common::counters::Reason;
 
-/// What a hook must do with a packet; each carries the one reason that is counted for it.
+/// What a hook must do with a packet; each carries the one reason that is counted for it. Aligned, as
+/// all that a kernel program returns through its stack.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(8))]
 pub enum Verdict {
     /// Untouched: go on as if Podway were not there.
     Pass(Reason),

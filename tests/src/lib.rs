@@ -1,1 +1,2 @@
 //! Test harness of Podway.
+pub mod kernel;

@@ -27,7 +27,10 @@ fn xdp_uplink(ctx: XdpContext) -> u32 {
     let interface = ctx.ingress_ifindex() as u32;
     let mut tables = KernelTables::new(ctx.as_ptr(), Hook::Xdp, interface);
     let mut frame = XdpFrame::new(ctx.ctx);
-    let verdict = path::to_backend(&mut frame, &mut tables, Side::Uplink);
+    let verdict = match maps::scratch_for(&frame) {
+        Ok(scratch) => path::to_backend(&mut frame, &mut tables, scratch, Side::Uplink),
+        Err(reason) => Verdict::Pass(reason),
+    };
     tables.count(verdict.reason());
     match verdict {
         Verdict::Pass(_) | Verdict::ToStack(_) => xdp_action::XDP_PASS,
@@ -61,7 +64,10 @@ fn tc_egress(ctx: TcContext) -> i32 {
     let Some(mut frame) = SkbFrame::new(&ctx) else {
         return TC_ACT_OK;
     };
-    let verdict = path::to_client(&mut frame, &mut tables);
+    let verdict = match maps::scratch_for(&frame) {
+        Ok(scratch) => path::to_client(&mut frame, &mut tables, &scratch.parsed),
+        Err(reason) => Verdict::Pass(reason),
+    };
     tc_action(&mut tables, verdict, interface)
 }
 
@@ -72,7 +78,10 @@ fn tc_ingress(ctx: &TcContext, side: Side) -> i32 {
     let Some(mut frame) = SkbFrame::new(ctx) else {
         return TC_ACT_OK;
     };
-    let verdict = path::to_backend(&mut frame, &mut tables, side);
+    let verdict = match maps::scratch_for(&frame) {
+        Ok(scratch) => path::to_backend(&mut frame, &mut tables, scratch, side),
+        Err(reason) => Verdict::Pass(reason),
+    };
     tc_action(&mut tables, verdict, interface)
 }
 

@@ -2,6 +2,7 @@
 use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup};
 use aya_ebpf::helpers::bpf_fib_lookup;
 use lb_common::{Address, interface};
+use lb_ebpf::packet::Mac;
 use lb_ebpf::tables::Route;
 
 use crate::maps::{INTERFACES, KernelTables};
@@ -23,7 +24,8 @@ const AF_INET6: u8 = 10;
 pub(crate) fn find(tables: &KernelTables, source: &Address, destination: &Address) -> Route {
     let KernelTables { ctx, hook, interface, .. } = *tables;
     // SAFETY: a plain C struct of integers, for which all zero is a value.
-    let mut query: FibLookup = unsafe { core::mem::zeroed() };
+    let mut aligned: Aligned = unsafe { core::mem::zeroed() };
+    let query = &mut aligned.0;
     query.ifindex = interface;
     if destination.is_v4() {
         query.family = AF_INET;
@@ -31,11 +33,11 @@ pub(crate) fn find(tables: &KernelTables, source: &Address, destination: &Addres
         query.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(destination.v4_bytes());
     } else {
         query.family = AF_INET6;
-        query.__bindgen_anon_3.ipv6_src = source.words().map(lb_common::Be32::raw);
-        query.__bindgen_anon_4.ipv6_dst = destination.words().map(lb_common::Be32::raw);
+        query.__bindgen_anon_3.ipv6_src = words(source);
+        query.__bindgen_anon_4.ipv6_dst = words(destination);
     }
     // SAFETY: `query` lives through the call and its size is given.
-    let status = unsafe { bpf_fib_lookup(ctx, &mut query, size_of::<FibLookup>() as i32, 0) };
+    let status = unsafe { bpf_fib_lookup(ctx, query, size_of::<FibLookup>() as i32, 0) };
     let out = query.ifindex;
     if status == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) && hook == Hook::Tc {
         return Route::Neighbour { interface: out };
@@ -46,7 +48,28 @@ pub(crate) fn find(tables: &KernelTables, source: &Address, destination: &Addres
     if hook == Hook::Xdp && out != interface && !takes_xdp_frames(out) {
         return Route::None;
     }
-    Route::Link { interface: out, source_mac: query.smac, destination_mac: query.dmac }
+    Route::Link { interface: out, source_mac: mac(&query.smac), destination_mac: mac(&query.dmac) }
+}
+
+/// The query, at an alignment at which its addresses can be written in whole words.
+#[repr(C, align(8))]
+struct Aligned(FibLookup);
+
+#[inline(always)]
+fn words(address: &Address) -> [u32; 4] {
+    let [first, last] = address.halves();
+    [first as u32, (first >> 32) as u32, last as u32, (last >> 32) as u32]
+}
+
+/// Reads an address of the query in 16-bit words: it stands at an even offset only, and the verifier
+/// (6.18: "misaligned stack access") takes no wider word there.
+#[inline(always)]
+fn mac(bytes: &[u8; 6]) -> Mac {
+    let words = bytes.as_ptr().cast::<[u8; 2]>();
+    // SAFETY: three words of two bytes are inside the six bytes. Volatile, lest they be joined.
+    let ([a, b], [c, d], [e, f]) =
+        unsafe { (words.read_volatile(), words.add(1).read_volatile(), words.add(2).read_volatile()) };
+    Mac::from_bytes([a, b, c, d, e, f])
 }
 
 /// Whether a frame may be redirected to an interface: only the agent knows its driver.

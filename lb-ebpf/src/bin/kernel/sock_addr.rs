@@ -4,7 +4,7 @@ use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use lb_common::{Address, Be16, Be32};
+use lb_common::{Address, Be16};
 use lb_ebpf::socket::{self, Caller, Peer, SocketVerdict};
 use lb_ebpf::tables::Tables;
 
@@ -67,7 +67,9 @@ impl SockAddr {
                 word.add(3).read_volatile(),
             ]
         };
-        Peer { address: Address::from_words(words.map(Be32::from_raw)), port: self.port() }
+        let [a, b, c, d] = words.map(u64::from);
+        // Little-endian: the first word is the low one.
+        Peer { address: Address::from_halves([a | b << 32, c | d << 32]), port: self.port() }
     }
 
     #[inline(always)]
@@ -81,14 +83,14 @@ impl SockAddr {
 
     #[inline(always)]
     fn set_peer_v6(&self, peer: &Peer) {
-        let [a, b, c, d] = peer.address.words();
+        let [first, last] = peer.address.halves();
         // SAFETY: as in `peer_v6`.
         unsafe {
             let word = (&raw mut (*self.ctx).user_ip6).cast::<u32>();
-            word.write_volatile(a.raw());
-            word.add(1).write_volatile(b.raw());
-            word.add(2).write_volatile(c.raw());
-            word.add(3).write_volatile(d.raw());
+            word.write_volatile(first as u32);
+            word.add(1).write_volatile((first >> 32) as u32);
+            word.add(2).write_volatile(last as u32);
+            word.add(3).write_volatile((last >> 32) as u32);
             (*self.ctx).user_port = u32::from(peer.port.raw());
         }
     }

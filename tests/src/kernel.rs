@@ -1,0 +1,181 @@
+//! The programs in the kernel with private, unpinned maps: load, fill, run on a frame.
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::maps::{Array, HashMap, Map, MapData};
+use aya::programs::{CgroupSockAddr, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use bytemuck::{NoUninit, bytes_of};
+use lb_common::maps;
+use lb_ebpf::host::HostTables;
+
+/// Every program in the object, by kind.
+pub const CLASSIFIERS: [&str; 3] = ["tc_uplink_in", "tc_pod_in", "tc_egress"];
+/// The socket hooks.
+pub const SOCKET_HOOKS: [&str; 8] =
+    ["connect4", "connect6", "sendmsg4", "sendmsg6", "recvmsg4", "recvmsg6", "getpeername4", "getpeername6"];
+/// The XDP program.
+pub const XDP: &str = "xdp_uplink";
+
+/// Longest frame that a program may give back.
+const FRAME_BYTES_MAX: usize = 4096;
+
+/// Where the object is: `PODWAY_EBPF_OBJECT`, else where the build puts it.
+#[must_use]
+pub fn object_path() -> PathBuf {
+    std::env::var_os("PODWAY_EBPF_OBJECT").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/podway.o")),
+        PathBuf::from,
+    )
+}
+
+/// Loaded programs and their maps.
+pub struct Kernel {
+    ebpf: Ebpf,
+}
+
+/// What a program did with a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The program's return code.
+    pub code: u32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+impl Kernel {
+    /// Loads every program, with a CONNTRACK of `conntrack_max` entries.
+    ///
+    /// # Errors
+    /// No object, no permission, or a program that the verifier refuses: its log is in the message.
+    pub fn load(conntrack_max: u32) -> Result<Self> {
+        let path = object_path();
+        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(maps::CONNTRACK, conntrack_max)
+            .load(&bytes)
+            .context("cannot load the eBPF object")?;
+        let xdp: &mut Xdp = ebpf.program_mut(XDP).context("no xdp_uplink")?.try_into()?;
+        xdp.load().with_context(|| format!("cannot load {XDP}"))?;
+        for name in CLASSIFIERS {
+            let program: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
+            program.load().with_context(|| format!("cannot load {name}"))?;
+        }
+        for name in SOCKET_HOOKS {
+            let program: &mut CgroupSockAddr = ebpf.program_mut(name).context(name)?.try_into()?;
+            program.load().with_context(|| format!("cannot load {name}"))?;
+        }
+        Ok(Self { ebpf })
+    }
+
+    /// The loaded object.
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// The kernel's count of instructions that the verifier walked for a program.
+    ///
+    /// # Errors
+    /// No such program, or the kernel does not say (before 5.16).
+    pub fn verified_instructions(&self, name: &str) -> Result<u32> {
+        let program = self.ebpf.program(name).with_context(|| format!("no program {name}"))?;
+        let info = program.info()?;
+        info.verified_instruction_count().ok_or_else(|| anyhow!("the kernel gives no count for {name}"))
+    }
+
+    /// Writes tables as the host has them into the maps.
+    ///
+    /// # Errors
+    /// A map that refuses an entry.
+    pub fn fill(&mut self, tables: &HostTables) -> Result<()> {
+        for (key, value) in &tables.frontends {
+            self.put_hash::<24, 16>(maps::FRONTENDS, key, value)?;
+        }
+        for (id, value) in &tables.backend_services {
+            self.put_array::<8>(maps::BACKEND_SERVICES, *id, value)?;
+        }
+        for (id, value) in &tables.rings {
+            self.put_array::<8>(maps::NEGS, *id, value)?;
+        }
+        for (id, value) in &tables.ring_slots {
+            self.put_array::<4>(maps::RING_SLOTS, *id, value)?;
+        }
+        for (id, value) in &tables.endpoints {
+            self.put_array::<32>(maps::ENDPOINTS, *id, value)?;
+        }
+        for (key, value) in &tables.flows {
+            self.put_hash::<40, 64>(maps::CONNTRACK, key, value)?;
+        }
+        if let Some(config) = &tables.config {
+            self.put_array::<176>(maps::CONFIG, 0, config)?;
+        }
+        Ok(())
+    }
+
+    /// Puts one entry into a hash map.
+    ///
+    /// # Errors
+    /// The map refuses it.
+    pub fn put_hash<const K: usize, const V: usize>(
+        &mut self,
+        name: &str,
+        key: &impl NoUninit,
+        value: &impl NoUninit,
+    ) -> Result<()> {
+        let mut map: HashMap<&mut MapData, [u8; K], [u8; V]> = HashMap::try_from(self.map(name)?)?;
+        let key: [u8; K] = bytes_of(key).try_into()?;
+        let value: [u8; V] = bytes_of(value).try_into()?;
+        map.insert(key, value, 0).with_context(|| format!("cannot put an entry into {name}"))
+    }
+
+    /// Puts one value into an array map.
+    ///
+    /// # Errors
+    /// The map refuses it.
+    pub fn put_array<const V: usize>(&mut self, name: &str, index: u32, value: &impl NoUninit) -> Result<()> {
+        let mut map: Array<&mut MapData, [u8; V]> = Array::try_from(self.map(name)?)?;
+        let value: [u8; V] = bytes_of(value).try_into()?;
+        map.set(index, value, 0).with_context(|| format!("cannot set {name}[{index}]"))
+    }
+
+    fn map(&mut self, name: &str) -> Result<&mut Map> {
+        self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))
+    }
+
+    /// Runs the XDP program on a frame that came in by `interface`, which must be up and have XDP.
+    ///
+    /// # Errors
+    /// The kernel refuses the frame (shorter than an Ethernet header) or the context.
+    pub fn run_xdp(&self, frame: &[u8], interface: u32) -> Result<Run> {
+        let program: &Xdp = self.ebpf.program(XDP).context("no xdp_uplink")?.try_into()?;
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context: [u32; 6] = [0, u32::try_from(frame.len())?, 0, interface, 0, 0];
+        let mut out = vec![0; FRAME_BYTES_MAX];
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: (interface != 0).then_some(bytes_of(&context)),
+            repeat: 1,
+            ..TestRunOptions::default()
+        })?;
+        out.truncate(result.data_size_out as usize);
+        Ok(Run { code: result.return_value, frame: out })
+    }
+
+    /// Runs a tc program on a frame.
+    ///
+    /// # Errors
+    /// The kernel refuses the frame (shorter than an Ethernet header).
+    pub fn run_tc(&self, name: &str, frame: &[u8]) -> Result<Run> {
+        let program: &SchedClassifier = self.ebpf.program(name).context("no such program")?.try_into()?;
+        let mut out = vec![0; FRAME_BYTES_MAX];
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            repeat: 1,
+            ..TestRunOptions::default()
+        })?;
+        out.truncate(result.data_size_out as usize);
+        Ok(Run { code: result.return_value, frame: out })
+    }
+}
