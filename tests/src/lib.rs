@@ -4,6 +4,7 @@
 pub mod cgroup;
 pub mod footprint;
 pub mod netns;
+pub mod packet;
 pub mod topology;
 pub mod wait;
 mod wiring;
