@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod footprint;
 pub mod kernel;
 pub mod netns;
+pub mod packet;
 pub mod topology;
 pub mod wait;
 mod wiring;
