@@ -104,8 +104,10 @@ pub struct HostTables {
     pub affinities: HashMap<AffinityKey, Affinity>,
     /// SOCKET_FLOWS.
     pub socket_flows: HashMap<SocketFlowKey, SocketFlow>,
-    /// The way to each destination; others have none.
+    /// The way to each destination.
     pub routes: HashMap<Address, Route>,
+    /// The way to every other destination; `None` is no way.
+    pub default_route: Option<Route>,
     /// SERVICE_TRAFFIC.
     pub backend_service_traffic: HashMap<u32, Traffic>,
     /// ENDPOINT_TRAFFIC.
@@ -195,7 +197,7 @@ impl Tables for HostTables {
     }
 
     fn route(&mut self, _source: &Address, destination: &Address) -> Route {
-        self.routes.get(destination).copied().unwrap_or(Route::None)
+        self.routes.get(destination).copied().or(self.default_route).unwrap_or(Route::None)
     }
 
     fn count_traffic(

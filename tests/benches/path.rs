@@ -3,14 +3,11 @@
 //! A harness program writes a fresh packet of the next flow and tail-calls the program under test.
 //! The time is the thread's CPU time around the system call; the floor is the harness alone, in the
 //! same round. Rounds are interleaved, and each figure is the median of its rounds.
-use std::os::fd::AsFd as _;
-
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use bytemuck::bytes_of;
-use lb_common::bench::{FRAME_BYTES, Template};
+use lb_common::bench::FRAME_BYTES;
 use lb_tests::kernel::{Kernel, XDP, object_path};
 use lb_tests::packet::PacketBuilder;
 use lb_tests::packet::build::tcp_flags::{ACK, SYN};
@@ -24,7 +21,10 @@ const CONNTRACK_MAX: u32 = 1 << 19;
 /// One line of the result.
 struct Case {
     name: &'static str,
-    template: Template,
+    frame: [u8; FRAME_BYTES],
+    /// Offset of the last four bytes of the source address.
+    source_word_offset: u32,
+    source_port_offset: u32,
     flows: u32,
     /// Whether each round must see flows that no round saw before.
     is_new: bool,
@@ -39,14 +39,15 @@ fn main() -> Result<()> {
     xdp.attach("lo", XdpMode::Skb).context("cannot attach to lo")?;
     let mut cases = cases();
     println!("{:<34}{:>9}{:>9}{:>9}{:>9}", "case", "flows", "median", "min", "max");
-    for _ in 0..ROUNDS {
-        let floor = measure(None, &cases[0].template, 1)?;
+    for round in 0..ROUNDS as u32 {
+        let floor = measure(None, &cases[0], 0)?;
         for case in &mut cases {
             let program: &Xdp = kernel.ebpf_mut().program(XDP).context("no program")?.try_into()?;
             if !case.is_new {
-                measure(Some(program), &case.template, case.flows)?;
+                measure(Some(program), case, 0)?;
             }
-            let ns = measure(Some(program), &case.template, case.flows)?;
+            let first_flow = if case.is_new { (1 << 21) + round * PACKETS } else { 0 };
+            let ns = measure(Some(program), case, first_flow)?;
             case.ns.push(ns - floor);
         }
     }
@@ -68,12 +69,12 @@ fn cases() -> Vec<Case> {
     let v6 = |port| (world::VIP_V6, port);
     let client4: std::net::IpAddr = [10, 128, 0, 0].into();
     let client6: std::net::IpAddr = [0x2001, 0xdb8, 9, 0, 0, 0, 0, 0].into();
-    let case = |name, frame: Vec<u8>, flows, is_new| Case {
-        name,
-        template: template(&frame),
-        flows,
-        is_new,
-        ns: Vec::new(),
+    let case = |name, packet: Vec<u8>, flows, is_new| {
+        let mut frame = [0; FRAME_BYTES];
+        frame[..packet.len()].copy_from_slice(&packet);
+        let (source_word_offset, source_port_offset) =
+            if packet[12..14] == [8, 0] { (26, 34) } else { (34, 54) };
+        Case { name, frame, source_word_offset, source_port_offset, flows, is_new, ns: Vec::new() }
     };
     let tcp4 = PacketBuilder::tcp((client4, 1024).into(), v4(world::PORT_LOCAL).into(), ACK).build();
     let tcp6 = PacketBuilder::tcp((client6, 1024).into(), v6(world::PORT_LOCAL).into(), ACK).build();
@@ -91,22 +92,12 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// The frame, padded, and where its source address ends and its source port begins.
-fn template(frame: &[u8]) -> Template {
-    let mut bytes = [0; FRAME_BYTES];
-    bytes[..frame.len()].copy_from_slice(frame);
-    let is_v4 = frame[12..14] == [0x08, 0];
-    let (source_word_offset, source_port_offset) = if is_v4 { (26, 34) } else { (34, 54) };
-    Template { frame: bytes, source_word_offset, source_port_offset }
-}
-
-/// A harness of its own for each measurement: its counter begins at zero, but for new flows it goes on
-/// from where the pinned CPU left it, so the clock is mixed into the address by the template.
-fn measure(program: Option<&Xdp>, template: &Template, flows: u32) -> Result<f64> {
-    let mut harness = load_harness(flows)?;
-    let mut templates: Array<&mut MapData, [u8; size_of::<Template>()]> =
+/// CPU time per packet of one test run, through a harness of its own whose flows begin at `first_flow`.
+fn measure(program: Option<&Xdp>, case: &Case, first_flow: u32) -> Result<f64> {
+    let mut harness = load_harness(case, first_flow)?;
+    let mut templates: Array<&mut MapData, [u8; FRAME_BYTES]> =
         Array::try_from(harness.map_mut("TEMPLATE").context("no TEMPLATE")?)?;
-    templates.set(0, bytes_of(template).try_into()?, 0)?;
+    templates.set(0, case.frame, 0)?;
     if let Some(program) = program {
         let mut programs = ProgramArray::try_from(harness.map_mut("PROGRAMS").context("no PROGRAMS")?)?;
         programs.set(0, program.fd()?, 0)?;
@@ -121,10 +112,15 @@ fn measure(program: Option<&Xdp>, template: &Template, flows: u32) -> Result<f64
     Ok((cpu_ns() - started) as f64 / f64::from(PACKETS))
 }
 
-fn load_harness(flows: u32) -> Result<Ebpf> {
+fn load_harness(case: &Case, first_flow: u32) -> Result<Ebpf> {
     let bytes = std::fs::read(object_path().with_file_name("podway-bench.o"))?;
-    let mask = flows - 1;
-    let mut harness = EbpfLoader::new().override_global("FLOWS_MASK", &mask, true).load(&bytes)?;
+    let flows_mask = case.flows - 1;
+    let mut harness = EbpfLoader::new()
+        .override_global("FLOWS_MASK", &flows_mask, true)
+        .override_global("SOURCE_WORD_OFFSET", &case.source_word_offset, true)
+        .override_global("SOURCE_PORT_OFFSET", &case.source_port_offset, true)
+        .override_global("FLOWS_FIRST", &first_flow, true)
+        .load(&bytes)?;
     let bench: &mut Xdp = harness.program_mut("bench_xdp").context("no bench_xdp")?.try_into()?;
     bench.load()?;
     Ok(harness)

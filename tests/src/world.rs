@@ -152,7 +152,6 @@ pub fn tables(now_s: u32) -> HostTables {
     builder.service(PORT_PANIC, plain, 0, false, &[state::PRESENT | state::LOCAL, state::PRESENT]);
     builder.service(PORT_AFFINITY, affinity, 0, false, &[local, HEALTHY, local, HEALTHY]);
     builder.service(PORT_DANGLING, plain, 0, false, &[0]);
-    add_routes(&mut builder.tables);
     builder.tables
 }
 
@@ -170,21 +169,12 @@ fn config() -> Config {
     config
 }
 
-/// Every endpoint and client is reached through one next hop, out of the interface with index zero
-/// until [`set_uplink`] names it.
-fn add_routes(tables: &mut HostTables) {
-    let addresses: Vec<Address> = tables.endpoints.values().map(|endpoint| endpoint.address).collect();
-    for address in addresses {
-        add_route(tables, address);
-    }
-}
-
-/// Adds the route to one more address.
-pub fn add_route(tables: &mut HostTables, address: Address) {
-    let route = Route::Link {
-        interface: 0,
+/// The route to everything: one next hop, out of the interface with index `uplink`.
+#[must_use]
+pub fn route(uplink: u32) -> Route {
+    Route::Link {
+        interface: uplink,
         source_mac: Mac::from_bytes(UPLINK_MAC),
         destination_mac: Mac::from_bytes(NEXT_HOP_MAC),
-    };
-    tables.routes.insert(address, route);
+    }
 }

@@ -9,18 +9,31 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::XdpContext;
-use lb_common::bench::{FRAME_BYTES, Template};
+use lb_common::bench::FRAME_BYTES;
 
 #[map]
 static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
-static TEMPLATE: Array<Template> = Array::with_max_entries(1, 0);
+static TEMPLATE: Array<[u8; FRAME_BYTES]> = Array::with_max_entries(1, 0);
 #[map]
 static COUNTER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Number of flows to go through, a power of two less one.
 #[unsafe(no_mangle)]
 static FLOWS_MASK: Global<u32> = Global::new(0);
+
+/// The first flow's number.
+#[unsafe(no_mangle)]
+static FLOWS_FIRST: Global<u32> = Global::new(0);
+
+/// Offset of the last four bytes of the source address. The verifier knows the value, and with it
+/// that it lies in the frame.
+#[unsafe(no_mangle)]
+static SOURCE_WORD_OFFSET: Global<u32> = Global::new(0);
+
+/// Offset of the source port.
+#[unsafe(no_mangle)]
+static SOURCE_PORT_OFFSET: Global<u32> = Global::new(0);
 
 /// Restores the frame, moves to the next flow, calls the program.
 #[xdp]
@@ -36,13 +49,13 @@ fn bench_xdp(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_ABORTED;
     }
     // SAFETY: the counter is this CPU's own; the frame was just seen to be as long as the template, and
-    // both offsets lie inside it: they are masked to what the test below allows.
+    // the verifier checks that both offsets lie inside it.
     unsafe {
-        let flow = (*counter as u32) & FLOWS_MASK.load();
+        let flow = FLOWS_FIRST.load() + ((*counter as u32) & FLOWS_MASK.load());
         *counter += 1;
-        (data as *mut [u8; FRAME_BYTES]).write(template.frame);
-        let address = (template.source_word_offset & 63) as usize;
-        let port = (template.source_port_offset & 63) as usize;
+        (data as *mut [u8; FRAME_BYTES]).write(*template);
+        let address = SOURCE_WORD_OFFSET.load() as usize;
+        let port = SOURCE_PORT_OFFSET.load() as usize;
         ((data + address) as *mut u32).write_unaligned((0x0a80_0000 + (flow >> 14)).to_be());
         ((data + port) as *mut u16).write_unaligned((1024 + (flow & 0x3fff) as u16).to_be());
         PROGRAMS.tail_call(&ctx, 0);
