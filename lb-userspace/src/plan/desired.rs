@@ -184,7 +184,7 @@ fn lost(key: &FrontendKey, claim: &Claim, owner: &ObjectName) -> Problem {
         message: format!(
             "cannot have {}: Service {owner} has it, and of it and Service {} goes the older one, then the \
              lesser name, first; change the address or the port of one of them",
-            super::json::key_text(key),
+            super::frontend_key_text(key),
             claim.service
         ),
     }

@@ -7,12 +7,12 @@ use crate::model::{HealthCheck, Protocol};
 use super::{BackendService, BackendServiceName, Desired, Endpoint, Frontend, Neg, kind_name, neg_kind_name};
 
 /// A frontend as text: `10.96.0.1:80/TCP`, `[fd00::1]:80/TCP`.
-pub(super) fn frontend_text(frontend: &Frontend) -> String {
+pub(crate) fn frontend_text(frontend: &Frontend) -> String {
     format!("{}/{}", socket_text(frontend.address, frontend.port), frontend.protocol)
 }
 
 /// A frontend's key as text.
-pub(super) fn key_text(key: &FrontendKey) -> String {
+pub(crate) fn frontend_key_text(key: &FrontendKey) -> String {
     let place = socket_text(key.address.into(), key.port.get());
     match Protocol::of_number(key.protocol) {
         Some(protocol) => format!("{place}/{protocol}"),
@@ -20,7 +20,8 @@ pub(super) fn key_text(key: &FrontendKey) -> String {
     }
 }
 
-fn socket_text(address: std::net::IpAddr, port: u16) -> String {
+/// An address and port as text; IPv6 in brackets.
+pub(crate) fn socket_text(address: std::net::IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(address, port).to_string()
 }
 
