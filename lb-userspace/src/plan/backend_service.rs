@@ -1,0 +1,68 @@
+//! A backend service: one Service port with its policies, endpoints and NEGs.
+use std::sync::Arc;
+
+use lb_common::neg::NegKind;
+
+use crate::model::{HealthCheck, ObjectName, Protocol};
+
+use super::{Endpoint, Neg, Origin};
+
+/// The name of a backend service: `namespace/service:port-name-or-number/protocol`. Ordered by
+/// Service first, so that one Service's backend services are neighbours.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendServiceName {
+    /// The Service.
+    pub service: ObjectName,
+    /// `spec.ports[].name`; empty when unnamed.
+    pub port_name: Arc<str>,
+    /// `spec.ports[].port`.
+    pub port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+impl std::fmt::Display for BackendServiceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.port_name.is_empty() {
+            write!(f, "{}:{}/{}", self.service, self.port, self.protocol)
+        } else {
+            write!(f, "{}:{}/{}", self.service, self.port_name, self.protocol)
+        }
+    }
+}
+
+/// One Service port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendService {
+    /// Its name.
+    pub name: Arc<BackendServiceName>,
+    /// The Service's `metadata.resourceVersion`.
+    pub resource_version: Arc<str>,
+    /// Seconds for which a client keeps its endpoint; `None` without `sessionAffinity: ClientIP`.
+    pub affinity_timeout_s: Option<u32>,
+    /// The health check, where readiness alone does not decide.
+    pub health_check: Option<HealthCheck>,
+    /// Every endpoint that a slice names, usable or not: flows that an endpoint already has go on
+    /// while it is there. In the order of address and port.
+    pub endpoints: Vec<Endpoint>,
+    /// The NEGs that its frontends use, in the order of [`NegKind`].
+    pub negs: Vec<Neg>,
+}
+
+impl BackendService {
+    /// Its NEG of a kind, where a frontend uses one.
+    #[must_use]
+    pub fn neg(&self, kind: NegKind) -> Option<&Neg> {
+        self.negs.iter().find(|neg| neg.kind == kind)
+    }
+
+    /// The Service.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin {
+            kind: "Service",
+            object: self.name.service.clone(),
+            resource_version: self.resource_version.clone(),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! How the desired state is written: JSON with stable names, which scripts and tests read.
+use lb_common::frontend::FrontendKey;
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
+use crate::model::{HealthCheck, Protocol};
+
+use super::{BackendService, BackendServiceName, Desired, Endpoint, Frontend, Neg, kind_name, neg_kind_name};
+
+/// A frontend as text: `10.96.0.1:80/TCP`, `[fd00::1]:80/TCP`.
+pub(crate) fn frontend_text(frontend: &Frontend) -> String {
+    format!("{}/{}", socket_text(frontend.address, frontend.port), frontend.protocol)
+}
+
+/// A frontend's key as text.
+pub(crate) fn frontend_key_text(key: &FrontendKey) -> String {
+    let place = socket_text(key.address.into(), key.port.get());
+    match Protocol::of_number(key.protocol) {
+        Some(protocol) => format!("{place}/{protocol}"),
+        None => format!("{place}/{}", key.protocol),
+    }
+}
+
+/// An address and port as text; IPv6 in brackets.
+pub(crate) fn socket_text(address: std::net::IpAddr, port: u16) -> String {
+    std::net::SocketAddr::new(address, port).to_string()
+}
+
+impl Serialize for BackendServiceName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Frontend {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("Frontend", 9)?;
+        out.serialize_field("address", &self.address)?;
+        out.serialize_field("port", &self.port)?;
+        out.serialize_field("protocol", &self.protocol)?;
+        out.serialize_field("kind", kind_name(self.kind))?;
+        out.serialize_field("backendService", &*self.backend_service)?;
+        out.serialize_field("negInternal", &self.neg_internal)?;
+        out.serialize_field("negExternal", &self.neg_external)?;
+        out.serialize_field("emptyInternal", &self.empty_internal)?;
+        out.serialize_field("emptyExternal", &self.empty_external)?;
+        out.end()
+    }
+}
+
+impl Serialize for Endpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("Endpoint", 8)?;
+        out.serialize_field("address", &self.address)?;
+        out.serialize_field("port", &self.port)?;
+        out.serialize_field("node", &self.node())?;
+        out.serialize_field("zone", &self.zone())?;
+        out.serialize_field("state", &self.state())?;
+        out.serialize_field("local", &self.is_local)?;
+        out.serialize_field("weight", &self.weight)?;
+        out.serialize_field("slice", &SliceText(self))?;
+        out.end()
+    }
+}
+
+struct SliceText<'a>(&'a Endpoint);
+
+impl Serialize for SliceText<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("Slice", 2)?;
+        out.serialize_field("name", &self.0.slice.name.name)?;
+        out.serialize_field("resourceVersion", &self.0.slice.resource_version)?;
+        out.end()
+    }
+}
+
+struct NegText<'a>(&'a BackendService, &'a Neg);
+
+impl Serialize for NegText<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(service, neg) = self;
+        let members: Vec<String> = neg
+            .members
+            .iter()
+            .map(|index| &service.endpoints[*index as usize])
+            .map(|endpoint| socket_text(endpoint.address, endpoint.port))
+            .collect();
+        let mut out = serializer.serialize_struct("Neg", 3)?;
+        out.serialize_field("kind", neg_kind_name(neg.kind))?;
+        out.serialize_field("members", &members)?;
+        out.serialize_field("ringLength", &neg.ring_length)?;
+        out.end()
+    }
+}
+
+struct HealthCheckText<'a>(&'a HealthCheck);
+
+impl Serialize for HealthCheckText<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("HealthCheck", 5)?;
+        out.serialize_field("type", "tcp")?;
+        out.serialize_field("intervalMilliseconds", &self.0.interval_ms)?;
+        out.serialize_field("timeoutMilliseconds", &self.0.timeout_ms)?;
+        out.serialize_field("healthyThreshold", &self.0.healthy_threshold)?;
+        out.serialize_field("unhealthyThreshold", &self.0.unhealthy_threshold)?;
+        out.end()
+    }
+}
+
+impl Serialize for BackendService {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let negs: Vec<NegText<'_>> = self.negs.iter().map(|neg| NegText(self, neg)).collect();
+        let mut out = serializer.serialize_struct("BackendService", 6)?;
+        out.serialize_field("name", &*self.name)?;
+        out.serialize_field("resourceVersion", &self.resource_version)?;
+        out.serialize_field("affinityTimeoutSeconds", &self.affinity_timeout_s)?;
+        out.serialize_field("healthCheck", &self.health_check.as_ref().map(HealthCheckText))?;
+        out.serialize_field("endpoints", &self.endpoints)?;
+        out.serialize_field("negs", &negs)?;
+        out.end()
+    }
+}
+
+impl Serialize for Desired {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let frontends: Vec<&Frontend> = self.frontends().map(|chain| chain.frontend).collect();
+        let backend_services: Vec<&BackendService> = self.backend_services().collect();
+        let mut out = serializer.serialize_struct("Desired", 3)?;
+        out.serialize_field("frontends", &frontends)?;
+        out.serialize_field("backendServices", &backend_services)?;
+        out.serialize_field("problems", &self.problems())?;
+        out.end()
+    }
+}

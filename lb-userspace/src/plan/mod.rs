@@ -1,0 +1,58 @@
+//! Every Kubernetes rule is here: from the facts of a [`Snapshot`] to the state that this node shall
+//! have. Pure: the same facts give the same plan.
+//!
+//! The reference is kube-proxy of Kubernetes 1.36 (`pkg/proxy/topology.go`, `serviceport.go`,
+//! `endpointslicecache.go`, `nftables/proxier.go`); each rule names its source where it is applied.
+//!
+//! A Service is planned alone ([`service`]), since nothing in its plan depends on another one. What
+//! two Services have to settle between them, who keeps a VIP:port that both ask for, is settled in
+//! [`Desired`], which therefore takes a change of one Service at that Service's cost.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::{EndpointSlice, ObjectName, Snapshot};
+
+mod backend_service;
+mod desired;
+mod endpoint;
+mod frontend;
+mod health;
+mod json;
+mod neg;
+mod node;
+mod origin;
+mod service;
+
+pub use backend_service::{BackendService, BackendServiceName};
+pub use desired::{Desired, FrontendChain};
+pub use endpoint::{Endpoint, EndpointState};
+pub use frontend::{EmptyAction, Family, Frontend, Scope, kind_field, kind_name};
+pub use health::{HealthView, ReadinessAlone};
+pub(crate) use json::{frontend_key_text, socket_text};
+pub use neg::{Neg, neg_kind, neg_kind_name};
+pub use node::NodeContext;
+pub use origin::Origin;
+pub use service::{ServicePlan, service};
+
+/// The desired state of all Services of a snapshot.
+#[must_use]
+pub fn plan(snapshot: &Snapshot, node: &NodeContext, health: &dyn HealthView) -> Desired {
+    let slices = slices_by_service(snapshot);
+    let mut desired = Desired::default();
+    for (name, facts) in &snapshot.services {
+        let slices = slices.get(name).map_or(&[][..], Vec::as_slice);
+        desired.replace(name, Some(service(facts, slices, node, health)));
+    }
+    desired
+}
+
+/// The EndpointSlices of each Service that has some, each list in the order of slice names.
+#[must_use]
+pub fn slices_by_service(snapshot: &Snapshot) -> BTreeMap<ObjectName, Vec<Arc<EndpointSlice>>> {
+    let mut slices: BTreeMap<ObjectName, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
+    for slice in snapshot.endpoint_slices.values() {
+        let service = ObjectName { namespace: slice.name.namespace.clone(), name: slice.service.clone() };
+        slices.entry(service).or_default().push(Arc::clone(slice));
+    }
+    slices
+}

@@ -1,0 +1,409 @@
+//! The plan of one Service.
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use lb_common::Address;
+use lb_common::backend_service::LABEL_BYTES_MAX;
+use lb_common::frontend::{FrontendKey, Kind};
+
+use crate::model::{EndpointSlice, ObjectName, Problem, Service, ServicePort, TrafficPolicy};
+use crate::ring::{self, Reach};
+
+use super::endpoint::WEIGHT_DEFAULT;
+use super::{
+    BackendService, BackendServiceName, EmptyAction, Endpoint, Family, Frontend, HealthView, Neg,
+    NodeContext, Origin, Scope, neg_kind,
+};
+
+/// What one Service asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePlan {
+    /// The Service.
+    pub name: ObjectName,
+    /// Its `metadata.resourceVersion`.
+    pub resource_version: Arc<str>,
+    /// Its `metadata.creationTimestamp`, seconds since 1970.
+    pub created_s: Option<i64>,
+    /// The frontends that it asks for; [`super::Desired`] knows which ones it gets.
+    pub frontends: Vec<Frontend>,
+    /// Its ports, in their order in the Service.
+    pub backend_services: Vec<BackendService>,
+    /// What of it cannot be used.
+    pub problems: Vec<Problem>,
+}
+
+impl ServicePlan {
+    /// One of its backend services.
+    #[must_use]
+    pub fn backend_service(&self, name: &BackendServiceName) -> Option<&BackendService> {
+        self.backend_services.iter().find(|service| *service.name == *name)
+    }
+
+    /// The Service.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin { kind: "Service", object: self.name.clone(), resource_version: self.resource_version.clone() }
+    }
+}
+
+/// Plans one Service from its EndpointSlices: `slices` are those whose label names the Service.
+#[must_use]
+pub fn service(
+    service: &Service,
+    slices: &[Arc<EndpointSlice>],
+    node: &NodeContext,
+    health: &dyn HealthView,
+) -> ServicePlan {
+    let mut plan = ServicePlan {
+        name: service.name.clone(),
+        resource_version: service.resource_version.clone(),
+        created_s: service.created_s,
+        frontends: Vec::new(),
+        backend_services: Vec::with_capacity(service.ports.len()),
+        problems: Vec::new(),
+    };
+    let families = families(service);
+    let mut seen: BTreeMap<FrontendKey, Arc<BackendServiceName>> = BTreeMap::new();
+    for port in &service.ports {
+        let name = Arc::new(BackendServiceName {
+            service: service.name.clone(),
+            port_name: port.name.clone(),
+            port: port.port,
+            protocol: port.protocol,
+        });
+        if let Some(problem) = too_long(&name) {
+            plan.problems.push(problem);
+            continue;
+        }
+        let planned = PortPlan::new(service, port, &families, slices, node, health, name);
+        plan.problems.extend(planned.problem);
+        for frontend in planned.frontends {
+            match seen.get(&frontend.key()) {
+                None => {
+                    seen.insert(frontend.key(), Arc::clone(&frontend.backend_service));
+                    plan.frontends.push(frontend);
+                }
+                // An address that stands in two fields of the Service leads to one place either way.
+                Some(first) if *first == frontend.backend_service => {}
+                Some(first) => plan.problems.push(asked_twice(&frontend, first)),
+            }
+        }
+        plan.backend_services.push(planned.backend_service);
+    }
+    plan
+}
+
+/// The families of the Service's cluster IPs. kube-proxy runs once for each family and skips, for
+/// all kinds of frontends, a Service without a cluster IP of that family
+/// (`pkg/proxy/servicechangetracker.go`, `GetClusterIPByFamily`).
+fn families(service: &Service) -> Vec<Family> {
+    Family::ALL
+        .into_iter()
+        .filter(|family| service.cluster_ips.iter().any(|ip| Family::of(*ip) == *family))
+        .collect()
+}
+
+fn too_long(name: &BackendServiceName) -> Option<Problem> {
+    let labels = [
+        ("namespace", &name.service.namespace),
+        ("name", &name.service.name),
+        ("port name", &name.port_name),
+    ];
+    let (field, label) = labels.into_iter().find(|(_, label)| label.len() > LABEL_BYTES_MAX)?;
+    Some(Problem {
+        kind: "Service",
+        object: name.service.clone(),
+        message: format!(
+            "cannot forward port {}: the {field} {label} is longer than {LABEL_BYTES_MAX} bytes (RFC 1123); \
+             shorten it",
+            name.port
+        ),
+    })
+}
+
+fn asked_twice(frontend: &Frontend, first: &BackendServiceName) -> Problem {
+    Problem {
+        kind: "Service",
+        object: frontend.backend_service.service.clone(),
+        message: format!(
+            "cannot give {} to {}: {first} of the same Service has it; change one of the two ports",
+            super::json::frontend_text(frontend),
+            frontend.backend_service
+        ),
+    }
+}
+
+/// The plan of one port.
+struct PortPlan {
+    frontends: Vec<Frontend>,
+    backend_service: BackendService,
+    problem: Option<Problem>,
+}
+
+impl PortPlan {
+    fn new(
+        service: &Service,
+        port: &ServicePort,
+        families: &[Family],
+        slices: &[Arc<EndpointSlice>],
+        node: &NodeContext,
+        health: &dyn HealthView,
+        name: Arc<BackendServiceName>,
+    ) -> Self {
+        let policy = PortPolicy::new(service, port);
+        let problem = port_without_slice(service, port, slices);
+        let mut endpoints = endpoints(port, families, slices, node);
+        if service.health_check.is_some() {
+            for endpoint in &mut endpoints {
+                endpoint.passes_health_check = health.is_healthy(&name, endpoint.address, endpoint.port);
+            }
+        }
+        let mut negs = Vec::new();
+        let mut frontends = Vec::new();
+        for family in families {
+            let usable = Usable::new(&endpoints, *family);
+            negs.extend(policy.negs(&endpoints, &usable, *family));
+            for (kind, address, frontend_port) in vips(service, port, node, *family) {
+                frontends.push(policy.frontend(kind, address, frontend_port, &name, &usable));
+            }
+        }
+        let backend_service = BackendService {
+            name,
+            resource_version: service.resource_version.clone(),
+            affinity_timeout_s: service.affinity_timeout_s,
+            health_check: service.health_check.clone(),
+            endpoints,
+            negs,
+        };
+        Self { frontends, backend_service, problem }
+    }
+}
+
+/// A Service whose slices are there but all lack its port gets no endpoint for it, as in kube-proxy,
+/// which looks endpoints up by port name (`endpointslicecache.go`, `endpointInfoByServicePort`). A
+/// misspelt `targetPort` looks like this, so it is worth a word.
+fn port_without_slice(
+    service: &Service,
+    port: &ServicePort,
+    slices: &[Arc<EndpointSlice>],
+) -> Option<Problem> {
+    let mut filled = slices.iter().filter(|slice| !slice.endpoints.is_empty()).peekable();
+    filled.peek()?;
+    if filled.any(|slice| slice_port(slice, port).is_some()) {
+        return None;
+    }
+    let name = if port.name.is_empty() { "without a name" } else { &port.name };
+    Some(Problem {
+        kind: "Service",
+        object: service.name.clone(),
+        message: format!(
+            "cannot find endpoints for port {} ({name}, {}): no EndpointSlice of the Service has a port of \
+             that name and protocol; check targetPort and the pods' containerPort names",
+            port.port, port.protocol
+        ),
+    })
+}
+
+/// The endpoints' port for a Service port: slices match it by name and protocol, each for itself,
+/// since pods of two versions may have a named port on two numbers.
+fn slice_port(slice: &EndpointSlice, port: &ServicePort) -> Option<u16> {
+    slice.ports.iter().find(|p| p.name == port.name && p.protocol == port.protocol).map(|p| p.port)
+}
+
+/// All endpoints of the port, one for each address and port, in that order.
+fn endpoints(
+    port: &ServicePort,
+    families: &[Family],
+    slices: &[Arc<EndpointSlice>],
+    node: &NodeContext,
+) -> Vec<Endpoint> {
+    let mut all = Vec::with_capacity(slices.iter().map(|slice| slice.endpoints.len()).sum());
+    for slice in slices {
+        let Some(number) = slice_port(slice, port) else { continue };
+        for (index, facts) in (0u32..).zip(&slice.endpoints) {
+            if !families.contains(&Family::of(facts.address)) {
+                continue;
+            }
+            all.push(Endpoint {
+                address: facts.address,
+                port: number,
+                weight: WEIGHT_DEFAULT,
+                passes_health_check: true,
+                is_local: facts.node.as_ref().is_some_and(|name| *name == node.name && !name.is_empty()),
+                slice: Arc::clone(slice),
+                index,
+            });
+        }
+    }
+    // While an endpoint moves between slices both may name it. A local one is kept, as kube-proxy
+    // does (`endpointslicecache.go`, `addEndpoints`); then the one that is better off; then the first.
+    all.sort_by(|a, b| {
+        let place = |e: &Endpoint| (Address::from(e.address), e.port);
+        place(a)
+            .cmp(&place(b))
+            .then_with(|| preference(b).cmp(&preference(a)))
+            .then_with(|| (&a.slice.name, a.index).cmp(&(&b.slice.name, b.index)))
+    });
+    all.dedup_by(|later, first| {
+        Address::from(later.address) == Address::from(first.address) && later.port == first.port
+    });
+    all.shrink_to_fit();
+    all
+}
+
+fn preference(endpoint: &Endpoint) -> (bool, bool, bool) {
+    let facts = endpoint.facts();
+    (endpoint.is_local, facts.ready, facts.serving)
+}
+
+/// The endpoints of one family that each scope may use, before health: ready ones, else those that
+/// are serving and terminating, decided for each scope alone (`topology.go`, `CategorizeEndpoints`;
+/// KEP-1669).
+struct Usable {
+    cluster: Vec<u32>,
+    local: Vec<u32>,
+}
+
+impl Usable {
+    fn new(endpoints: &[Endpoint], family: Family) -> Self {
+        let of_family = |e: &Endpoint| e.family() == family;
+        Self {
+            cluster: first_choice(endpoints, of_family),
+            local: first_choice(endpoints, |e| e.is_local && of_family(e)),
+        }
+    }
+}
+
+fn first_choice(endpoints: &[Endpoint], is_in_scope: impl Fn(&Endpoint) -> bool) -> Vec<u32> {
+    let choose = |is_usable: &dyn Fn(&Endpoint) -> bool| -> Vec<u32> {
+        let numbered = (0u32..).zip(endpoints);
+        numbered.filter(|(_, e)| is_in_scope(e) && is_usable(e)).map(|(index, _)| index).collect()
+    };
+    let ready = choose(&|e| e.facts().ready);
+    if ready.is_empty() { choose(&Endpoint::serves_while_terminating) } else { ready }
+}
+
+/// Endpoints that fail their health check leave the ring while one that passes it remains. Where none
+/// passes, all stay: refusing everybody is worse than trying.
+fn in_ring(endpoints: &[Endpoint], usable: &[u32]) -> Vec<u32> {
+    let passes = |index: &&u32| endpoints[**index as usize].passes_health_check;
+    let healthy: Vec<u32> = usable.iter().filter(passes).copied().collect();
+    if healthy.is_empty() { usable.to_vec() } else { healthy }
+}
+
+/// Which NEGs a port uses, and who uses which.
+struct PortPolicy {
+    internal: Scope,
+    external: Scope,
+    is_externally_accessible: bool,
+}
+
+impl PortPolicy {
+    fn new(service: &Service, port: &ServicePort) -> Self {
+        Self {
+            internal: scope(service.internal_traffic_policy),
+            external: scope(service.external_traffic_policy),
+            // `serviceport.go`, `ExternallyAccessible`.
+            is_externally_accessible: port.node_port.is_some()
+                || !service.external_ips.is_empty()
+                || !service.load_balancer_ips.is_empty(),
+        }
+    }
+
+    /// `serviceport.go`, `UsesClusterEndpoints`: also with `externalTrafficPolicy: Local`, for pods and
+    /// nodes that dial an external address.
+    fn uses(&self, scope: Scope) -> bool {
+        match scope {
+            Scope::Cluster => self.internal == Scope::Cluster || self.is_externally_accessible,
+            Scope::Local => self.internal == Scope::Local || self.reach(Scope::Local) == Reach::External,
+        }
+    }
+
+    /// Whether clients outside the cluster choose from the NEG, so that nodes have to agree on it.
+    fn reach(&self, scope: Scope) -> Reach {
+        if self.is_externally_accessible && self.external == scope {
+            Reach::External
+        } else {
+            Reach::Internal
+        }
+    }
+
+    fn negs(&self, endpoints: &[Endpoint], usable: &Usable, family: Family) -> Vec<Neg> {
+        let scopes = [(Scope::Cluster, &usable.cluster), (Scope::Local, &usable.local)];
+        let used = scopes.into_iter().filter(|(scope, _)| self.uses(*scope));
+        used.map(|(scope, usable)| {
+            let members = in_ring(endpoints, usable);
+            let weights = members.iter().map(|index| endpoints[*index as usize].weight);
+            let ring_length = ring::length(self.reach(scope), weights);
+            Neg { kind: neg_kind(scope, family), members, ring_length }
+        })
+        .collect()
+    }
+
+    fn frontend(
+        &self,
+        kind: Kind,
+        address: IpAddr,
+        port: u16,
+        name: &Arc<BackendServiceName>,
+        usable: &Usable,
+    ) -> Frontend {
+        // A cluster IP follows the internal policy whoever dials it. Pods and nodes that dial one of
+        // the others use the cluster NEG whatever the policy (`nftables/proxier.go`: they
+        // short-circuit to the cluster policy chain).
+        let (neg_internal, neg_external) = match kind {
+            Kind::ClusterIp => (self.internal, self.internal),
+            Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer => (Scope::Cluster, self.external),
+        };
+        Frontend {
+            address,
+            port,
+            protocol: name.protocol,
+            kind,
+            backend_service: Arc::clone(name),
+            neg_internal,
+            neg_external,
+            empty_internal: when_empty(neg_internal, usable),
+            empty_external: when_empty(neg_external, usable),
+        }
+    }
+}
+
+/// `nftables/proxier.go`: with no endpoint anywhere reject; with none on this node alone drop.
+fn when_empty(scope: Scope, usable: &Usable) -> EmptyAction {
+    let is_served_elsewhere = !usable.cluster.is_empty() && usable.local.is_empty();
+    match scope {
+        Scope::Local if is_served_elsewhere => EmptyAction::Drop,
+        Scope::Local | Scope::Cluster => EmptyAction::Refuse,
+    }
+}
+
+const fn scope(policy: TrafficPolicy) -> Scope {
+    match policy {
+        TrafficPolicy::Cluster => Scope::Cluster,
+        TrafficPolicy::Local => Scope::Local,
+    }
+}
+
+/// The addresses and ports of one family on which a Service port answers.
+fn vips(
+    service: &Service,
+    port: &ServicePort,
+    node: &NodeContext,
+    family: Family,
+) -> Vec<(Kind, IpAddr, u16)> {
+    let mut vips = Vec::new();
+    let mut add = |kind, addresses: &[IpAddr], number: u16| {
+        let of_family = addresses.iter().filter(|address| Family::of(**address) == family);
+        vips.extend(of_family.map(|address| (kind, *address, number)));
+    };
+    add(Kind::ClusterIp, &service.cluster_ips, port.port);
+    add(Kind::ExternalIp, &service.external_ips, port.port);
+    add(Kind::LoadBalancer, &service.load_balancer_ips, port.port);
+    if let Some(number) = port.node_port {
+        let addresses: Vec<IpAddr> = node.addresses.iter().filter(|a| !a.is_loopback()).copied().collect();
+        add(Kind::NodePort, &addresses, number);
+    }
+    vips
+}
