@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::model::{Change, ObjectName, Problem, Snapshot};
 
 pub mod files;
+pub mod kube;
 pub mod objects;
 
 /// What a source reports.
@@ -28,9 +29,9 @@ pub enum SourceEvent {
 /// What is wrong with one subject; empty when it is in order (again).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {
-    /// Kind of the subject: that of an object as in its manifest, `File`, or `Watch`.
+    /// Kind of the subject: that of an object as in its manifest, or `File`.
     pub kind: &'static str,
-    /// Its name; for a file or a watch the namespace is empty.
+    /// Its name; for a file the namespace is empty.
     pub subject: ObjectName,
     /// One for each fault.
     pub found: Vec<Problem>,
