@@ -1,1 +1,3 @@
 //! Test harness of Podway.
+
+pub mod api_server;
