@@ -1,0 +1,114 @@
+//! Facts from the Kubernetes API: three watches (Services, EndpointSlices, Nodes) that never end.
+//!
+//! A watch begins with a complete list and goes on from its version; whatever breaks it, it is taken
+//! up again where it stopped, or with a new list where the server no longer knows that version. Facts
+//! are taken away by a deletion event or by a complete list without the object, by nothing else.
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use anyhow::Context;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Config};
+use tokio::sync::mpsc;
+
+use super::{SourceEvent, objects};
+use crate::model::Change;
+use connection::client;
+use watch::{Kind, Watch};
+
+mod backoff;
+mod connection;
+mod known;
+mod lenient;
+mod watch;
+
+/// What kube-proxy leaves out, and so does Podway: headless Services, and objects that another proxy
+/// serves (kubernetes `cmd/kube-proxy/app/server.go`, `NewProxyServer`'s informer factory).
+const SERVICE_SELECTOR: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
+
+/// The same of EndpointSlices, of which only those with a Service are of use.
+const SLICE_SELECTOR: &str = "kubernetes.io/service-name,!service.kubernetes.io/headless,\
+                              !service.kubernetes.io/service-proxy-name";
+
+/// How patient the watches are.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Wait after the first failure; doubled with each further one, with jitter.
+    pub backoff_min: Duration,
+    /// Longest wait after a failure.
+    pub backoff_max: Duration,
+    /// Objects per page where the server cannot stream a list: a bound on memory.
+    pub page_objects_max: u32,
+    /// Time after which the server is asked to end a watch, so that a dead connection is found.
+    pub watch_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            backoff_min: Duration::from_millis(800),
+            backoff_max: Duration::from_secs(30),
+            page_objects_max: 250,
+            watch_timeout: Duration::from_secs(240),
+        }
+    }
+}
+
+/// How to reach the API server: by a kubeconfig file's current context, or from inside the cluster.
+///
+/// # Errors
+/// When the file, or the service account's files in the pod, cannot be read or used.
+pub async fn config(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
+    let Some(path) = kubeconfig else {
+        return Config::incluster().context(
+            "cannot use the pod's service account; outside a cluster give --kubeconfig or --manifests",
+        );
+    };
+    let read = Kubeconfig::read_from(path);
+    let kubeconfig = read.with_context(|| format!("cannot read kubeconfig {}", path.display()))?;
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .with_context(|| format!("cannot use the current context of kubeconfig {}", path.display()))
+}
+
+/// Reports the facts of a cluster, and each later change, until the receiver is gone. No failure of
+/// the API server ends it.
+///
+/// # Errors
+/// When no client can be made of `config`: a certificate or a key is unusable. Nothing was sent.
+pub async fn run(
+    config: Config,
+    settings: Settings,
+    sender: mpsc::Sender<SourceEvent>,
+) -> anyhow::Result<()> {
+    let client = client(config, &settings).context("cannot make a client for the API server")?;
+    let unsynced = Arc::new(AtomicUsize::new(3));
+    let services = Kind {
+        name: "Service",
+        selector: Some(SERVICE_SELECTOR),
+        convert: objects::service,
+        gone: Change::ServiceGone,
+    };
+    let slices = Kind {
+        name: "EndpointSlice",
+        selector: Some(SLICE_SELECTOR),
+        convert: objects::endpoint_slice,
+        gone: Change::EndpointSliceGone,
+    };
+    let nodes = Kind {
+        name: "Node",
+        selector: None,
+        convert: objects::node,
+        gone: |name| Change::NodeGone(name.name),
+    };
+    tokio::join!(
+        Watch::new(services, settings.clone(), sender.clone(), Arc::clone(&unsynced))
+            .run(Api::all(client.clone())),
+        Watch::new(slices, settings.clone(), sender.clone(), Arc::clone(&unsynced))
+            .run(Api::all(client.clone())),
+        Watch::new(nodes, settings, sender, unsynced).run(Api::all(client)),
+    );
+    Ok(())
+}

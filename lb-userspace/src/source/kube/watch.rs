@@ -1,0 +1,241 @@
+//! One watch that never ends.
+use std::fmt::Debug;
+use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::watcher::{self, Error, Event, InitialListStrategy, watcher};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::Settings;
+use super::backoff::Backoff;
+use super::known::Known;
+use super::lenient::Lenient;
+use crate::model::{Change, ObjectName};
+use crate::source::objects::Converted;
+use crate::source::{Interner, SourceEvent};
+
+/// Streamed lists that may break off before a paged list is tried: a server of before Kubernetes
+/// 1.27 takes the request for a plain watch and never says that the list is complete.
+const STREAMED_LISTS_MAX: u32 = 3;
+
+/// What is to know of a kind of object.
+pub(super) struct Kind<K> {
+    pub(super) name: &'static str,
+    pub(super) selector: Option<&'static str>,
+    pub(super) convert: fn(&K, &mut Interner) -> Converted,
+    pub(super) gone: fn(ObjectName) -> Change,
+}
+
+/// A watch of one kind, and what it has seen.
+pub(super) struct Watch<K> {
+    kind: Kind<K>,
+    known: Known,
+    interner: Interner,
+    backoff: Backoff,
+    strategy: InitialListStrategy,
+    settings: Settings,
+    sender: mpsc::Sender<SourceEvent>,
+    /// Watches that have not completed their first list.
+    unsynced: Arc<AtomicUsize>,
+    is_synced: bool,
+    /// Lists begun since the last complete one.
+    lists_begun: u32,
+    /// The failure that was logged last, until the watch is well again.
+    failure: Option<String>,
+}
+
+/// How to go on after an event or a failure.
+enum Next {
+    /// With the same stream.
+    Go,
+    /// With a new stream, which begins with a list.
+    List,
+    /// The receiver is gone.
+    End,
+}
+
+impl<K> Watch<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    pub(super) fn new(
+        kind: Kind<K>,
+        settings: Settings,
+        sender: mpsc::Sender<SourceEvent>,
+        unsynced: Arc<AtomicUsize>,
+    ) -> Self {
+        Self {
+            known: Known::new(kind.name, kind.gone),
+            kind,
+            interner: Interner::default(),
+            backoff: Backoff::new(settings.backoff_min, settings.backoff_max),
+            strategy: InitialListStrategy::StreamingList,
+            settings,
+            sender,
+            unsynced,
+            is_synced: false,
+            lists_begun: 0,
+            failure: None,
+        }
+    }
+
+    /// Runs until the receiver is gone.
+    pub(super) async fn run(mut self, api: Api<Lenient<K>>) {
+        let sender = self.sender.clone();
+        let work = async {
+            loop {
+                let mut stream = pin!(watcher(api.clone(), self.config()));
+                loop {
+                    let next = match stream.next().await {
+                        Some(Ok(event)) => self.event(event).await,
+                        Some(Err(error)) => self.failed(&error).await,
+                        None => Next::List,
+                    };
+                    match next {
+                        Next::Go => {}
+                        Next::List => break,
+                        Next::End => return,
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = sender.closed() => {}
+        }
+    }
+
+    fn config(&self) -> watcher::Config {
+        watcher::Config {
+            label_selector: self.kind.selector.map(str::to_owned),
+            timeout: Some(u32::try_from(self.settings.watch_timeout.as_secs()).unwrap_or(u32::MAX)),
+            initial_list_strategy: self.strategy.clone(),
+            page_size: Some(self.settings.page_objects_max),
+            ..watcher::Config::default()
+        }
+    }
+
+    async fn event(&mut self, event: Event<Lenient<K>>) -> Next {
+        if matches!(event, Event::Init) {
+            // Says nothing of the server yet.
+            self.known.list_begins();
+            self.lists_begun += 1;
+            if self.lists_begun > STREAMED_LISTS_MAX && self.strategy == InitialListStrategy::StreamingList {
+                return self.list_in_pages("streamed lists break off");
+            }
+            return Next::Go;
+        }
+        self.is_well();
+        let events = match event {
+            Event::Init => Vec::new(),
+            Event::InitApply(object) | Event::Apply(object) => self.update(object),
+            Event::Delete(object) => self.known.remove(name_of(object.meta())),
+            Event::InitDone => self.list_is_complete(),
+        };
+        for event in events {
+            if self.sender.send(event).await.is_err() {
+                return Next::End;
+            }
+        }
+        Next::Go
+    }
+
+    fn list_is_complete(&mut self) -> Vec<SourceEvent> {
+        self.lists_begun = 0;
+        let mut events = self.known.list_ends();
+        self.interner.forget_unused();
+        let is_first = !std::mem::replace(&mut self.is_synced, true);
+        if is_first && self.unsynced.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // The other watches had sent their facts before they counted down.
+            events.push(SourceEvent::Synced);
+        }
+        events
+    }
+
+    fn update(&mut self, object: Lenient<K>) -> Vec<SourceEvent> {
+        match object.into_object() {
+            Ok(object) => {
+                let converted = (self.kind.convert)(&object, &mut self.interner);
+                self.known.update(name_of(object.meta()), converted)
+            }
+            Err(undecodable) => {
+                let meta = &undecodable.meta;
+                let resource_version = meta.resource_version.as_deref().unwrap_or_default();
+                self.known.undecodable(name_of(meta), resource_version, &undecodable.reason)
+            }
+        }
+    }
+
+    async fn failed(&mut self, error: &Error) -> Next {
+        let code = status_code(error);
+        if let (Error::WatchStartFailed(_), Some(400 | 422), InitialListStrategy::StreamingList) =
+            (error, code, &self.strategy)
+        {
+            // "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled".
+            return self.list_in_pages("the server does not stream lists");
+        }
+        let what = match code {
+            Some(code) => format!("{} {code}", variant(error)),
+            None => variant(error).to_owned(),
+        };
+        if self.failure.as_ref() != Some(&what) {
+            warn!(kind = self.kind.name, %error, "watch failed; what is known stays; trying again");
+            self.failure = Some(what);
+        }
+        let random = RandomState::new().hash_one(0u8) as u32;
+        sleep(self.backoff.delay(Instant::now(), random)).await;
+        match (error, code) {
+            // The watcher itself lists again after a 410 inside a watch, but not after one that
+            // refuses the watch.
+            (Error::WatchStartFailed(_), Some(410)) => Next::List,
+            _ => Next::Go,
+        }
+    }
+
+    fn list_in_pages(&mut self, reason: &'static str) -> Next {
+        info!(kind = self.kind.name, reason, "listing in pages");
+        self.strategy = InitialListStrategy::ListWatch;
+        Next::List
+    }
+
+    fn is_well(&mut self) {
+        if self.failure.take().is_some() {
+            info!(kind = self.kind.name, "watch is well again");
+        }
+    }
+}
+
+/// The HTTP status, or the code of an error event.
+fn status_code(error: &Error) -> Option<u16> {
+    match error {
+        Error::InitialListFailed(kube::Error::Api(status))
+        | Error::WatchStartFailed(kube::Error::Api(status))
+        | Error::WatchFailed(kube::Error::Api(status))
+        | Error::WatchError(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// The kind of a failure, by which it is logged once.
+fn variant(error: &Error) -> &'static str {
+    match error {
+        Error::InitialListFailed(_) => "list",
+        Error::WatchStartFailed(_) => "watch start",
+        Error::WatchError(_) => "watch event",
+        Error::WatchFailed(_) => "watch",
+        Error::NoResourceVersion => "no resourceVersion",
+    }
+}
+
+fn name_of(meta: &ObjectMeta) -> ObjectName {
+    ObjectName::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}

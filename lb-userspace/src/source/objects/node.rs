@@ -1,0 +1,133 @@
+//! A Node as a fact.
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Node as Object, NodeSpec};
+
+use super::{Converted, Faults, label, name_of};
+use crate::model::{Change, Node};
+use crate::source::Interner;
+
+/// The well-known label with a node's zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// The fact that a Node stands for.
+#[must_use]
+pub fn node(object: &Object, interner: &mut Interner) -> Converted {
+    let name = name_of(&object.metadata);
+    let mut faults = Faults::of("Node", &name);
+    let fact = Node {
+        name: interner.shared(&name.name),
+        resource_version: object.metadata.resource_version.as_deref().unwrap_or_default().into(),
+        addresses: addresses(object, &mut faults),
+        pod_cidrs: object.spec.as_ref().map(|spec| pod_cidrs(spec, &mut faults)).unwrap_or_default(),
+        zone: label(&object.metadata, ZONE_LABEL).filter(|z| !z.is_empty()).map(|z| interner.shared(z)),
+    };
+    faults.with(Change::Node(fact))
+}
+
+fn addresses(object: &Object, faults: &mut Faults) -> Vec<IpAddr> {
+    let mut parsed = Vec::new();
+    for entry in object.status.iter().flat_map(|status| status.addresses.iter().flatten()) {
+        if !matches!(entry.type_.as_str(), "InternalIP" | "ExternalIP") {
+            continue;
+        }
+        match entry.address.parse::<IpAddr>() {
+            Ok(ip) if !parsed.contains(&ip) => parsed.push(ip),
+            Ok(_) => {}
+            Err(_) => faults.add(format!(
+                "status.addresses: {:?} of type {} is not an IP address; it is left out",
+                entry.address, entry.type_
+            )),
+        }
+    }
+    parsed
+}
+
+/// `podCIDRs`, or `podCIDR` alone in manifests that predate dual stack (KEP-563).
+fn pod_cidrs(spec: &NodeSpec, faults: &mut Faults) -> Vec<(IpAddr, u8)> {
+    let texts: Vec<&String> = match &spec.pod_cidrs {
+        Some(cidrs) if !cidrs.is_empty() => cidrs.iter().collect(),
+        _ => spec.pod_cidr.iter().filter(|cidr| !cidr.is_empty()).collect(),
+    };
+    let mut parsed = Vec::new();
+    for text in texts {
+        match prefix(text) {
+            Some(prefix) => parsed.push(prefix),
+            None => faults.add(format!("spec.podCIDRs: {text:?} is not an address prefix; it is left out")),
+        }
+    }
+    parsed
+}
+
+fn prefix(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, bits) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let bits: u8 = bits.parse().ok()?;
+    (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn converted(yaml: &str) -> Converted {
+        node(&serde_yaml_ng::from_str(yaml).expect("test YAML"), &mut Interner::default())
+    }
+
+    #[test]
+    fn dual_stack_node_has_all_its_addresses_and_prefixes() {
+        let converted = converted(
+            "
+            metadata:
+              name: node-a
+              resourceVersion: '7'
+              labels: {topology.kubernetes.io/zone: zone-1}
+            spec:
+              podCIDR: 198.51.100.0/26
+              podCIDRs: [198.51.100.0/26, '2001:db8:1::/64']
+            status:
+              addresses:
+              - {type: InternalIP, address: 192.0.2.10}
+              - {type: InternalIP, address: '2001:db8::10'}
+              - {type: ExternalIP, address: 203.0.113.10}
+              - {type: Hostname, address: node-a}
+            ",
+        );
+        let expected = Node {
+            name: "node-a".into(),
+            resource_version: "7".into(),
+            addresses: vec![
+                IpAddr::from([192, 0, 2, 10]),
+                "2001:db8::10".parse().expect("address"),
+                IpAddr::from([203, 0, 113, 10]),
+            ],
+            pod_cidrs: vec![
+                (IpAddr::from([198, 51, 100, 0]), 26),
+                ("2001:db8:1::".parse().expect("address"), 64),
+            ],
+            zone: Some("zone-1".into()),
+        };
+        assert_eq!(converted, Converted { change: Change::Node(expected), problems: vec![] });
+    }
+
+    #[test]
+    fn bad_address_and_prefix_are_named_and_left_out() {
+        let converted = converted(
+            "
+            metadata: {name: node-a}
+            spec: {podCIDR: 198.51.100.0/33}
+            status: {addresses: [{type: InternalIP, address: 192.0.2}]}
+            ",
+        );
+        let messages: Vec<_> = converted.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            messages,
+            [
+                "Node /node-a: status.addresses: \"192.0.2\" of type InternalIP is not an IP address; it is left out",
+                "Node /node-a: spec.podCIDRs: \"198.51.100.0/33\" is not an address prefix; it is left out",
+            ]
+        );
+        let Change::Node(fact) = converted.change else { panic!("not a node") };
+        assert!(fact.addresses.is_empty() && fact.pod_cidrs.is_empty());
+    }
+}

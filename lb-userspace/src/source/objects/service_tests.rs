@@ -1,0 +1,220 @@
+use super::*;
+use crate::model::{HealthCheck, ObjectName, Protocol};
+
+fn converted(yaml: &str) -> Converted {
+    service(&serde_yaml_ng::from_str(yaml).expect("test YAML"), &mut Interner::default())
+}
+
+fn fact(converted: Converted) -> Service {
+    match converted.change {
+        Change::Service(service) => service,
+        other => panic!("not a Service: {other:?}"),
+    }
+}
+
+fn messages(converted: &Converted) -> Vec<&str> {
+    converted.problems.iter().map(|problem| problem.message.as_str()).collect()
+}
+
+fn gone() -> Converted {
+    Converted { change: Change::ServiceGone(ObjectName::new("shop", "web")), problems: vec![] }
+}
+
+#[test]
+fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
+    let converted = converted(
+        "
+        metadata:
+          namespace: shop
+          name: web
+          resourceVersion: '42'
+          creationTimestamp: '2026-01-02T03:04:05Z'
+        spec:
+          type: LoadBalancer
+          clusterIP: 198.51.100.7
+          clusterIPs: [198.51.100.7, '2001:db8::7']
+          externalIPs: [203.0.113.7]
+          externalTrafficPolicy: Local
+          sessionAffinity: ClientIP
+          sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}
+          ports:
+          - {name: http, port: 80, targetPort: 8080, nodePort: 30080}
+          - {name: dns, port: 53, protocol: UDP}
+        status:
+          loadBalancer:
+            ingress:
+            - {ip: 203.0.113.20, ipMode: VIP}
+            - {ip: 203.0.113.21, ipMode: Proxy}
+            - {hostname: lb.example.net}
+            - {ip: 203.0.113.22}
+        ",
+    );
+    let expected = Service {
+        name: ObjectName::new("shop", "web"),
+        resource_version: "42".into(),
+        created_s: Some(1_767_323_045),
+        cluster_ips: vec![IpAddr::from([198, 51, 100, 7]), "2001:db8::7".parse().expect("address")],
+        external_ips: vec![IpAddr::from([203, 0, 113, 7])],
+        load_balancer_ips: vec![IpAddr::from([203, 0, 113, 20]), IpAddr::from([203, 0, 113, 22])],
+        ports: vec![
+            ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: Some(30_080) },
+            ServicePort { name: "dns".into(), protocol: Protocol::Udp, port: 53, node_port: None },
+        ],
+        external_traffic_policy: TrafficPolicy::Local,
+        internal_traffic_policy: TrafficPolicy::Cluster,
+        affinity_timeout_s: Some(60),
+        health_check: None,
+    };
+    assert_eq!(converted, Converted { change: Change::Service(expected), problems: vec![] });
+}
+
+#[test]
+fn headless_service_is_not_ours() {
+    let spec = "spec: {clusterIP: None, ports: [{port: 80}]}";
+    assert_eq!(converted(&format!("metadata: {{namespace: shop, name: web}}\n{spec}")), gone());
+}
+
+#[test]
+fn external_name_service_is_not_ours() {
+    let spec = "spec: {type: ExternalName, externalName: example.net}";
+    assert_eq!(converted(&format!("metadata: {{namespace: shop, name: web}}\n{spec}")), gone());
+}
+
+#[test]
+fn service_of_another_proxy_is_not_ours() {
+    let yaml = "
+        metadata:
+          namespace: shop
+          name: web
+          labels: {service.kubernetes.io/service-proxy-name: other}
+        spec: {clusterIP: 198.51.100.7, ports: [{port: 80}]}
+        ";
+    assert_eq!(converted(yaml), gone());
+}
+
+#[test]
+fn service_with_the_headless_label_is_not_ours() {
+    let yaml = "
+        metadata: {namespace: shop, name: web, labels: {service.kubernetes.io/headless: ''}}
+        spec: {clusterIP: 198.51.100.7, ports: [{port: 80}]}
+        ";
+    assert_eq!(converted(yaml), gone());
+}
+
+#[test]
+fn unusable_ports_are_named_and_the_others_stay() {
+    let converted = converted(
+        "
+        metadata: {namespace: shop, name: web}
+        spec:
+          clusterIP: 198.51.100.7
+          ports:
+          - {name: signal, port: 36412, protocol: SCTP}
+          - {name: odd, port: 1, protocol: DCCP}
+          - {port: 70000}
+          - {name: http, port: 80, nodePort: 70001}
+        ",
+    );
+    assert_eq!(
+        messages(&converted),
+        [
+            "port \"signal\" (36412) is left out: protocol SCTP is not forwarded; use TCP or UDP",
+            "port \"odd\" (1) is left out: protocol \"DCCP\" is unknown; use TCP or UDP",
+            "port 70000 is left out: port number 70000 is not between 1 and 65535",
+            "port \"http\" (80) has no node port: port number 70001 is not between 1 and 65535",
+        ]
+    );
+    let http = ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: None };
+    assert_eq!(fact(converted).ports, [http]);
+}
+
+#[test]
+fn bad_addresses_policies_and_affinity_are_named() {
+    let converted = converted(
+        "
+        metadata: {namespace: shop, name: web}
+        spec:
+          clusterIPs: [198.51.100.7, 198.51.100.300]
+          internalTrafficPolicy: Nearby
+          sessionAffinity: ClientIP
+          sessionAffinityConfig: {clientIP: {timeoutSeconds: 90000}}
+        ",
+    );
+    assert_eq!(
+        messages(&converted),
+        [
+            "spec.clusterIPs: \"198.51.100.300\" is not an IP address; it is left out",
+            "internalTrafficPolicy \"Nearby\" is unknown; Cluster is used",
+            "affinity timeoutSeconds 90000 is not between 1 and 86400; 10800 is used",
+        ]
+    );
+    let fact = fact(converted);
+    assert_eq!(fact.cluster_ips, [IpAddr::from([198, 51, 100, 7])]);
+    assert_eq!(fact.affinity_timeout_s, Some(10_800));
+}
+
+#[test]
+fn health_check_annotations_are_read() {
+    let converted = converted(
+        "
+        metadata:
+          namespace: shop
+          name: web
+          annotations:
+            podway.io/health-check: tcp
+            podway.io/health-check-interval-ms: '500'
+            podway.io/health-check-timeout-ms: '200'
+            podway.io/health-check-healthy-threshold: '2'
+            podway.io/health-check-unhealthy-threshold: '4'
+        spec: {clusterIP: 198.51.100.7}
+        ",
+    );
+    assert_eq!(messages(&converted), [""; 0]);
+    assert_eq!(
+        fact(converted).health_check,
+        Some(HealthCheck { interval_ms: 500, timeout_ms: 200, healthy_threshold: 2, unhealthy_threshold: 4 })
+    );
+}
+
+#[test]
+fn bad_health_check_annotation_gives_the_default() {
+    let converted = converted(
+        "
+        metadata:
+          namespace: shop
+          name: web
+          annotations: {podway.io/health-check: tcp, podway.io/health-check-interval-ms: 5s}
+        spec: {clusterIP: 198.51.100.7}
+        ",
+    );
+    assert_eq!(
+        messages(&converted),
+        [
+            "annotation podway.io/health-check-interval-ms \"5s\" is not a number between 100 and 3600000; 2000 is used"
+        ]
+    );
+    assert_eq!(
+        fact(converted).health_check,
+        Some(HealthCheck {
+            interval_ms: 2_000,
+            timeout_ms: 1_000,
+            healthy_threshold: 1,
+            unhealthy_threshold: 3
+        })
+    );
+}
+
+#[test]
+fn unknown_health_check_leaves_the_decision_to_readiness() {
+    let converted = converted(
+        "
+        metadata: {namespace: shop, name: web, annotations: {podway.io/health-check: http}}
+        spec: {clusterIP: 198.51.100.7}
+        ",
+    );
+    assert_eq!(
+        messages(&converted),
+        ["annotation podway.io/health-check \"http\" is unknown; use \"tcp\"; readiness alone decides"]
+    );
+    assert_eq!(fact(converted).health_check, None);
+}

@@ -1,0 +1,199 @@
+//! An API server for tests: lists with pages, watches with bookmarks, label selectors and a history
+//! that can be compacted, over HTTP/1.1; and every way in which a real one fails, on demand.
+//!
+//! It keeps objects as they are put, sets their `resourceVersion`, and is strict where a client could
+//! be wrong: an unknown path, parameter or selector is an error that the test sees.
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+mod answer;
+mod connection;
+mod store;
+
+pub use store::Resource;
+use store::Store;
+
+/// A request that came in.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What it asks about.
+    pub resource: Resource,
+    /// Whether it is a watch; else a list.
+    pub is_watch: bool,
+    /// Query parameters.
+    pub query: BTreeMap<String, String>,
+    /// When it came.
+    pub at: Instant,
+}
+
+impl Request {
+    /// A query parameter.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.get(name).map(String::as_str)
+    }
+}
+
+/// How the server fails a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Answers with an HTTP status, a `Status` object, and `Retry-After` in seconds where given.
+    Status(u16, Option<u64>),
+    /// Answers with an HTTP status and a text that is no JSON, as a proxy does.
+    ProxyError(u16),
+    /// Answers a watch with 200 and then an `ERROR` event of code 410.
+    GoneEvent,
+    /// Sends the answer up to the middle of its first line or object, and drops the connection.
+    CutShort,
+    /// Sends the whole answer a few bytes at a time.
+    Drip,
+}
+
+/// A running server. It ends when dropped.
+#[derive(Debug)]
+pub struct ApiServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepts: JoinHandle<()>,
+}
+
+/// What the server's connections share.
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Rises with each change that a watch may have to tell.
+    changed: tokio::sync::watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    store: Store,
+    requests: Vec<Request>,
+    faults: BTreeMap<(Resource, bool), VecDeque<Fault>>,
+    streams_lists: bool,
+    is_away: bool,
+    /// Rises when watches must end.
+    disconnects: u64,
+    bookmarks: u64,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell_watches(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+impl ApiServer {
+    /// Starts a server on a free loopback port. It streams lists (KEP-3157) until told not to.
+    ///
+    /// # Panics
+    /// When there is no such port.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a loopback port");
+        let address = listener.local_addr().expect("the port's number");
+        let state = State { streams_lists: true, ..State::default() };
+        let (changed, _) = tokio::sync::watch::channel(0);
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed });
+        let accepts = tokio::spawn(connection::accept(listener, Arc::clone(&shared)));
+        Self { address, shared, accepts }
+    }
+
+    /// `http://` and the address.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Creates or replaces an object and returns its new version.
+    ///
+    /// # Panics
+    /// When the object has no name.
+    pub fn put(&self, resource: Resource, object: Value) -> u64 {
+        let version = self.shared.lock().store.put(resource, object);
+        self.shared.tell_watches();
+        version
+    }
+
+    /// Deletes an object, and says whether it was there.
+    pub fn delete(&self, resource: Resource, namespace: &str, name: &str) -> bool {
+        let existed = self.shared.lock().store.delete(resource, namespace, name);
+        self.shared.tell_watches();
+        existed
+    }
+
+    /// Forgets the history: a watch from an older version, and a list's next page, get a 410.
+    pub fn compact(&self) {
+        self.shared.lock().store.compact();
+    }
+
+    /// Sends a bookmark with the current version on every watch that asked for them.
+    pub fn bookmark(&self) {
+        self.shared.lock().bookmarks += 1;
+        self.shared.tell_watches();
+    }
+
+    /// Ends all watches.
+    pub fn disconnect(&self) {
+        self.shared.lock().disconnects += 1;
+        self.shared.tell_watches();
+    }
+
+    /// While away, ends all watches and closes each connection without an answer.
+    pub fn set_away(&self, is_away: bool) {
+        self.shared.lock().is_away = is_away;
+        if is_away {
+            self.disconnect();
+        }
+    }
+
+    /// Whether watches may ask for a list first (`sendInitialEvents`); else they get a 422 as from a
+    /// server with the feature off.
+    pub fn set_streams_lists(&self, streams_lists: bool) {
+        self.shared.lock().streams_lists = streams_lists;
+    }
+
+    /// Fails the next list of a resource. Several faults meet one request each, in order.
+    pub fn fail_list(&self, resource: Resource, fault: Fault) {
+        self.shared.lock().faults.entry((resource, false)).or_default().push_back(fault);
+    }
+
+    /// Fails the next watch of a resource, also one that asks for a list first.
+    pub fn fail_watch(&self, resource: Resource, fault: Fault) {
+        self.shared.lock().faults.entry((resource, true)).or_default().push_back(fault);
+    }
+
+    /// Faults that no request has met yet.
+    #[must_use]
+    pub fn faults_left(&self) -> usize {
+        self.shared.lock().faults.values().map(VecDeque::len).sum()
+    }
+
+    /// Requests for a resource so far.
+    #[must_use]
+    pub fn requests(&self, resource: Resource) -> Vec<Request> {
+        self.shared.lock().requests.iter().filter(|request| request.resource == resource).cloned().collect()
+    }
+
+    /// `namespace/name` and version of every object that a selector takes (empty takes all).
+    #[must_use]
+    pub fn versions(&self, resource: Resource, selector: &str) -> BTreeMap<String, String> {
+        self.shared.lock().store.versions(resource, selector)
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.accepts.abort();
+        self.disconnect();
+    }
+}

@@ -1,0 +1,189 @@
+//! The objects of the server and what happened to them.
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// A resource that the server has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resource {
+    /// `/api/v1/services`.
+    Services,
+    /// `/apis/discovery.k8s.io/v1/endpointslices`.
+    EndpointSlices,
+    /// `/api/v1/nodes`.
+    Nodes,
+}
+
+impl Resource {
+    /// All resources.
+    pub const ALL: [Self; 3] = [Self::Services, Self::EndpointSlices, Self::Nodes];
+
+    /// Path of its cluster-wide list.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Services => "/api/v1/services",
+            Self::EndpointSlices => "/apis/discovery.k8s.io/v1/endpointslices",
+            Self::Nodes => "/api/v1/nodes",
+        }
+    }
+
+    /// `apiVersion` and `kind` of its objects.
+    #[must_use]
+    pub const fn kind(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Services => ("v1", "Service"),
+            Self::EndpointSlices => ("discovery.k8s.io/v1", "EndpointSlice"),
+            Self::Nodes => ("v1", "Node"),
+        }
+    }
+}
+
+/// Resource, namespace and name.
+type Key = (Resource, String, String);
+
+/// A change of one object.
+#[derive(Clone, Debug)]
+struct Change {
+    version: u64,
+    resource: Resource,
+    before: Option<Value>,
+    after: Option<Value>,
+}
+
+/// Objects, and their history since the last compaction.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    version: u64,
+    compacted: u64,
+    objects: BTreeMap<Key, Value>,
+    history: Vec<Change>,
+    /// Lists that are being paged through, by version, resource and selector.
+    pages: BTreeMap<(u64, Resource, String), Vec<Value>>,
+}
+
+/// The version that was asked for is no longer in the history.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+/// One page of a list.
+pub(super) struct Page {
+    pub(super) version: u64,
+    pub(super) items: Vec<Value>,
+    /// Token for the next page.
+    pub(super) next: Option<String>,
+}
+
+impl Store {
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn put(&mut self, resource: Resource, mut object: Value) -> u64 {
+        self.version += 1;
+        let (api_version, kind) = resource.kind();
+        object["apiVersion"] = api_version.into();
+        object["kind"] = kind.into();
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let key = (resource, text("namespace"), text("name"));
+        assert!(!key.2.is_empty(), "object without a name: {object}");
+        let before = self.objects.insert(key, object.clone());
+        self.history.push(Change { version: self.version, resource, before, after: Some(object) });
+        self.version
+    }
+
+    pub(super) fn delete(&mut self, resource: Resource, namespace: &str, name: &str) -> bool {
+        let Some(before) = self.objects.remove(&(resource, namespace.to_owned(), name.to_owned())) else {
+            return false;
+        };
+        self.version += 1;
+        self.history.push(Change { version: self.version, resource, before: Some(before), after: None });
+        true
+    }
+
+    pub(super) fn compact(&mut self) {
+        // Etcd's versions move without our objects too: not even the current one is known after this.
+        self.version += 1;
+        self.compacted = self.version;
+        self.history.clear();
+        self.pages.clear();
+    }
+
+    /// All objects that a selector takes.
+    pub(super) fn select(&self, resource: Resource, selector: &str) -> Vec<Value> {
+        let objects = self.objects.iter().filter(|((of, _, _), _)| *of == resource);
+        objects.filter(|(_, object)| takes(selector, object)).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// A page of a list, consistent over all its pages.
+    pub(super) fn page(
+        &mut self,
+        resource: Resource,
+        selector: &str,
+        items_max: usize,
+        token: Option<&str>,
+    ) -> Result<Page, Gone> {
+        let (version, start) = match token {
+            None => (self.version, 0),
+            Some(token) => {
+                let (version, start) = token.split_once('-').expect("a token of ours");
+                (version.parse().expect("a version"), start.parse().expect("an index"))
+            }
+        };
+        let key = (version, resource, selector.to_owned());
+        if token.is_none() {
+            let all = self.select(resource, selector);
+            self.pages.insert(key.clone(), all);
+        }
+        let all = self.pages.get(&key).ok_or(Gone)?;
+        let end = all.len().min(start + items_max);
+        let next = (end < all.len()).then(|| format!("{version}-{end}"));
+        Ok(Page { version, items: all[start..end].to_vec(), next })
+    }
+
+    /// Watch events after a version, as type and object.
+    pub(super) fn events_after(
+        &self,
+        version: u64,
+        resource: Resource,
+        selector: &str,
+    ) -> Result<Vec<(&'static str, Value)>, Gone> {
+        if version < self.compacted {
+            return Err(Gone);
+        }
+        let changes = self.history.iter().filter(|change| change.version > version);
+        Ok(changes.filter(|change| change.resource == resource).filter_map(|c| event(c, selector)).collect())
+    }
+
+    pub(super) fn versions(&self, resource: Resource, selector: &str) -> BTreeMap<String, String> {
+        let text = |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or("").to_owned();
+        self.select(resource, selector)
+            .iter()
+            .map(|o| (format!("{}/{}", text(o, "namespace"), text(o, "name")), text(o, "resourceVersion")))
+            .collect()
+    }
+}
+
+/// An object that a selector no longer takes is `DELETED` to its watch, as from a real server.
+fn event(change: &Change, selector: &str) -> Option<(&'static str, Value)> {
+    let taken = |object: &Option<Value>| object.clone().filter(|object| takes(selector, object));
+    match (taken(&change.before), taken(&change.after)) {
+        (None, None) => None,
+        (None, Some(after)) => Some(("ADDED", after)),
+        (Some(_), Some(after)) => Some(("MODIFIED", after)),
+        (Some(mut before), None) => {
+            before["metadata"]["resourceVersion"] = change.version.to_string().into();
+            Some(("DELETED", before))
+        }
+    }
+}
+
+/// A selector of terms `label` and `!label`.
+fn takes(selector: &str, object: &Value) -> bool {
+    let has = |label: &str| object["metadata"]["labels"].get(label).is_some();
+    selector.split(',').filter(|term| !term.is_empty()).all(|term| {
+        assert!(!term.contains(['=', ' ']), "selector term {term:?} is not understood");
+        term.strip_prefix('!').map_or_else(|| has(term), |label| !has(label))
+    })
+}

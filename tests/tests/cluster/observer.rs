@@ -1,0 +1,176 @@
+//! A source that runs against a server, and what its events add up to.
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lb_tests::api_server::{ApiServer, Resource};
+use lb_userspace::model::{Change, Snapshot};
+use lb_userspace::source::kube::{Settings, run};
+use lb_userspace::source::{ProblemList, SourceEvent, apply};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Longest wait for what a test expects.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What the source asks for.
+pub(crate) const SERVICES: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
+pub(crate) const SLICES: &str = "kubernetes.io/service-name,!service.kubernetes.io/headless,\
+                                 !service.kubernetes.io/service-proxy-name";
+
+pub(crate) struct Observer {
+    receiver: mpsc::Receiver<SourceEvent>,
+    source: JoinHandle<()>,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) problems: ProblemList,
+    pub(crate) synced: usize,
+    /// Every fact that was taken away, in order.
+    pub(crate) gone: Vec<String>,
+    /// Changes so far.
+    pub(crate) changes: usize,
+}
+
+impl Observer {
+    /// Starts a source with short waits and small pages.
+    pub(crate) fn start(url: &str) -> Self {
+        Self::with_config(kube::Config::new(url.parse().expect("a URL")))
+    }
+
+    pub(crate) fn with_config(config: kube::Config) -> Self {
+        let settings = Settings {
+            backoff_min: Duration::from_millis(5),
+            backoff_max: Duration::from_millis(50),
+            page_objects_max: 2,
+            ..Settings::default()
+        };
+        // Small, so that a source that waits for a slow receiver is what is tested.
+        let (sender, receiver) = mpsc::channel(4);
+        let source = tokio::spawn(async move { run(config, settings, sender).await.expect("a client") });
+        Self {
+            receiver,
+            source,
+            snapshot: Snapshot::default(),
+            problems: ProblemList::default(),
+            synced: 0,
+            gone: Vec::new(),
+            changes: 0,
+        }
+    }
+
+    /// Takes events until a condition holds.
+    pub(crate) async fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let done = timeout(DEADLINE, async {
+            while !holds(self) {
+                let event = self.receiver.recv().await.expect("the source runs on");
+                self.take(event);
+            }
+        });
+        if done.await.is_err() {
+            let names: Vec<_> = self.snapshot.services.keys().map(ToString::to_string).collect();
+            panic!(
+                "after {DEADLINE:?} still not: {what}; Services are {names:?}, problems {:?}",
+                self.problems
+            );
+        }
+    }
+
+    /// Takes events until the facts are the server's objects.
+    pub(crate) async fn until_equal(&mut self, server: &ApiServer) {
+        let expected = expected(server);
+        self.until("facts equal the server's objects", |o| o.synced == 1 && o.versions() == expected).await;
+    }
+
+    /// Waits until the server has seen what a test expects, while events are taken.
+    pub(crate) async fn until_server(&mut self, what: &str, holds: impl Fn() -> bool) {
+        let done = timeout(DEADLINE, async {
+            while !holds() {
+                if let Ok(event) = timeout(Duration::from_millis(5), self.receiver.recv()).await {
+                    self.take(event.expect("the source runs on"));
+                }
+            }
+        });
+        assert!(done.await.is_ok(), "after {DEADLINE:?} still not: {what}");
+    }
+
+    fn take(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Change(change) => {
+                self.changes += 1;
+                match &change {
+                    Change::ServiceGone(name) => self.gone.push(format!("Service {name}")),
+                    Change::EndpointSliceGone(name) => self.gone.push(format!("EndpointSlice {name}")),
+                    Change::NodeGone(name) => self.gone.push(format!("Node {name}")),
+                    _ => {}
+                }
+                apply(&mut self.snapshot, change);
+            }
+            SourceEvent::Synced => self.synced += 1,
+            SourceEvent::Problems(problems) => {
+                self.problems.update(problems);
+            }
+        }
+    }
+
+    /// Name and version of every fact but the Nodes', of which the name alone: a Node's version moves
+    /// without a change that matters.
+    pub(crate) fn versions(&self) -> Versions {
+        let services =
+            self.snapshot.services.iter().map(|(n, s)| (n.to_string(), s.resource_version.to_string()));
+        let slices = &self.snapshot.endpoint_slices;
+        let slices = slices.iter().map(|(n, s)| (n.to_string(), s.resource_version.to_string()));
+        (services.collect(), slices.collect(), self.snapshot.nodes.keys().map(ToString::to_string).collect())
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        self.source.abort();
+    }
+}
+
+pub(crate) type Versions = (BTreeMap<String, String>, BTreeMap<String, String>, Vec<String>);
+
+fn expected(server: &ApiServer) -> Versions {
+    let nodes = server.versions(Resource::Nodes, "").into_keys();
+    (
+        server.versions(Resource::Services, SERVICES),
+        server.versions(Resource::EndpointSlices, SLICES),
+        nodes.map(|name| name.trim_start_matches('/').to_owned()).collect(),
+    )
+}
+
+pub(crate) fn service(name: &str) -> Value {
+    json!({
+        "metadata": {"namespace": "shop", "name": name},
+        "spec": {"clusterIP": "192.0.2.1", "clusterIPs": ["192.0.2.1"], "ports": [{"port": 80}]},
+        "status": {"loadBalancer": {}},
+    })
+}
+
+pub(crate) fn slice(name: &str) -> Value {
+    json!({
+        "metadata": {"namespace": "shop", "name": name, "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["198.51.100.1"], "nodeName": "node-a", "conditions": {"ready": true}}],
+        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+    })
+}
+
+pub(crate) fn node(name: &str) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.10"}]},
+    })
+}
+
+/// A server with a few objects of each kind.
+pub(crate) async fn server() -> ApiServer {
+    let server = ApiServer::start().await;
+    for name in ["a", "b", "c", "d", "e"] {
+        server.put(Resource::Services, service(name));
+        server.put(Resource::EndpointSlices, slice(name));
+        server.put(Resource::Nodes, node(name));
+    }
+    server
+}
