@@ -1,2 +1,3 @@
 //! Test harness of Podway.
 pub mod kernel;
+pub mod need;
