@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::project::{Project, run};
-use crate::setup::{self, NIGHTLY};
+use crate::setup;
 
 const PROFILE: &str = "bpf";
 const TARGET: &str = "bpfel-unknown-none";
@@ -12,13 +12,13 @@ const BINARY: &str = "podway-ebpf";
 
 /// Builds the object and prints where it lies.
 pub(crate) fn build_object(project: &Project) -> Result<PathBuf> {
-    setup::ebpf_toolchain(project)?;
+    let toolchain = setup::ebpf_toolchain(project)?;
     // A folder of its own: other flags and another toolchain would make cargo build everything anew
     // each time the two take turns.
     let folder = project.target().join("bpf-build");
     run(project
         .command("rustup")
-        .args(["run", NIGHTLY, "cargo", "build", "--quiet", "--locked"])
+        .args(["run", toolchain, "cargo", "build", "--quiet", "--locked"])
         .args(["--package", "lb-ebpf", "--features", "kernel", "--bin", BINARY])
         .args(["--profile", PROFILE, "-Z", "build-std=core", "--target", TARGET])
         .arg("--target-dir")

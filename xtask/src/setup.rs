@@ -1,6 +1,6 @@
 //! What a fresh Debian or Ubuntu with rustup lacks: each step looks first, says in one line what it
 //! installs, installs it, and its error says what is missing and how to get it.
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -8,8 +8,13 @@ use anyhow::{Context, Result};
 use crate::privilege::Privilege;
 use crate::project::{self, Project, output_of, run};
 
-/// The toolchain that builds the eBPF object: only nightly compiles `core` for BPF.
-pub(crate) const NIGHTLY: &str = "nightly";
+/// The toolchain that builds the eBPF object: only a nightly compiles `core` for BPF. It is pinned,
+/// because the kernel's verifier judges what the compiler makes: with nightly-2026-10-30 (LLVM 23)
+/// Linux 6.18 refused programs that it takes from this one.
+const NIGHTLY: &str = "nightly-2026-05-20";
+
+/// The commit that [`NIGHTLY`] was built from, as `rustc --version` prints it.
+const NIGHTLY_COMMIT: &str = "e50aa6fba";
 
 const BPF_LINKER_VERSION: &str = "0.10.3";
 
@@ -21,10 +26,12 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// A mount of our own, for systems on which nothing has mounted cgroup2.
 const CGROUP2: &str = "/run/podway/cgroup2";
 
-/// All that building the eBPF object needs.
-pub(crate) fn ebpf_toolchain(project: &Project) -> Result<()> {
-    nightly().context("cannot build the eBPF object: it needs a nightly toolchain with rust-src")?;
-    bpf_linker(project).context("cannot build the eBPF object: it needs bpf-linker")
+/// All that building the eBPF object needs; gives the toolchain's name.
+pub(crate) fn ebpf_toolchain(project: &Project) -> Result<&'static str> {
+    let toolchain =
+        nightly().context("cannot build the eBPF object: it needs a nightly toolchain with rust-src")?;
+    bpf_linker(project).context("cannot build the eBPF object: it needs bpf-linker")?;
+    Ok(toolchain)
 }
 
 /// All that running the programs in the kernel needs of the system.
@@ -46,27 +53,49 @@ pub(crate) fn lint_components(project: &Project) -> Result<()> {
     Ok(())
 }
 
-fn nightly() -> Result<()> {
+/// The pinned compiler under one of the names it may have: pinned by its date, or the plain `nightly`
+/// that happens to be the same.
+fn nightly() -> Result<&'static str> {
+    const RUST_SRC: &str = "lib/rustlib/src/rust/library/core/src/lib.rs";
     project::find_program("rustup")
         .context("there is no rustup; install it from https://rustup.rs and run this again")?;
-    if sysroot_of_nightly().is_none() {
-        println!("setup: installing the Rust toolchain {NIGHTLY} (rustup toolchain install)");
-        run(Command::new("rustup").args(["toolchain", "install", NIGHTLY, "--profile", "minimal"]))
-            .context("install it with `rustup toolchain install nightly`")?;
-    }
-    let has_source = sysroot_of_nightly()
-        .is_some_and(|sysroot| sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs").is_file());
+    let toolchain = match [NIGHTLY, "nightly"].into_iter().find(|name| is_pinned(name)) {
+        Some(toolchain) => toolchain,
+        None => {
+            println!("setup: installing the Rust toolchain {NIGHTLY} (rustup toolchain install)");
+            // A self-update would change the user's rustup, which nobody asked for.
+            run(Command::new("rustup").args(["toolchain", "install", NIGHTLY]).args([
+                "--profile",
+                "minimal",
+                "--component",
+                "rust-src",
+                "--no-self-update",
+            ]))
+            .with_context(|| format!("install it with `rustup toolchain install {NIGHTLY}`"))?;
+            NIGHTLY
+        }
+    };
+    let has_source = rustc_of(toolchain, &["--print", "sysroot"])
+        .is_some_and(|sysroot| Path::new(sysroot.trim()).join(RUST_SRC).is_file());
     if !has_source {
-        println!("setup: installing rust-src for {NIGHTLY} (rustup component add)");
-        run(Command::new("rustup").args(["component", "add", "rust-src", "--toolchain", NIGHTLY]))
-            .context("install it with `rustup component add rust-src --toolchain nightly`")?;
+        println!("setup: installing rust-src for {toolchain} (rustup component add)");
+        run(Command::new("rustup").args(["component", "add", "rust-src", "--toolchain", toolchain]))
+            .with_context(|| {
+                format!("install it with `rustup component add rust-src --toolchain {toolchain}`")
+            })?;
     }
-    Ok(())
+    Ok(toolchain)
 }
 
-fn sysroot_of_nightly() -> Option<PathBuf> {
-    let sysroot = output_of(Command::new("rustup").args(["run", NIGHTLY, "rustc", "--print", "sysroot"]))?;
-    Some(PathBuf::from(sysroot.trim()))
+fn is_pinned(toolchain: &str) -> bool {
+    rustc_of(toolchain, &["--version"]).is_some_and(|version| version.contains(NIGHTLY_COMMIT))
+}
+
+fn rustc_of(toolchain: &str, arguments: &[&str]) -> Option<String> {
+    // Without this rustup would install a toolchain that it is only asked about.
+    let mut command = Command::new("rustup");
+    command.env("RUSTUP_AUTO_INSTALL", "0").args(["run", toolchain, "rustc"]).args(arguments);
+    output_of(&mut command)
 }
 
 fn bpf_linker(project: &Project) -> Result<()> {

@@ -266,7 +266,7 @@ impl Session<'_> {
     fn run_doc_tests(&self) -> Result<Count> {
         println!("host: examples in the documentation");
         let mut command = self.project.cargo();
-        command.args(["test", "--workspace", "--doc", "--locked", "--quiet", "--"]).args(self.test_arguments);
+        command.args(["test", "--workspace", "--doc", "--locked", "--"]).args(self.test_arguments);
         if let Some(object) = self.ebpf_object() {
             command.env(OBJECT_VARIABLE, object);
         }
