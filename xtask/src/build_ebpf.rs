@@ -50,6 +50,9 @@ fn flags(linker: &Path) -> String {
         // The kernel's BTF, and line numbers in the verifier's log.
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),
+        // BPF has unaligned loads and stores; without these the compiler reads headers byte by byte.
+        "-Ctarget-cpu=v3".into(),
+        "-Ctarget-feature=+allows-misaligned-mem-access".into(),
         format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
     ]
     .join("\u{1f}")
