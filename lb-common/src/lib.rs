@@ -10,6 +10,7 @@
 pub mod address;
 pub mod affinity;
 pub mod backend_service;
+pub mod bench;
 pub mod byte_order;
 pub mod config;
 pub mod conntrack;

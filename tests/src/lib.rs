@@ -1,3 +1,19 @@
-//! Test harness of Podway.
+//! Test harness of Podway: simulated nodes and pods in network namespaces, real traffic between
+//! them, packets made byte by byte, and what the tests of every tier share.
+
+pub mod wait;
+
+pub mod cgroup;
+pub mod footprint;
+pub mod netns;
+pub mod topology;
+mod wiring;
+
+pub mod process;
+pub mod traffic;
+
+pub mod packet;
+
 pub mod kernel;
 pub mod need;
+pub mod world;
