@@ -1,4 +1,4 @@
-//! `cargo xtask build-ebpf`: the kernel programs, as one object file.
+//! `cargo xtask build-ebpf`: the kernel programs, as an object file.
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -8,9 +8,12 @@ use crate::setup;
 
 const PROFILE: &str = "bpf";
 const TARGET: &str = "bpfel-unknown-none";
-const BINARY: &str = "podway-ebpf";
 
-/// Builds the object and prints where it lies.
+/// The binaries of `lb-ebpf`, with the names of the objects that they become: the programs of a node,
+/// and the one that measures them.
+const OBJECTS: [(&str, &str); 2] = [("podway-ebpf", "podway.o"), ("podway-bench-ebpf", "podway-bench.o")];
+
+/// Builds the objects; gives the path of the one that nodes run.
 pub(crate) fn build_object(project: &Project) -> Result<PathBuf> {
     let toolchain = setup::ebpf_toolchain(project)?;
     // A folder of its own: other flags and another toolchain would make cargo build everything anew
@@ -19,7 +22,7 @@ pub(crate) fn build_object(project: &Project) -> Result<PathBuf> {
     run(project
         .command("rustup")
         .args(["run", toolchain, "cargo", "build", "--quiet", "--locked"])
-        .args(["--package", "lb-ebpf", "--features", "kernel", "--bin", BINARY])
+        .args(["--package", "lb-ebpf", "--features", "kernel", "--bins"])
         .args(["--profile", PROFILE, "-Z", "build-std=core", "--target", TARGET])
         .arg("--target-dir")
         .arg(&folder)
@@ -30,7 +33,9 @@ pub(crate) fn build_object(project: &Project) -> Result<PathBuf> {
         .env_remove("RUSTUP_TOOLCHAIN"))
     .context("cannot build the eBPF object")?;
     let object = project.ebpf_object();
-    copy_if_changed(&folder.join(TARGET).join(PROFILE).join(BINARY), &object)?;
+    for (binary, name) in OBJECTS {
+        copy_if_changed(&folder.join(TARGET).join(PROFILE).join(binary), &object.with_file_name(name))?;
+    }
     Ok(object)
 }
 

@@ -1,7 +1,8 @@
-//! Project commands: `cargo xtask test|demo|build|build-ebpf`. Each one finds what it lacks, says in
+//! Project commands: `cargo xtask test|demo|build|build-ebpf|bench`. Each one finds what it lacks, says in
 //! one line what it installs, installs it and goes on.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod privilege;
@@ -31,6 +32,8 @@ enum Command {
     Build,
     /// Build the eBPF object alone
     BuildEbpf,
+    /// Measure the cost of a packet in the loaded programs
+    Bench,
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let result = Project::find().and_then(|project| match arguments.command {
         Command::Test(arguments) => test::run_command(&project, &arguments),
         Command::Build => build::run_command(&project),
+        Command::Bench => bench::run_command(&project),
         Command::BuildEbpf => build_ebpf::run_command(&project),
     });
     match result {

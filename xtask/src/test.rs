@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use crate::build::OBJECT_VARIABLE;
 use crate::privilege::Privilege;
 use crate::project::{self, Project};
-use crate::test_binary::{self, Count, TestBinary};
+use crate::test_binary::{self, Count, Kind, TestBinary};
 use crate::{build_ebpf, setup};
 
 /// Names the `podway` binary to tests that start it.
@@ -67,7 +67,7 @@ impl Tier {
         let by_name = [Self::Kernel, Self::Netns, Self::Cluster];
         by_name
             .into_iter()
-            .find(|tier| binary.is_integration && binary.name.starts_with(tier.name()))
+            .find(|tier| binary.kind == Kind::Integration && binary.name.starts_with(tier.name()))
             .unwrap_or(Self::Host)
     }
 
@@ -314,16 +314,16 @@ fn print_summary(rows: &[Row], took: Duration) {
 mod tests {
     use super::*;
 
-    fn binary(name: &str, is_integration: bool) -> TestBinary {
-        TestBinary { name: name.into(), is_integration, path: PathBuf::new(), package: PathBuf::new() }
+    fn binary(name: &str, kind: Kind) -> TestBinary {
+        TestBinary { name: name.into(), kind, path: PathBuf::new(), package: PathBuf::new() }
     }
 
     #[test]
     fn an_integration_test_names_its_tier_and_a_unit_test_is_of_the_host() {
-        assert_eq!(Tier::of(&binary("kernel_differential", true)), Tier::Kernel);
-        assert_eq!(Tier::of(&binary("netns", true)), Tier::Netns);
-        assert_eq!(Tier::of(&binary("round_trip", true)), Tier::Host);
-        assert_eq!(Tier::of(&binary("kernel_names", false)), Tier::Host);
+        assert_eq!(Tier::of(&binary("kernel_differential", Kind::Integration)), Tier::Kernel);
+        assert_eq!(Tier::of(&binary("netns", Kind::Integration)), Tier::Netns);
+        assert_eq!(Tier::of(&binary("round_trip", Kind::Integration)), Tier::Host);
+        assert_eq!(Tier::of(&binary("kernel_names", Kind::Unit)), Tier::Host);
     }
 
     #[test]

@@ -14,12 +14,23 @@ use crate::project::Project;
 pub(crate) struct TestBinary {
     /// The cargo target: the library's or binary's name, or the file under `tests/`.
     pub(crate) name: String,
-    /// Whether it is a file of the package's `tests` folder.
-    pub(crate) is_integration: bool,
+    /// What the target is.
+    pub(crate) kind: Kind,
     /// The binary.
     pub(crate) path: PathBuf,
     /// The package's folder, in which cargo runs tests.
     pub(crate) package: PathBuf,
+}
+
+/// What kind of cargo target a binary is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Unit tests of a library or a binary.
+    Unit,
+    /// A file of the package's `tests` folder.
+    Integration,
+    /// A file of the package's `benches` folder.
+    Bench,
 }
 
 /// Tests counted.
@@ -64,16 +75,23 @@ struct Target {
 
 /// Builds every test and every binary of the workspace; gives the tests, sorted by name.
 pub(crate) fn build_all(project: &Project, ebpf_object: Option<&Path>) -> Result<Vec<TestBinary>> {
+    build(project, &["build", "--workspace", "--bins", "--tests"], ebpf_object)
+}
+
+/// Runs a command of cargo that builds, and gives the test and bench binaries among what it built.
+pub(crate) fn build(
+    project: &Project,
+    arguments: &[&str],
+    ebpf_object: Option<&Path>,
+) -> Result<Vec<TestBinary>> {
     let mut command = project.cargo();
-    command
-        .args(["build", "--workspace", "--bins", "--tests", "--locked"])
-        .arg("--message-format=json-render-diagnostics");
+    command.args(arguments).args(["--locked", "--message-format=json-render-diagnostics"]);
     if let Some(object) = ebpf_object {
         command.env(crate::build::OBJECT_VARIABLE, object);
     }
     let output = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     if !output.status.success() {
-        bail!("cannot build the tests; the compiler's messages are above");
+        bail!("cannot build; the compiler's messages are above");
     }
     let mut binaries = Vec::new();
     for line in String::from_utf8(output.stdout)?.lines() {
@@ -95,8 +113,15 @@ fn test_binary_of(line: &str) -> Result<Option<TestBinary>> {
         return Ok(None);
     };
     let package = manifest.parent().context("cargo names a manifest without a folder")?.to_path_buf();
-    let is_integration = target.kind.iter().any(|kind| kind == "test");
-    Ok(Some(TestBinary { name: target.name, is_integration, path, package }))
+    let is_a = |kind: &str| target.kind.iter().any(|own| own == kind);
+    let kind = if is_a("test") {
+        Kind::Integration
+    } else if is_a("bench") {
+        Kind::Bench
+    } else {
+        Kind::Unit
+    };
+    Ok(Some(TestBinary { name: target.name, kind, path, package }))
 }
 
 impl TestBinary {
@@ -168,7 +193,7 @@ mod tests {
             test_binary_of(integration).unwrap(),
             Some(TestBinary {
                 name: "kernel_load".into(),
-                is_integration: true,
+                kind: Kind::Integration,
                 path: "/t/kernel_load-1".into(),
                 package: "/p/tests".into(),
             })
