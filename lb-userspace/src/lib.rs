@@ -1,7 +1,13 @@
 //! Podway's user space, in the order in which data flows through it.
-pub mod diff;
-pub mod ids;
+pub mod source;
+
 pub mod model;
 pub mod plan;
+
+pub mod ids;
 pub mod ring;
-pub mod source;
+
+pub mod diff;
+
+pub mod ebpf_object;
+pub use ebpf_object::EBPF_OBJECT;

@@ -1,2 +1,54 @@
-//! Project commands.
-fn main() {}
+//! Project commands: `cargo xtask test|demo|build|build-ebpf|bench`. Each one finds what it lacks, says in
+//! one line what it installs, installs it and goes on.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod build;
+mod build_ebpf;
+mod privilege;
+mod project;
+mod setup;
+mod test;
+mod test_binary;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::project::Project;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Podway's project commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the tests, tier by tier; a tier whose need is not met says so and is skipped
+    Test(test::Arguments),
+    /// Build the release binary `podway` with the eBPF object inside
+    Build,
+    /// Build the eBPF object alone
+    BuildEbpf,
+    /// Measure the cost of a packet in the loaded programs
+    Bench,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = Project::find().and_then(|project| match arguments.command {
+        Command::Test(arguments) => test::run_command(&project, &arguments),
+        Command::Build => build::run_command(&project),
+        Command::Bench => bench::run_command(&project),
+        Command::BuildEbpf => build_ebpf::run_command(&project),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What a tier of tests needs of the machine. A test asks first; where the need is not met it prints
+//! what is missing and ends, unless `PODWAY_REQUIRE` says that the need is met: then it fails, so that
+//! no test is skipped unseen.
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use aya::programs::ProgramType;
+
+/// Names the eBPF object.
+pub const OBJECT_VARIABLE: &str = "PODWAY_EBPF_OBJECT";
+/// Names the `podway` binary.
+pub const BINARY_VARIABLE: &str = "PODWAY_BINARY";
+/// The tiers whose need is known to be met, separated by commas.
+pub const REQUIRE_VARIABLE: &str = "PODWAY_REQUIRE";
+/// The folder of `kube-apiserver` and `etcd`, under the name that Kubernetes' own tools use.
+pub const ASSETS_VARIABLE: &str = "KUBEBUILDER_ASSETS";
+
+const REMEDY: &str = "`cargo xtask test` builds it and sets this";
+
+/// What a test of the kernel tier has.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// The eBPF object's file.
+    pub ebpf_object: PathBuf,
+}
+
+/// What a test of the netns tier has.
+#[derive(Clone, Debug)]
+pub struct Netns {
+    /// The eBPF object's file.
+    pub ebpf_object: PathBuf,
+    /// The `podway` binary.
+    pub podway: PathBuf,
+}
+
+/// What a test of the cluster tier has.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The folder that holds `kube-apiserver` and `etcd`.
+    pub assets: PathBuf,
+}
+
+/// The kernel tier's need, or `None` after a printed line that names what is missing.
+///
+/// # Panics
+/// The need is not met although `PODWAY_REQUIRE` names the tier.
+#[must_use]
+pub fn kernel() -> Option<Kernel> {
+    met_or_skipped("kernel", find_kernel())
+}
+
+/// The netns tier's need, or `None` after a printed line that names what is missing.
+///
+/// # Panics
+/// The need is not met although `PODWAY_REQUIRE` names the tier.
+#[must_use]
+pub fn netns() -> Option<Netns> {
+    met_or_skipped("netns", find_netns())
+}
+
+/// The cluster tier's need, or `None` after a printed line that names what is missing.
+///
+/// # Panics
+/// The need is not met although `PODWAY_REQUIRE` names the tier.
+#[must_use]
+pub fn cluster() -> Option<Cluster> {
+    met_or_skipped("cluster", find_cluster())
+}
+
+/// As [`kernel`], with what is missing as the error.
+///
+/// # Errors
+/// What is missing and how to get it, in one line.
+pub fn find_kernel() -> Result<Kernel, String> {
+    static BPF: OnceLock<Result<(), String>> = OnceLock::new();
+    BPF.get_or_init(bpf_works).clone()?;
+    Ok(Kernel { ebpf_object: file_named_by(OBJECT_VARIABLE)? })
+}
+
+/// As [`netns`], with what is missing as the error.
+///
+/// # Errors
+/// What is missing and how to get it, in one line.
+pub fn find_netns() -> Result<Netns, String> {
+    static NAMESPACES: OnceLock<Result<(), String>> = OnceLock::new();
+    let Kernel { ebpf_object } = find_kernel()?;
+    NAMESPACES.get_or_init(namespaces_work).clone()?;
+    Ok(Netns { ebpf_object, podway: file_named_by(BINARY_VARIABLE)? })
+}
+
+/// As [`cluster`], with what is missing as the error.
+///
+/// # Errors
+/// What is missing and how to get it, in one line.
+pub fn find_cluster() -> Result<Cluster, String> {
+    let assets = std::env::var_os(ASSETS_VARIABLE).map(PathBuf::from).ok_or_else(|| {
+        format!("missing: {ASSETS_VARIABLE}; set it to a folder with kube-apiserver and etcd (`setup-envtest use -p path`)")
+    })?;
+    for program in ["kube-apiserver", "etcd"] {
+        if !assets.join(program).is_file() {
+            return Err(format!(
+                "missing: {program} in {} ({ASSETS_VARIABLE}); get it with `setup-envtest use`",
+                assets.display()
+            ));
+        }
+    }
+    Ok(Cluster { assets })
+}
+
+fn met_or_skipped<T>(tier: &str, found: Result<T, String>) -> Option<T> {
+    let missing = match found {
+        Ok(need) => return Some(need),
+        Err(missing) => missing,
+    };
+    let required = std::env::var(REQUIRE_VARIABLE).unwrap_or_default();
+    assert!(
+        !required.split(',').any(|name| name == tier),
+        "{REQUIRE_VARIABLE} asks for the tier {tier}, but {missing}"
+    );
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    // Not `eprintln!`: the test harness would swallow it.
+    let written = writeln!(std::io::stderr(), "skipped {test}: {missing}");
+    // A closed standard error leaves nobody to tell.
+    drop(written);
+    None
+}
+
+fn file_named_by(variable: &str) -> Result<PathBuf, String> {
+    let value: OsString =
+        std::env::var_os(variable).ok_or_else(|| format!("missing: {variable}; {REMEDY}"))?;
+    let path = PathBuf::from(value);
+    if !path.is_file() {
+        return Err(format!("missing: the file {} ({variable}); {REMEDY}", path.display()));
+    }
+    Ok(path)
+}
+
+fn bpf_works() -> Result<(), String> {
+    for (kind, name) in [(ProgramType::Xdp, "XDP"), (ProgramType::SchedClassifier, "tc")] {
+        match aya::sys::is_program_supported(kind) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(format!("missing: {name} programs in this kernel; run Linux 6.6 or newer"));
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string);
+                return Err(format!(
+                    "missing: the right to load BPF programs ({cause}); run as root outside a container, or with \
+                     CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn namespaces_work() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("missing: root, to make network namespaces; run as root".into());
+    }
+    let name = format!("podway-need-{}", std::process::id());
+    let ip = |action: &str| Command::new("ip").args(["netns", action, &name]).output();
+    let made = ip("add").map_err(|error| format!("missing: the program ip ({error}); install iproute2"))?;
+    if !made.status.success() {
+        return Err(format!(
+            "missing: the right to make network namespaces ({}); run as root outside a container",
+            String::from_utf8_lossy(&made.stderr).trim()
+        ));
+    }
+    ip("delete").map_err(|error| format!("cannot remove the network namespace {name}: {error}"))?;
+    Ok(())
+}

@@ -1,0 +1,335 @@
+//! Real traffic between hosts of a topology: servers that say who they are and whom they see, and
+//! clients that report as data. The work is done by the program `lb-traffic`, since a process, not a
+//! thread, belongs to a cgroup.
+//!
+//! The server's protocol: over TCP it first sends one line, `NAME PEER`, and then echoes what it gets;
+//! over UDP it answers each datagram with `NAME PEER DATAGRAM`.
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use lb_userspace::model::Protocol;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::process::Process;
+use crate::topology::Host;
+
+pub mod client;
+pub mod server;
+
+/// How long a server may take to listen, or a client to say its first word.
+const START_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a client may take to report after its last packet, beyond its own timeouts.
+const REPORT_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Why a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Failure {
+    /// `ECONNREFUSED`: a reset, or an ICMP port unreachable.
+    Refused,
+    /// `EPERM`: a socket hook said no.
+    NotPermitted,
+    /// `ECONNRESET` or an end of the stream in the middle.
+    Reset,
+    /// `EHOSTUNREACH` or `ENETUNREACH`.
+    Unreachable,
+    /// No answer in time.
+    TimedOut,
+    /// The answer was not the server's protocol, or came from elsewhere.
+    Garbled,
+    /// Another error of the socket.
+    Other,
+}
+
+/// One request and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// When the request began, microseconds since the client's start.
+    pub at_us: u64,
+    /// How long it took.
+    pub elapsed_us: u64,
+    /// Who answered and what it saw, or why nobody did.
+    pub outcome: Result<Answered, Failure>,
+}
+
+/// What an answer says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Name of the host that answered.
+    pub by: String,
+    /// The source that the server saw.
+    pub seen_source: SocketAddr,
+    /// The peer that the client's socket names: `getpeername`, or of an unconnected socket the source
+    /// of the answer.
+    pub peer: SocketAddr,
+}
+
+/// Requests to make, each on a socket of its own.
+#[derive(Clone, Debug)]
+pub struct Dial {
+    /// Where to.
+    pub to: SocketAddr,
+    /// Over what.
+    pub protocol: Protocol,
+    /// How many; `None` goes on until [`Dialing::finish`].
+    pub count: Option<u32>,
+    /// From the start of one request to that of the next, unless it takes longer.
+    pub interval: Duration,
+    /// When a request has failed.
+    pub timeout: Duration,
+    /// Whether UDP sockets are connected.
+    pub udp_socket: UdpSocketKind,
+}
+
+/// How a UDP client names its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UdpSocketKind {
+    /// By `connect()`: the connect hooks see it once.
+    Connected,
+    /// With every datagram: the sendmsg and recvmsg hooks see each.
+    Unconnected,
+}
+
+impl Dial {
+    /// `count` requests one after the other, with 2 s for each.
+    #[must_use]
+    pub fn times(count: u32, protocol: Protocol, to: SocketAddr) -> Self {
+        Self {
+            to,
+            protocol,
+            count: Some(count),
+            interval: Duration::ZERO,
+            timeout: Duration::from_secs(2),
+            udp_socket: UdpSocketKind::Connected,
+        }
+    }
+
+    /// Requests without end, one each `interval`.
+    #[must_use]
+    pub fn every(interval: Duration, protocol: Protocol, to: SocketAddr) -> Self {
+        Self { count: None, interval, ..Self::times(0, protocol, to) }
+    }
+}
+
+/// A server on a host. Dropping it kills it.
+#[derive(Debug)]
+pub struct Server {
+    process: Process,
+}
+
+impl Server {
+    /// Listens on all addresses of `host`, and returns when it does.
+    ///
+    /// # Errors
+    /// A port is taken, or `lb-traffic` cannot be run.
+    pub fn start(host: &Host, ports: &[(Protocol, u16)]) -> Result<Self> {
+        let mut command = host.command(binary()?);
+        command.args(["serve", "--name", host.name()]);
+        for (protocol, port) in ports {
+            command.args([flag(*protocol), &port.to_string()]);
+        }
+        let process = Process::start(command, &format!("the server on {}", host.name()))?;
+        match process.line(START_DEADLINE)?.as_str() {
+            server::READY => Ok(Self { process }),
+            other => bail!("the server on {} said {other:?} instead of {:?}", host.name(), server::READY),
+        }
+    }
+
+    /// Kills it: its connections are reset, its ports refuse.
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+}
+
+/// Makes the requests and waits for all of them.
+///
+/// # Errors
+/// The client cannot be run; a request that fails is no error, but an answer.
+pub fn dial(host: &Host, dial: &Dial) -> Result<Vec<Answer>> {
+    Dialing::start(host, dial)?.finish()
+}
+
+/// Requests that are being made. Dropping it ends them.
+#[derive(Debug)]
+pub struct Dialing {
+    process: Process,
+    deadline: Duration,
+    is_counted: bool,
+}
+
+impl Dialing {
+    /// Begins with the requests.
+    ///
+    /// # Errors
+    /// The client cannot be run.
+    pub fn start(host: &Host, dial: &Dial) -> Result<Self> {
+        let mut command = host.command(binary()?);
+        command.args(["dial", flag(dial.protocol), &dial.to.to_string()]);
+        command.args(["--timeout-ms", &dial.timeout.as_millis().to_string()]);
+        command.args(["--interval-us", &dial.interval.as_micros().to_string()]);
+        if let Some(count) = dial.count {
+            command.args(["--count", &count.to_string()]);
+        }
+        if dial.udp_socket == UdpSocketKind::Unconnected {
+            command.arg("--unconnected");
+        }
+        let process = Process::start(command, &format!("the client on {} to {}", host.name(), dial.to))?;
+        let longest = dial.timeout.max(dial.interval) * dial.count.unwrap_or(1);
+        Ok(Self { process, deadline: longest + REPORT_DEADLINE, is_counted: dial.count.is_some() })
+    }
+
+    /// The next answer.
+    ///
+    /// # Errors
+    /// None came in time, or there is none any more.
+    pub fn next_answer(&self) -> Result<Answer> {
+        parse(&self.process.line(self.deadline)?)
+    }
+
+    /// Waits for the requests that were counted, or ends those without end, and returns the answers
+    /// that [`Dialing::next_answer`] has not returned.
+    ///
+    /// # Errors
+    /// The client failed.
+    pub fn finish(mut self) -> Result<Vec<Answer>> {
+        if self.is_counted {
+            self.process.wait(self.deadline)?;
+        }
+        self.process.finish(self.deadline)?.iter().map(|line| parse(line)).collect()
+    }
+}
+
+/// Many TCP connections that stay open. Over each a line goes to and fro, round after round.
+#[derive(Debug)]
+pub struct Hold {
+    process: Process,
+    opened: Opened,
+}
+
+/// What [`Hold`] opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// Connections by the host that answered.
+    pub by: BTreeMap<String, u32>,
+    /// Connections that were not opened, by the reason.
+    pub failed: BTreeMap<Failure, u32>,
+}
+
+/// What became of the connections of a [`Hold`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Rounds over all connections.
+    pub rounds: u32,
+    /// Connections that broke, by the reason.
+    pub lost: BTreeMap<Failure, u32>,
+    /// The longest wait for an echo, microseconds.
+    pub slowest_us: u64,
+}
+
+impl Hold {
+    /// Opens `connections` and returns when all are open or have failed.
+    ///
+    /// # Errors
+    /// The client cannot be run.
+    pub fn start(host: &Host, to: SocketAddr, connections: u32) -> Result<Self> {
+        let mut command = host.command(binary()?);
+        command.args(["hold", "--to", &to.to_string(), "--connections", &connections.to_string()]);
+        let process = Process::start(command, &format!("the connections of {} to {to}", host.name()))?;
+        // Each may take a second at most, but all together hardly more.
+        let opened = parse(&process.line(START_DEADLINE + Duration::from_millis(20) * connections)?)?;
+        Ok(Self { process, opened })
+    }
+
+    /// What was opened.
+    #[must_use]
+    pub fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// Makes one more whole round, closes the connections and tells what became of them.
+    ///
+    /// # Errors
+    /// The client failed.
+    pub fn finish(self) -> Result<Held> {
+        last(&self.process.finish(REPORT_DEADLINE)?)
+    }
+}
+
+/// Numbered datagrams from one socket, without end.
+#[derive(Debug)]
+pub struct UdpStream {
+    process: Process,
+}
+
+/// What became of the datagrams of a [`UdpStream`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streamed {
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Datagrams that were answered, by who answered.
+    pub by: BTreeMap<String, u64>,
+    /// Numbers of the first hundred that were not.
+    pub missing: Vec<u64>,
+    /// Errors of the socket, by kind.
+    pub failed: BTreeMap<Failure, u64>,
+    /// The longest time from one answer to the next, microseconds.
+    pub longest_gap_us: u64,
+}
+
+impl UdpStream {
+    /// Sends a datagram each `interval`; returns when the first is answered.
+    ///
+    /// # Errors
+    /// The client cannot be run, or nobody answers.
+    pub fn start(host: &Host, to: SocketAddr, interval: Duration) -> Result<Self> {
+        let mut command = host.command(binary()?);
+        command.args(["stream", "--to", &to.to_string()]);
+        command.args(["--interval-us", &interval.as_micros().to_string()]);
+        let process = Process::start(command, &format!("the stream of {} to {to}", host.name()))?;
+        process.line(START_DEADLINE)?;
+        Ok(Self { process })
+    }
+
+    /// Stops sending, waits for what is on its way and tells what became of it.
+    ///
+    /// # Errors
+    /// The client failed.
+    pub fn finish(self) -> Result<Streamed> {
+        last(&self.process.finish(REPORT_DEADLINE)?)
+    }
+}
+
+/// The program `lb-traffic`: `LB_TRAFFIC_BINARY`, or beside this program, or one directory above it
+/// (where cargo puts the binaries of a package whose tests it runs).
+///
+/// # Errors
+/// It is in none of these places.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("LB_TRAFFIC_BINARY") {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe().context("cannot find this program's own file")?;
+    let found = own.ancestors().skip(1).take(2).map(|dir| dir.join("lb-traffic")).find(|path| path.is_file());
+    found.with_context(|| {
+        format!("no lb-traffic near {}; build it: cargo build -p lb-tests --bins", own.display())
+    })
+}
+
+fn flag(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "--tcp",
+        Protocol::Udp => "--udp",
+    }
+}
+
+fn parse<T: DeserializeOwned>(line: &str) -> Result<T> {
+    serde_json::from_str(line).with_context(|| format!("lb-traffic wrote {line:?}"))
+}
+
+fn last<T: DeserializeOwned>(lines: &[String]) -> Result<T> {
+    parse(lines.last().context("lb-traffic ended without a report")?)
+}

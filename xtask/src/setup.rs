@@ -1,0 +1,184 @@
+//! What a fresh Debian or Ubuntu with rustup lacks: each step looks first, says in one line what it
+//! installs, installs it, and its error says what is missing and how to get it.
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::privilege::Privilege;
+use crate::project::{self, Project, output_of, run};
+
+/// The toolchain that builds the eBPF object: only a nightly compiles `core` for BPF. It is pinned,
+/// because the kernel's verifier judges what the compiler makes: with nightly-2026-10-30 (LLVM 23)
+/// Linux 6.18 refused programs that it takes from this one.
+const NIGHTLY: &str = "nightly-2026-05-20";
+
+/// The commit that [`NIGHTLY`] was built from, as `rustc --version` prints it.
+const NIGHTLY_COMMIT: &str = "e50aa6fba";
+
+const BPF_LINKER_VERSION: &str = "0.10.3";
+
+/// Programs that the demo and the netns tests use, with the Debian packages that hold them.
+const SYSTEM_PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("ethtool", "ethtool")];
+
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// A mount of our own, for systems on which nothing has mounted cgroup2.
+const CGROUP2: &str = "/run/podway/cgroup2";
+
+/// All that building the eBPF object needs; gives the toolchain's name.
+pub(crate) fn ebpf_toolchain(project: &Project) -> Result<&'static str> {
+    let toolchain =
+        nightly().context("cannot build the eBPF object: it needs a nightly toolchain with rust-src")?;
+    bpf_linker(project).context("cannot build the eBPF object: it needs bpf-linker")?;
+    Ok(toolchain)
+}
+
+/// All that running the programs in the kernel needs of the system.
+pub(crate) fn system(privilege: Privilege) -> Result<()> {
+    system_programs(privilege)?;
+    bpffs(privilege)?;
+    cgroup2(privilege)
+}
+
+/// `rustfmt` and `clippy` of the toolchain in use; rustup's minimal profile leaves them out.
+pub(crate) fn lint_components(project: &Project) -> Result<()> {
+    for (component, subcommand) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        if !project::succeeds(project.cargo().args([subcommand, "--version"])) {
+            println!("setup: installing {component} (rustup component add {component})");
+            run(project.command("rustup").args(["component", "add", component]))
+                .with_context(|| format!("cannot check the code: it needs the component {component}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The pinned compiler under one of the names it may have: pinned by its date, or the plain `nightly`
+/// that happens to be the same.
+fn nightly() -> Result<&'static str> {
+    const RUST_SRC: &str = "lib/rustlib/src/rust/library/core/src/lib.rs";
+    project::find_program("rustup")
+        .context("there is no rustup; install it from https://rustup.rs and run this again")?;
+    let toolchain = match [NIGHTLY, "nightly"].into_iter().find(|name| is_pinned(name)) {
+        Some(toolchain) => toolchain,
+        None => {
+            println!("setup: installing the Rust toolchain {NIGHTLY} (rustup toolchain install)");
+            // A self-update would change the user's rustup, which nobody asked for.
+            run(Command::new("rustup").args(["toolchain", "install", NIGHTLY]).args([
+                "--profile",
+                "minimal",
+                "--component",
+                "rust-src",
+                "--no-self-update",
+            ]))
+            .with_context(|| format!("install it with `rustup toolchain install {NIGHTLY}`"))?;
+            NIGHTLY
+        }
+    };
+    let has_source = rustc_of(toolchain, &["--print", "sysroot"])
+        .is_some_and(|sysroot| Path::new(sysroot.trim()).join(RUST_SRC).is_file());
+    if !has_source {
+        println!("setup: installing rust-src for {toolchain} (rustup component add)");
+        run(Command::new("rustup").args(["component", "add", "rust-src", "--toolchain", toolchain]))
+            .with_context(|| {
+                format!("install it with `rustup component add rust-src --toolchain {toolchain}`")
+            })?;
+    }
+    Ok(toolchain)
+}
+
+fn is_pinned(toolchain: &str) -> bool {
+    rustc_of(toolchain, &["--version"]).is_some_and(|version| version.contains(NIGHTLY_COMMIT))
+}
+
+fn rustc_of(toolchain: &str, arguments: &[&str]) -> Option<String> {
+    // Without this rustup would install a toolchain that it is only asked about.
+    let mut command = Command::new("rustup");
+    command.env("RUSTUP_AUTO_INSTALL", "0").args(["run", toolchain, "rustc"]).args(arguments);
+    output_of(&mut command)
+}
+
+fn bpf_linker(project: &Project) -> Result<()> {
+    let is_there = output_of(project.command(project.bpf_linker()).arg("--version"))
+        .is_some_and(|version| version.split_whitespace().any(|word| word == BPF_LINKER_VERSION));
+    if is_there {
+        return Ok(());
+    }
+    println!(
+        "setup: installing bpf-linker {BPF_LINKER_VERSION} into {} (cargo install, about a minute)",
+        project.tools().display()
+    );
+    run(project
+        .cargo()
+        .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked", "--quiet", "--root"])
+        .arg(project.tools()))
+}
+
+fn system_programs(privilege: Privilege) -> Result<()> {
+    let packages: Vec<&str> = SYSTEM_PROGRAMS
+        .iter()
+        .filter(|(program, _)| project::find_program(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let names = packages.join(" ");
+    project::find_program("apt-get").with_context(|| {
+        format!("missing: {names}; there is no apt-get here, install them as this system does")
+    })?;
+    println!("setup: installing {names} (apt-get install)");
+    let apt_get = |arguments: &[&str]| {
+        run(privilege.command("apt-get", [("DEBIAN_FRONTEND", "noninteractive")]).args(arguments))
+            .with_context(|| format!("missing: {names}; install them with `apt-get install {names}`"))
+    };
+    apt_get(&["update", "--quiet"])?;
+    apt_get(&[&["install", "--yes", "--quiet", "--no-install-recommends"], packages.as_slice()].concat())
+}
+
+fn bpffs(privilege: Privilege) -> Result<()> {
+    if mount_point_of("bpf", &mounts()?).is_some() {
+        return Ok(());
+    }
+    println!("setup: mounting bpffs at {BPFFS} (mount -t bpf)");
+    run(privilege.plain_command("mount").args(["-t", "bpf", "bpf", BPFFS]))
+        .with_context(|| format!("missing: bpffs; mount it with `mount -t bpf bpf {BPFFS}`"))
+}
+
+fn cgroup2(privilege: Privilege) -> Result<()> {
+    if mount_point_of("cgroup2", &mounts()?).is_some() {
+        return Ok(());
+    }
+    println!("setup: mounting cgroup2 at {CGROUP2} (mount -t cgroup2)");
+    run(privilege.plain_command("mkdir").args(["-p", CGROUP2]))?;
+    run(privilege.plain_command("mount").args(["-t", "cgroup2", "cgroup2", CGROUP2])).with_context(|| {
+        format!(
+            "missing: cgroup2 (socket hooks attach to it); mount it with `mount -t cgroup2 cgroup2 {CGROUP2}`"
+        )
+    })
+}
+
+fn mounts() -> Result<String> {
+    std::fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts; is /proc mounted?")
+}
+
+/// The first mount point of a kind of file system, from the text of `/proc/mounts`.
+fn mount_point_of<'a>(kind: &str, mounts: &'a str) -> Option<&'a Path> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let point = fields.next()?;
+        (fields.next()? == kind).then(|| Path::new(point))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_is_found_by_its_kind_not_by_its_source() {
+        let mounts = "bpf /mnt/bpf tmpfs rw 0 0\nnone /sys/fs/bpf bpf rw,nosuid 0 0\n";
+        assert_eq!(mount_point_of("bpf", mounts), Some(Path::new("/sys/fs/bpf")));
+        assert_eq!(mount_point_of("cgroup2", mounts), None);
+    }
+}

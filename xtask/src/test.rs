@@ -1,0 +1,335 @@
+//! `cargo xtask test`: the tiers of the tests, each with what it needs. A tier whose need is not met is
+//! skipped with the missing need named; where the need is met its tests must run and must not skip.
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::build::OBJECT_VARIABLE;
+use crate::privilege::Privilege;
+use crate::project::{self, Project};
+use crate::test_binary::{self, Count, Kind, TestBinary};
+use crate::{build_ebpf, setup};
+
+/// Names the `podway` binary to tests that start it.
+const BINARY_VARIABLE: &str = "PODWAY_BINARY";
+
+/// Names the tiers whose need is known to be met; their tests fail where they would skip.
+const REQUIRE_VARIABLE: &str = "PODWAY_REQUIRE";
+
+/// Options of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The tiers to run; all by default
+    #[arg(long = "tier", value_delimiter = ',', value_name = "TIER")]
+    tiers: Vec<Tier>,
+    /// Passed on to every test binary: a filter, or `--nocapture` after `--`
+    #[arg(value_name = "TEST ARGUMENT", last = true)]
+    test_arguments: Vec<String>,
+}
+
+/// Tests with one need, in the order in which they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Tier {
+    Lint,
+    Host,
+    Kernel,
+    Netns,
+    Cluster,
+}
+
+impl Tier {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lint => "lint",
+            Self::Host => "host",
+            Self::Kernel => "kernel",
+            Self::Netns => "netns",
+            Self::Cluster => "cluster",
+        }
+    }
+
+    fn need(self) -> &'static str {
+        match self {
+            Self::Lint => "rustfmt and clippy",
+            Self::Host => "stable Rust",
+            Self::Kernel => "CAP_BPF; nightly Rust to build the programs",
+            Self::Netns => "root; nightly Rust to build the programs",
+            Self::Cluster => "kube-apiserver and etcd in KUBEBUILDER_ASSETS",
+        }
+    }
+
+    /// The tier of a test binary: integration tests name theirs at the start of their file's name.
+    fn of(binary: &TestBinary) -> Self {
+        let by_name = [Self::Kernel, Self::Netns, Self::Cluster];
+        by_name
+            .into_iter()
+            .find(|tier| binary.kind == Kind::Integration && binary.name.starts_with(tier.name()))
+            .unwrap_or(Self::Host)
+    }
+
+    fn needs_ebpf_object(self) -> bool {
+        matches!(self, Self::Kernel | Self::Netns)
+    }
+}
+
+/// What became of a tier.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It has no tests to count; `true` where all was well.
+    Checked(bool),
+    /// Its tests ran.
+    Ran(Count),
+    /// Its need is not met; the text names what is missing.
+    Skipped(String),
+}
+
+impl Outcome {
+    fn has_failed(&self) -> bool {
+        match self {
+            Self::Checked(is_well) => !is_well,
+            // A tier that finds no test although it could run has lost its tests.
+            Self::Ran(count) => count.failed > 0 || count.passed == 0,
+            Self::Skipped(_) => false,
+        }
+    }
+}
+
+struct Row {
+    tier: Tier,
+    outcome: Outcome,
+    took: Duration,
+}
+
+/// What the tiers run with.
+struct Session<'a> {
+    project: &'a Project,
+    test_arguments: &'a [String],
+    /// Root and the eBPF object, or what is missing to have them.
+    kernel: Result<(Privilege, PathBuf), String>,
+}
+
+/// The command itself.
+pub(crate) fn run_command(project: &Project, arguments: &Arguments) -> Result<()> {
+    let mut tiers = arguments.tiers.clone();
+    if tiers.is_empty() {
+        tiers = Tier::value_variants().to_vec();
+    }
+    tiers.sort_unstable();
+    tiers.dedup();
+    let started = Instant::now();
+    let session = Session {
+        project,
+        test_arguments: &arguments.test_arguments,
+        kernel: prepare_kernel(project, tiers.iter().any(|tier| tier.needs_ebpf_object()))?,
+    };
+    let mut rows = Vec::new();
+    if tiers.first() == Some(&Tier::Lint) {
+        rows.push(timed(Tier::Lint, || Ok(Outcome::Checked(session.lint()?)))?);
+    }
+    let tested: Vec<Tier> = tiers.into_iter().filter(|tier| *tier != Tier::Lint).collect();
+    if !tested.is_empty() {
+        let binaries = test_binary::build_all(project, session.ebpf_object())?;
+        for tier in tested {
+            rows.push(timed(tier, || session.run_tier(tier, &binaries))?);
+        }
+    }
+    print_summary(&rows, started.elapsed());
+    if rows.iter().any(|row| row.outcome.has_failed()) {
+        bail!("the tests failed");
+    }
+    Ok(())
+}
+
+/// Root, the tools and the object; the inner error is a missing need, the outer one a broken build.
+fn prepare_kernel(project: &Project, is_wanted: bool) -> Result<Result<(Privilege, PathBuf), String>> {
+    if !is_wanted {
+        return Ok(Err("no selected tier asks for it".into()));
+    }
+    let prepared = Privilege::find().and_then(|privilege| {
+        setup::ebpf_toolchain(project)?;
+        setup::system(privilege)?;
+        Ok(privilege)
+    });
+    match prepared {
+        Ok(privilege) => Ok(Ok((privilege, build_ebpf::build_object(project)?))),
+        Err(missing) => Ok(Err(format!("{missing:#}"))),
+    }
+}
+
+impl Session<'_> {
+    fn ebpf_object(&self) -> Option<&Path> {
+        self.kernel.as_ref().ok().map(|(_, object)| object.as_path())
+    }
+
+    fn lint(&self) -> Result<bool> {
+        setup::lint_components(self.project)?;
+        let mut format = self.project.cargo();
+        format.args(["fmt", "--all", "--check"]);
+        let mut clippy = self.project.cargo();
+        clippy.args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ]);
+        if let Some(object) = self.ebpf_object() {
+            clippy.env(OBJECT_VARIABLE, object);
+        }
+        let mut is_well = true;
+        for (name, command) in [("cargo fmt", &mut format), ("cargo clippy", &mut clippy)] {
+            println!("lint: {name}");
+            if let Err(error) = project::run(command) {
+                println!("lint: {error:#}");
+                is_well = false;
+            }
+        }
+        Ok(is_well)
+    }
+
+    fn run_tier(&self, tier: Tier, binaries: &[TestBinary]) -> Result<Outcome> {
+        let missing = match tier {
+            Tier::Kernel | Tier::Netns => match &self.kernel {
+                Ok((privilege, _)) => self.missing_need(tier, Some(*privilege))?,
+                Err(missing) => Some(missing.clone()),
+            },
+            Tier::Cluster => self.missing_need(tier, None)?,
+            Tier::Lint | Tier::Host => None,
+        };
+        if let Some(missing) = missing {
+            println!("{}: skipped: {missing}", tier.name());
+            return Ok(Outcome::Skipped(missing));
+        }
+        let mut count = Count::default();
+        for binary in binaries.iter().filter(|binary| Tier::of(binary) == tier) {
+            println!("{}: {} {}", tier.name(), binary.package.display(), binary.name);
+            count += test_binary::run_counted(&mut self.test_command(tier, binary))?;
+        }
+        if tier == Tier::Host {
+            count += self.run_doc_tests()?;
+        }
+        Ok(Outcome::Ran(count))
+    }
+
+    fn test_command(&self, tier: Tier, binary: &TestBinary) -> Command {
+        let variables = self.variables(Some(tier));
+        let mut command = match (&self.kernel, tier.needs_ebpf_object()) {
+            (Ok((privilege, _)), true) => privilege.command(&binary.path, variables),
+            _ => {
+                let mut command = Command::new(&binary.path);
+                command.envs(variables);
+                command
+            }
+        };
+        binary.set_folder(&mut command);
+        command.arg(test_binary::color());
+        if tier == Tier::Netns {
+            // Its tests load the machine and watch deadlines; side by side they disturb each other.
+            command.arg("--test-threads=1");
+        }
+        command.args(self.test_arguments);
+        command
+    }
+
+    /// What a tier still lacks, as the tests themselves find it out.
+    fn missing_need(&self, tier: Tier, privilege: Option<Privilege>) -> Result<Option<String>> {
+        let needs = self.project.target().join("debug/podway-needs");
+        let mut command = match privilege {
+            Some(privilege) => privilege.command(&needs, self.variables(None)),
+            None => Command::new(&needs),
+        };
+        let Some(answer) = project::output_of(command.arg(tier.name())) else {
+            bail!("cannot find out whether the needs of the tier {} are met", tier.name());
+        };
+        Ok(Some(answer.trim().to_string()).filter(|missing| !missing.is_empty()))
+    }
+
+    fn variables(&self, required: Option<Tier>) -> BTreeMap<&'static str, PathBuf> {
+        let mut variables = BTreeMap::new();
+        variables.insert(BINARY_VARIABLE, self.project.target().join("debug/podway"));
+        if let Some(object) = self.ebpf_object() {
+            variables.insert(OBJECT_VARIABLE, object.to_path_buf());
+        }
+        if let Some(tier) = required {
+            variables.insert(REQUIRE_VARIABLE, tier.name().into());
+        }
+        variables
+    }
+
+    fn run_doc_tests(&self) -> Result<Count> {
+        println!("host: examples in the documentation");
+        let mut command = self.project.cargo();
+        command.args(["test", "--workspace", "--doc", "--locked", "--"]).args(self.test_arguments);
+        if let Some(object) = self.ebpf_object() {
+            command.env(OBJECT_VARIABLE, object);
+        }
+        test_binary::run_counted(&mut command)
+    }
+}
+
+fn timed(tier: Tier, run: impl FnOnce() -> Result<Outcome>) -> Result<Row> {
+    let started = Instant::now();
+    let outcome = run()?;
+    Ok(Row { tier, outcome, took: started.elapsed() })
+}
+
+/// A line per tier, then one result line over all, in the words of Rust's test harness.
+fn print_summary(rows: &[Row], took: Duration) {
+    let mut total = Count::default();
+    println!("\n{:<8} {:<46} {:<8} tests", "tier", "needs", "result");
+    for row in rows {
+        let result = match (&row.outcome, row.outcome.has_failed()) {
+            (Outcome::Skipped(_), _) => "skipped",
+            (_, true) => "FAILED",
+            (_, false) => "ok",
+        };
+        let tests = match &row.outcome {
+            Outcome::Checked(_) => format!("{:.0} s", row.took.as_secs_f64()),
+            Outcome::Ran(count) => {
+                total += *count;
+                format!("{} passed, {} failed, {:.0} s", count.passed, count.failed, row.took.as_secs_f64())
+            }
+            Outcome::Skipped(missing) => missing.clone(),
+        };
+        println!("{:<8} {:<46} {result:<8} {tests}", row.tier.name(), row.tier.need());
+    }
+    let word = if rows.iter().any(|row| row.outcome.has_failed()) { "FAILED" } else { "ok" };
+    println!(
+        "\ntest result: {word}. {} passed; {} failed; {} ignored; 0 measured; 0 filtered out; finished in {:.2}s",
+        total.passed,
+        total.failed,
+        total.ignored,
+        took.as_secs_f64()
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn binary(name: &str, kind: Kind) -> TestBinary {
+        TestBinary { name: name.into(), kind, path: PathBuf::new(), package: PathBuf::new() }
+    }
+
+    #[test]
+    fn an_integration_test_names_its_tier_and_a_unit_test_is_of_the_host() {
+        assert_eq!(Tier::of(&binary("kernel_differential", Kind::Integration)), Tier::Kernel);
+        assert_eq!(Tier::of(&binary("netns", Kind::Integration)), Tier::Netns);
+        assert_eq!(Tier::of(&binary("round_trip", Kind::Integration)), Tier::Host);
+        assert_eq!(Tier::of(&binary("kernel_names", Kind::Unit)), Tier::Host);
+    }
+
+    #[test]
+    fn a_tier_that_can_run_and_has_no_test_fails() {
+        assert!(Outcome::Ran(Count::default()).has_failed());
+        assert!(!Outcome::Ran(Count { passed: 1, ..Count::default() }).has_failed());
+        assert!(!Outcome::Skipped("missing: root".into()).has_failed());
+    }
+}
