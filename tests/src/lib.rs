@@ -10,6 +10,7 @@ pub mod netns;
 pub mod topology;
 mod wiring;
 
+pub mod manifests;
 pub mod process;
 pub mod traffic;
 
