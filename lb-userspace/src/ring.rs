@@ -200,9 +200,9 @@ impl Preference {
 
 /// A number that stands for address and port. Nodes of two versions must agree on it.
 fn identity(member: &Member) -> u64 {
-    let [a, b, c, d] = member.address.words().map(|word| u64::from(word.get()));
-    let high = finish((a << 32 | b).wrapping_add(GOLDEN));
-    let low = finish(high ^ (c << 32 | d));
+    let [first, last] = member.address.halves().map(u64::from_be);
+    let high = finish(first.wrapping_add(GOLDEN));
+    let low = finish(high ^ last);
     finish(low ^ u64::from(member.port).wrapping_mul(GOLDEN))
 }
 

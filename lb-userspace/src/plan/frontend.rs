@@ -80,12 +80,7 @@ impl Frontend {
     /// Its key in FRONTENDS.
     #[must_use]
     pub fn key(&self) -> FrontendKey {
-        FrontendKey {
-            address: self.address.into(),
-            port: Be16::new(self.port),
-            protocol: self.protocol.number(),
-            padding: 0,
-        }
+        FrontendKey::new(self.address.into(), Be16::new(self.port), self.protocol.number())
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) fn frontend_text(frontend: &Frontend) -> String {
 /// A frontend's key as text.
 pub(crate) fn frontend_key_text(key: &FrontendKey) -> String {
     let place = socket_text(key.address.into(), key.port.get());
-    match Protocol::of_number(key.protocol) {
+    match u8::try_from(key.protocol).ok().and_then(Protocol::of_number) {
         Some(protocol) => format!("{place}/{protocol}"),
         None => format!("{place}/{}", key.protocol),
     }
