@@ -10,6 +10,8 @@ pub mod netns;
 pub mod topology;
 mod wiring;
 
+pub mod agent;
+pub mod cluster;
 pub mod manifests;
 pub mod process;
 pub mod traffic;

@@ -1,0 +1,243 @@
+//! The program `podway` on a simulated node: the agent as a process that can be killed and started
+//! again, and the commands that look at what it left in the kernel.
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use lb_userspace::model::Protocol;
+use serde_json::Value;
+
+use crate::process::Process;
+use crate::topology::{Host, Topology};
+use crate::wait::wait_until;
+
+/// How long an agent may take from its start to the last frontend in the maps.
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The program, and the eBPF object where the program has none inside.
+#[derive(Clone, Debug)]
+pub struct Podway {
+    /// The binary.
+    pub binary: PathBuf,
+    /// For `--ebpf-object`.
+    pub ebpf_object: Option<PathBuf>,
+}
+
+/// `--xdp-mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// The best that works.
+    #[default]
+    Auto,
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+    /// None: tc does all.
+    Off,
+}
+
+impl XdpMode {
+    /// The flag's value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// Whether the agent attaches socket hooks to its node's cgroup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SocketHooks {
+    /// It does.
+    #[default]
+    On,
+    /// It does not (`--no-socket-hooks`): what pods send meets tc at their interface.
+    Off,
+}
+
+/// How an agent is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// How XDP is attached.
+    pub xdp_mode: XdpMode,
+    /// Whether socket hooks are.
+    pub socket_hooks: SocketHooks,
+}
+
+/// A frontend as the agent shows it.
+pub type Frontend = (String, SocketAddr);
+
+/// The agent of a node. Dropping it kills it and removes its pins, which detaches its programs.
+#[derive(Debug)]
+pub struct Agent {
+    podway: Podway,
+    node: Host,
+    pins: PathBuf,
+    arguments: Vec<OsString>,
+    process: Option<Process>,
+}
+
+impl Agent {
+    /// Starts the agent of `node` on a folder of manifests. It is not ready yet: see
+    /// [`Agent::wait_for`].
+    ///
+    /// # Errors
+    /// The binary cannot be run.
+    ///
+    /// # Panics
+    /// There is no such node.
+    pub fn start(
+        podway: &Podway,
+        topology: &Topology,
+        node: &str,
+        manifests: &Path,
+        options: Options,
+    ) -> Result<Self> {
+        let host = topology.node(node).host().clone();
+        let pins = topology.pins(node);
+        let mut arguments: Vec<OsString> =
+            ["agent", "--node-name", node, "--uplink", "eth0"].map(Into::into).into();
+        arguments
+            .extend(["--pod-interface", "vethpod*", "--xdp-mode", options.xdp_mode.name()].map(Into::into));
+        arguments.extend([OsString::from("--manifests"), manifests.into()]);
+        arguments.extend([OsString::from("--pin-path"), pins.clone().into()]);
+        match options.socket_hooks {
+            SocketHooks::On => arguments.extend([OsString::from("--cgroup"), host.cgroup().into()]),
+            SocketHooks::Off => arguments.push("--no-socket-hooks".into()),
+        }
+        if let Some(object) = &podway.ebpf_object {
+            arguments.extend([OsString::from("--ebpf-object"), object.into()]);
+        }
+        let mut agent = Self { podway: podway.clone(), node: host, pins, arguments, process: None };
+        agent.restart()?;
+        Ok(agent)
+    }
+
+    /// Starts it again with the same arguments, after killing the one that still runs.
+    ///
+    /// # Errors
+    /// The binary cannot be run.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill();
+        let mut command = self.node.command(&self.podway.binary);
+        command.args(&self.arguments);
+        self.process = Some(Process::start(command, &format!("the agent of {}", self.node.name()))?);
+        Ok(())
+    }
+
+    /// Kills it with SIGKILL; the programs in the kernel stay.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// The running process.
+    ///
+    /// # Panics
+    /// It was killed.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the agent was killed")
+    }
+
+    /// What the running agent has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.as_ref().map_or_else(String::new, Process::log)
+    }
+
+    /// Waits until the frontends in the maps are exactly `expected`.
+    ///
+    /// # Errors
+    /// They are not in 30 s, or the agent ended; the message holds its log.
+    pub fn wait_for(&mut self, expected: &BTreeSet<Frontend>) -> Result<()> {
+        let mut seen = Ok(BTreeSet::new());
+        let what = format!("{} frontends on {}", expected.len(), self.node.name());
+        let waited = wait_until(READY_DEADLINE, &what, || {
+            seen = self.frontends();
+            let has_ended = self.process.as_mut().is_some_and(|process| !process.is_running());
+            has_ended || seen.as_ref().is_ok_and(|seen| seen == expected)
+        });
+        let is_running = self.process.as_mut().is_some_and(Process::is_running);
+        if waited.is_ok() && is_running {
+            return Ok(());
+        }
+        bail!("{what} expected: {expected:?}\nseen: {seen:?}\nrunning: {is_running}; log:\n{}", self.log())
+    }
+
+    /// The frontends in the maps, by `podway get frontends -o json`.
+    ///
+    /// # Errors
+    /// The command failed, or a row has no address, port and protocol.
+    pub fn frontends(&self) -> Result<BTreeSet<Frontend>> {
+        let rows = self.get("frontends")?;
+        let rows = rows.as_array().context("get frontends gave no list")?;
+        rows.iter().map(|row| frontend_of(row).with_context(|| format!("not a frontend: {row}"))).collect()
+    }
+
+    /// `podway get WHAT -o json`.
+    ///
+    /// # Errors
+    /// The command failed, or wrote no JSON.
+    pub fn get(&self, what: &str) -> Result<Value> {
+        let text = self.podway(&["get", what, "-o", "json"])?;
+        serde_json::from_str(&text).with_context(|| format!("podway get {what} wrote no JSON: {text}"))
+    }
+
+    /// `podway verify`.
+    ///
+    /// # Errors
+    /// It found something; the message holds what.
+    pub fn verify(&self) -> Result<()> {
+        self.podway(&["verify"]).map(drop)
+    }
+
+    /// What a command of `podway` writes, with this node's pins.
+    ///
+    /// # Errors
+    /// It failed; the message holds what it wrote.
+    pub fn podway(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = self.node.command(&self.podway.binary);
+        let command = command.args(arguments).arg("--pin-path").arg(&self.pins);
+        let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            bail!(
+                "podway {} on {} failed ({}): {text}{errors}",
+                arguments.join(" "),
+                self.node.name(),
+                output.status
+            );
+        }
+        Ok(text)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.kill();
+        // Not there if the agent never came so far; else the topology removes it once more.
+        let _ = std::fs::remove_dir_all(&self.pins);
+    }
+}
+
+/// The key under which a frontend is expected and shown.
+#[must_use]
+pub fn frontend(protocol: Protocol, address: IpAddr, port: u16) -> Frontend {
+    (protocol.to_string(), SocketAddr::new(address, port))
+}
+
+fn frontend_of(row: &Value) -> Option<Frontend> {
+    let address: IpAddr = row["address"].as_str()?.parse().ok()?;
+    let port = u16::try_from(row["port"].as_u64()?).ok()?;
+    Some((row["protocol"].as_str()?.to_uppercase(), SocketAddr::new(address, port)))
+}
