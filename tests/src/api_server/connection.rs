@@ -109,6 +109,14 @@ impl Connection {
             let (disconnects, bookmarks) = (state.disconnects, state.bookmarks);
             Progress { version: from, disconnects, bookmarks, is_list_due: wants_list }
         };
+        let is_refused = {
+            let state = self.shared.lock();
+            let is_gone = state.store.events_after(progress.version, resource, selector(query)).is_err();
+            state.refuses_old_watches && !wants_list && is_gone
+        };
+        if is_refused {
+            return self.send_json(410, None, &answer::status(410, "too old resource version")).await;
+        }
         self.write("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
             .await?;
         loop {

@@ -77,6 +77,7 @@ struct State {
     requests: Vec<Request>,
     faults: BTreeMap<(Resource, bool), VecDeque<Fault>>,
     streams_lists: bool,
+    refuses_old_watches: bool,
     is_away: bool,
     /// Rises when watches must end.
     disconnects: u64,
@@ -160,6 +161,12 @@ impl ApiServer {
     /// server with the feature off.
     pub fn set_streams_lists(&self, streams_lists: bool) {
         self.shared.lock().streams_lists = streams_lists;
+    }
+
+    /// Whether a watch from a version that is forgotten gets a 410 as its HTTP status; else it begins
+    /// and gets an event.
+    pub fn set_refuses_old_watches(&self, refuses_old_watches: bool) {
+        self.shared.lock().refuses_old_watches = refuses_old_watches;
     }
 
     /// Fails the next list of a resource. Several faults meet one request each, in order.
