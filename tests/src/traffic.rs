@@ -153,6 +153,28 @@ pub fn dial(host: &Host, dial: &Dial) -> Result<Vec<Answer>> {
     Dialing::start(host, dial)?.finish()
 }
 
+/// Makes one request that must be answered.
+///
+/// # Errors
+/// It was not; the message says why not.
+pub fn ask(host: &Host, protocol: Protocol, to: SocketAddr) -> Result<Answered> {
+    ask_as(host, &Dial::times(1, protocol, to))
+}
+
+/// As [`ask`], for a request that is not made in the usual way.
+///
+/// # Errors
+/// It was not answered; the message says why not.
+pub fn ask_as(host: &Host, request: &Dial) -> Result<Answered> {
+    let answers = dial(host, request)?;
+    let outcome = answers.first().map(|answer| answer.outcome.clone());
+    let what = format!("{} to {} over {}", host.name(), request.to, request.protocol);
+    match outcome.with_context(|| format!("{what}: no request was made"))? {
+        Ok(answered) => Ok(answered),
+        Err(failure) => bail!("{what}: {failure:?}"),
+    }
+}
+
 /// Requests that are being made. Dropping it ends them.
 #[derive(Debug)]
 pub struct Dialing {

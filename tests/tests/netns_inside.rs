@@ -1,0 +1,101 @@
+//! Pods and processes of a node as clients: through socket hooks, and without them through tc at the
+//! pod's interface. Pods see the client's own address in either case.
+use std::time::Duration;
+
+use lb_tests::agent::{Options, Podway, SocketHooks};
+use lb_tests::cluster::{Cluster, PROTOCOLS};
+use lb_tests::need;
+use lb_tests::topology::Host;
+use lb_tests::traffic::{Answered, Dial, Failure, UdpSocketKind, ask, ask_as, dial};
+use lb_userspace::model::Protocol;
+
+/// A cluster, or `None` where the machine lacks a need.
+fn cluster(socket_hooks: SocketHooks) -> Option<Cluster> {
+    let need = need::netns()?;
+    let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
+    Some(Cluster::start(&podway, Options { socket_hooks, ..Options::default() }).unwrap())
+}
+
+/// Asserts that pods of both nodes answer `client` at every address of their Services.
+fn assert_serves(cluster: &Cluster, client: &Host) {
+    for (service, pods) in [("near", ["web-a-1", "web-a-2"]), ("far", ["web-b-1", "web-b-2"])] {
+        for protocol in PROTOCOLS {
+            for address in cluster.addresses(service, protocol) {
+                let Answered { by, seen_source, peer } = ask(client, protocol, address).unwrap();
+                let what = format!("{} to {address} over {protocol}", client.name());
+                assert!(pods.contains(&by.as_str()), "{what}: {by}");
+                assert_eq!(seen_source.ip(), client.address_for(address.ip()), "{what}");
+                assert_eq!(peer, address, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn socket_hooks_serve_pods() {
+    let Some(cluster) = cluster(SocketHooks::On) else { return };
+    assert_serves(&cluster, cluster.topology.pod("web-a-3"));
+}
+
+#[test]
+fn socket_hooks_serve_processes_of_the_node() {
+    let Some(cluster) = cluster(SocketHooks::On) else { return };
+    assert_serves(&cluster, cluster.topology.node("node-a").host());
+}
+
+#[test]
+fn tc_serves_pods() {
+    let Some(cluster) = cluster(SocketHooks::Off) else { return };
+    assert_serves(&cluster, cluster.topology.pod("web-a-3"));
+}
+
+#[test]
+fn unconnected_datagrams_are_answered_from_the_vip() {
+    let Some(cluster) = cluster(SocketHooks::On) else { return };
+    for address in cluster.cluster_addresses("far", Protocol::Udp) {
+        let request =
+            Dial { udp_socket: UdpSocketKind::Unconnected, ..Dial::times(1, Protocol::Udp, address) };
+        for client in [cluster.topology.pod("web-a-3"), cluster.topology.node("node-a").host()] {
+            let answered = ask_as(client, &request).unwrap();
+            assert!(answered.by.starts_with("web-b-"), "{answered:?}");
+            assert_eq!(answered.peer, address);
+        }
+    }
+}
+
+#[test]
+fn local_policy_does_not_bind_pods_of_the_cluster() {
+    let Some(cluster) = cluster(SocketHooks::On) else { return };
+    for address in cluster.load_balancer_addresses("far-local", Protocol::Tcp) {
+        let answered = ask(cluster.topology.pod("web-a-3"), Protocol::Tcp, address).unwrap();
+        assert!(answered.by.starts_with("web-b-"), "{answered:?}");
+    }
+}
+
+#[test]
+fn socket_hooks_refuse_a_service_without_pods() {
+    let Some(cluster) = cluster(SocketHooks::On) else { return };
+    for protocol in PROTOCOLS {
+        for address in cluster.cluster_addresses("empty", protocol) {
+            for udp_socket in [UdpSocketKind::Connected, UdpSocketKind::Unconnected] {
+                let request = Dial { udp_socket, ..Dial::times(1, protocol, address) };
+                for client in [cluster.topology.pod("web-a-3"), cluster.topology.node("node-a").host()] {
+                    let answers = dial(client, &request).unwrap();
+                    assert_eq!(answers[0].outcome, Err(Failure::NotPermitted), "{request:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tc_refuses_a_service_without_pods() {
+    let Some(cluster) = cluster(SocketHooks::Off) else { return };
+    for protocol in PROTOCOLS {
+        for address in cluster.cluster_addresses("empty", protocol) {
+            let request = Dial { timeout: Duration::from_secs(1), ..Dial::times(1, protocol, address) };
+            let answers = dial(cluster.topology.pod("web-a-3"), &request).unwrap();
+            assert_eq!(answers[0].outcome, Err(Failure::Refused), "{address} over {protocol}");
+        }
+    }
+}
