@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
+use lb_tests::need::{self, Cluster};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -172,11 +173,8 @@ where
 
 #[tokio::test]
 async fn real_api_server_gives_its_state_also_after_a_restart() {
-    let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS") else {
-        println!("skip: needs KUBEBUILDER_ASSETS (a folder with kube-apiserver and etcd)");
-        return;
-    };
-    let mut plane = ControlPlane::start(assets.into()).await;
+    let Some(Cluster { assets }) = need::cluster() else { return };
+    let mut plane = ControlPlane::start(assets).await;
     let client = plane.client();
     let services = Api::<Service>::namespaced(client.clone(), "default");
     let slices = Api::<EndpointSlice>::namespaced(client.clone(), "default");

@@ -1,0 +1,78 @@
+//! Active health checks: what this node finds when it connects to endpoints itself.
+//!
+//! [`CheckState`] and the schedule are pure; [`run`] does the probing. It knows its targets from the
+//! plan and reports what it finds as [`HealthEvent`]s; [`Findings`] adds these up for the next plan.
+//! An endpoint without a finding counts as healthy: its readiness has already said so.
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::model::{HealthCheck, Protocol};
+use crate::plan::{BackendServiceName, Desired};
+
+mod check;
+mod findings;
+mod prober;
+mod schedule;
+
+pub use check::{CheckState, Outcome};
+pub use findings::Findings;
+pub use prober::run;
+
+/// An endpoint of one backend service. A pod in two backend services is two targets, since each may
+/// have its own check.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// The backend service.
+    pub backend_service: Arc<BackendServiceName>,
+    /// The pod's IP.
+    pub address: IpAddr,
+    /// The container's port.
+    pub port: u16,
+}
+
+/// What is to be probed, and how.
+pub type Targets = Arc<BTreeMap<Target, HealthCheck>>;
+
+/// A change in what is known of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthEvent {
+    /// The target became unhealthy, or healthy again.
+    Found(Target, Finding),
+    /// What was found no longer holds: the target is no target any more.
+    Forgotten(Target),
+}
+
+/// What probes have found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether the target may take new flows.
+    pub is_healthy: bool,
+    /// Time of the probe that decided.
+    pub since: SystemTime,
+    /// What that probe saw.
+    pub reason: Arc<str>,
+}
+
+/// The targets of a plan: the endpoints of TCP backend services with a check that are ready, or still
+/// serve on their way out. One that is neither takes no flow, and a probe of a pod that starts would
+/// only make it late.
+#[must_use]
+pub fn targets(desired: &Desired) -> Targets {
+    let mut targets = BTreeMap::new();
+    for backend_service in desired.backend_services() {
+        let Some(check) = &backend_service.health_check else { continue };
+        if backend_service.name.protocol != Protocol::Tcp {
+            continue;
+        }
+        for endpoint in &backend_service.endpoints {
+            if endpoint.facts().ready || endpoint.serves_while_terminating() {
+                let name = Arc::clone(&backend_service.name);
+                let target = Target { backend_service: name, address: endpoint.address, port: endpoint.port };
+                targets.insert(target, check.clone());
+            }
+        }
+    }
+    Arc::new(targets)
+}

@@ -1,0 +1,120 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpSocket};
+
+use super::*;
+use crate::health::{Finding, Target};
+use crate::model::{HealthCheck, ObjectName, Protocol};
+use crate::plan::BackendServiceName;
+
+/// Longest wait for what a test expects.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+const CHECK: HealthCheck =
+    HealthCheck { interval_ms: 10, timeout_ms: 2_000, healthy_threshold: 2, unhealthy_threshold: 2 };
+
+struct Fixture {
+    targets: watch::Sender<Targets>,
+    results: mpsc::Receiver<HealthEvent>,
+}
+
+impl Fixture {
+    fn start(addresses: &[SocketAddr], check: &HealthCheck) -> Self {
+        let (targets, targets_receiver) = watch::channel(set(addresses, check));
+        let (results_sender, results) = mpsc::channel(1);
+        tokio::spawn(run(targets_receiver, results_sender));
+        Self { targets, results }
+    }
+
+    async fn next(&mut self) -> HealthEvent {
+        timeout(DEADLINE, self.results.recv()).await.expect("an event in time").expect("the prober runs on")
+    }
+
+    async fn next_finding(&mut self) -> (u16, bool, Arc<str>) {
+        match self.next().await {
+            HealthEvent::Found(target, Finding { is_healthy, reason, .. }) => {
+                (target.port, is_healthy, reason)
+            }
+            forgotten @ HealthEvent::Forgotten(_) => panic!("{forgotten:?}"),
+        }
+    }
+}
+
+fn set(addresses: &[SocketAddr], check: &HealthCheck) -> Targets {
+    let backend_service = Arc::new(BackendServiceName {
+        service: ObjectName::new("shop", "web"),
+        port_name: "http".into(),
+        port: 80,
+        protocol: Protocol::Tcp,
+    });
+    let target = |address: &SocketAddr| Target {
+        backend_service: Arc::clone(&backend_service),
+        address: address.ip(),
+        port: address.port(),
+    };
+    Arc::new(addresses.iter().map(|address| (target(address), check.clone())).collect::<BTreeMap<_, _>>())
+}
+
+async fn listen(address: &str) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(address).await.expect("a loopback port");
+    let address = listener.local_addr().expect("its number");
+    (listener, address)
+}
+
+#[tokio::test]
+async fn endpoint_that_closes_and_opens_again_is_found_both_times() {
+    // Addresses of loopback's own that no other test uses, so that nobody takes the port meanwhile.
+    let (steady, steady_address) = listen("127.31.0.1:0").await;
+    let (listener, address) = listen("127.31.0.2:0").await;
+    let mut fixture = Fixture::start(&[address, steady_address], &CHECK);
+    drop(listener);
+    let refused: Arc<str> = "cannot connect: Connection refused (os error 111)".into();
+    assert_eq!(fixture.next_finding().await, (address.port(), false, refused));
+    let _listener = TcpListener::bind(address).await.expect("the same port");
+    assert_eq!(fixture.next_finding().await, (address.port(), true, "connected".into()));
+    drop(steady);
+    assert_eq!(fixture.next_finding().await.0, steady_address.port());
+}
+
+#[tokio::test]
+async fn endpoint_that_does_not_answer_is_unhealthy_after_the_timeout() {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.31.0.3:0".parse().expect("an address")).expect("a loopback port");
+    let listener = socket.listen(1).expect("listen");
+    let address = listener.local_addr().expect("its number");
+    // Connections that nobody accepts fill the queue; then the kernel drops what arrives.
+    let mut waiting = Vec::new();
+    while let Ok(stream) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+        waiting.push(stream.expect("a connection"));
+    }
+    let check = HealthCheck { timeout_ms: 50, ..CHECK };
+    let mut fixture = Fixture::start(&[address], &check);
+    assert_eq!(fixture.next_finding().await, (address.port(), false, "no connection within 50 ms".into()));
+}
+
+#[tokio::test]
+async fn ipv6_endpoint_is_probed() {
+    let (listener, address) = listen("[::1]:0").await;
+    let mut fixture = Fixture::start(&[address], &CHECK);
+    drop(listener);
+    assert_eq!(fixture.next_finding().await.0, address.port());
+}
+
+#[tokio::test]
+async fn target_that_is_no_more_is_forgotten() {
+    let (listener, address) = listen("127.31.0.4:0").await;
+    drop(listener);
+    let mut fixture = Fixture::start(&[address], &CHECK);
+    let HealthEvent::Found(target, _) = fixture.next().await else { panic!("not found") };
+    fixture.targets.send(set(&[], &CHECK)).expect("the prober runs on");
+    assert_eq!(fixture.next().await, HealthEvent::Forgotten(target));
+    drop(fixture.targets);
+    assert_eq!(timeout(DEADLINE, fixture.results.recv()).await, Ok(None), "ends without a plan");
+}
+
+#[test]
+fn lack_of_files_is_a_fault_of_this_node_and_a_refusal_is_not() {
+    assert!(is_own_fault(&io::Error::from_raw_os_error(24)));
+    assert!(!is_own_fault(&io::Error::from_raw_os_error(111)));
+}
