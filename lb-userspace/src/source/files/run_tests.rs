@@ -41,8 +41,10 @@ async fn changes_of_the_folder_are_reported_as_they_come() {
     apply(&mut snapshot, change);
     assert_eq!(receiver.recv().await, Some(SourceEvent::Synced));
 
+    let start = Instant::now();
     std::fs::write(file("b.yaml"), service("two")).expect("write a manifest");
     expect_services(&mut receiver, &mut snapshot, &["one", "two"]).await;
+    assert!(start.elapsed() < POLL_INTERVAL, "found by the poll alone");
     std::fs::rename(file("b.yaml"), file("c.yaml")).expect("rename a manifest");
     std::fs::write(file("a.yaml"), service("three")).expect("write a manifest");
     expect_services(&mut receiver, &mut snapshot, &["three", "two"]).await;
@@ -72,5 +74,9 @@ async fn folder_that_comes_later_or_is_replaced_is_found() {
     std::fs::rename(&dir, parent.path().join("old")).expect("move the folder away");
     std::fs::rename(&next, &dir).expect("move the next one in place");
     expect_services(&mut receiver, &mut snapshot, &["two"]).await;
+    let start = Instant::now();
+    std::fs::write(dir.join("a.yaml"), service("three")).expect("write a manifest");
+    expect_services(&mut receiver, &mut snapshot, &["three"]).await;
+    assert!(start.elapsed() < POLL_INTERVAL, "found by the poll alone");
     source.abort();
 }
