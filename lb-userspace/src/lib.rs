@@ -10,6 +10,7 @@ pub mod ring;
 pub mod diff;
 
 pub mod health;
+pub mod maps;
 
 pub mod ebpf_object;
 pub use ebpf_object::EBPF_OBJECT;

@@ -1,0 +1,92 @@
+//! The maps in the kernel: the one place that writes them. Values are `lb-common` types; what they
+//! mean is decided elsewhere.
+use anyhow::Result;
+use lb_common::affinity::{Affinity, AffinityKey};
+use lb_common::backend_service::{BackendService, BackendServiceName};
+use lb_common::config::Config;
+use lb_common::conntrack::{Flow, FlowKey};
+use lb_common::counters::Traffic;
+use lb_common::frontend::{Frontend, FrontendKey};
+use lb_common::interface::Interface;
+use lb_common::maps;
+use lb_common::neg::Ring;
+
+use crate::diff::Limits;
+
+mod layout;
+mod load;
+mod mapped;
+mod pins;
+mod read;
+mod table;
+mod write;
+
+pub use layout::Sizes;
+pub use load::{Object, load};
+pub use pins::{PIN_PATH_DEFAULT, Pins};
+
+use mapped::{Access, Mapped};
+use table::{ArrayTable, HashTable, PerCpuTable};
+
+/// The open maps of one node.
+pub struct Maps {
+    frontends: HashTable<FrontendKey, Frontend>,
+    backend_services: ArrayTable<BackendService>,
+    names: ArrayTable<BackendServiceName>,
+    negs: Mapped,
+    ring_slots: Mapped,
+    endpoints: Mapped,
+    conntrack: HashTable<FlowKey, Flow>,
+    affinity: HashTable<AffinityKey, Affinity>,
+    interfaces: HashTable<u32, Interface>,
+    config: ArrayTable<Config>,
+    backend_service_traffic: PerCpuTable<Traffic>,
+    endpoint_traffic: PerCpuTable<Traffic>,
+    reasons: PerCpuTable<u64>,
+}
+
+impl Maps {
+    /// Opens the pinned maps for reading; needs no eBPF object and no agent.
+    ///
+    /// # Errors
+    /// No such pins, or no permission.
+    pub fn open(pins: &Pins) -> Result<Self> {
+        Self::open_as(pins, Access::Read)
+    }
+
+    /// Opens the pinned maps for reading and writing.
+    pub(super) fn open_for_writing(pins: &Pins) -> Result<Self> {
+        Self::open_as(pins, Access::ReadWrite)
+    }
+
+    fn open_as(pins: &Pins, access: Access) -> Result<Self> {
+        let dir = pins.maps();
+        let mapped = |name, value_bytes| read::mapped(&dir, name, value_bytes, access);
+        Ok(Self {
+            frontends: HashTable::open(&dir, maps::FRONTENDS)?,
+            backend_services: ArrayTable::open(&dir, maps::BACKEND_SERVICES)?,
+            names: ArrayTable::open(&dir, maps::BACKEND_SERVICE_NAMES)?,
+            negs: mapped(maps::NEGS, size_of::<Ring>())?,
+            ring_slots: mapped(maps::RING_SLOTS, size_of::<u32>())?,
+            endpoints: mapped(maps::ENDPOINTS, size_of::<lb_common::endpoint::Endpoint>())?,
+            conntrack: HashTable::open(&dir, maps::CONNTRACK)?,
+            affinity: HashTable::open(&dir, maps::AFFINITY)?,
+            interfaces: HashTable::open(&dir, maps::INTERFACES)?,
+            config: ArrayTable::open(&dir, maps::CONFIG)?,
+            backend_service_traffic: PerCpuTable::open(&dir, maps::BACKEND_SERVICE_TRAFFIC)?,
+            endpoint_traffic: PerCpuTable::open(&dir, maps::ENDPOINT_TRAFFIC)?,
+            reasons: PerCpuTable::open(&dir, maps::REASONS)?,
+        })
+    }
+
+    /// The sizes of the maps that a diff must keep within.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            frontends_max: self.frontends.entries_max(),
+            backend_services_max: self.backend_services.count(),
+            endpoints_max: self.endpoints.count(),
+            ring_slots_max: self.ring_slots.count(),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Where maps and links are pinned: under a path that carries the layout version.
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use lb_common::maps::LAYOUT_VERSION;
+
+/// Where pins are when nothing else is said.
+pub const PIN_PATH_DEFAULT: &str = "/sys/fs/bpf/podway";
+
+/// The pin paths of one node.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// Pins below `root`, a directory on a BPF file system, which need not exist.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The path that was given.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn version(&self) -> PathBuf {
+        self.root.join(format!("v{LAYOUT_VERSION}"))
+    }
+
+    /// The directory of the maps.
+    #[must_use]
+    pub fn maps(&self) -> PathBuf {
+        self.version().join("maps")
+    }
+
+    /// The pin of a map.
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
+    }
+
+    /// The directory of the links.
+    #[must_use]
+    pub fn links(&self) -> PathBuf {
+        self.version().join("links")
+    }
+
+    /// Makes the directories.
+    ///
+    /// # Errors
+    /// The path is not on a BPF file system, or the process may not write there.
+    pub fn create(&self) -> Result<()> {
+        for dir in [self.maps(), self.links()] {
+            std::fs::create_dir_all(&dir).with_context(|| self.cannot_make(&dir))?;
+        }
+        let kind = rustix::fs::statfs(&self.root).with_context(|| self.cannot_make(&self.root))?;
+        anyhow::ensure!(
+            kind.f_type == BPF_FS_MAGIC,
+            "cannot pin maps in {}: it is not on a BPF file system; mount one (mount -t bpf bpf /sys/fs/bpf), \
+             and note that `ip netns exec` hides it: use `nsenter --net=` instead",
+            self.root.display()
+        );
+        Ok(())
+    }
+
+    fn cannot_make(&self, dir: &Path) -> String {
+        format!(
+            "cannot make {}: run as root with a BPF file system at the pin path (--pin-path {})",
+            dir.display(),
+            self.root.display()
+        )
+    }
+
+    /// Removes all pins and directories: links first, so that no program runs on half of its maps.
+    ///
+    /// # Errors
+    /// A pin that cannot be removed.
+    pub fn remove(&self) -> Result<()> {
+        for dir in [self.links(), self.maps(), self.version(), self.root.clone()] {
+            remove_dir(&dir).with_context(|| format!("cannot remove the pins in {}", dir.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// `BPF_FS_MAGIC` of `linux/magic.h`.
+const BPF_FS_MAGIC: rustix::fs::FsWord = 0xcafe_4a11;
+
+/// Removes a directory and the pins in it; one that still has directories stays.
+fn remove_dir(dir: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    match std::fs::remove_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
+        _ => Ok(()),
+    }
+}

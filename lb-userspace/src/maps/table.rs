@@ -1,0 +1,125 @@
+//! Maps that are reached through bpf(2): hash maps, and arrays that no packet needs in memory.
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::{self, Map, MapData, MapError, PerCpuArray};
+use bytemuck::Pod;
+
+use super::mapped::Plain;
+
+/// A hash map, LRU or not.
+pub(super) struct HashTable<K: Pod, V: Pod>(maps::HashMap<MapData, Plain<K>, Plain<V>>, u32);
+
+/// An array map.
+pub(super) struct ArrayTable<V: Pod>(maps::Array<MapData, Plain<V>>);
+
+/// A per-CPU array map.
+pub(super) struct PerCpuTable<V: Pod>(PerCpuArray<MapData, Plain<V>>);
+
+/// Opens the pin of a map of the layout.
+pub(super) fn open(dir: &Path, name: &str) -> Result<Map> {
+    let path = dir.join(name);
+    let data = MapData::from_pin(&path).map_err(|error| {
+        let cause = io_error(&error).map(io::Error::kind);
+        let remedy = match cause {
+            Some(io::ErrorKind::NotFound) => "no agent has run with this pin path; see --pin-path",
+            Some(io::ErrorKind::PermissionDenied) => "run as root or with CAP_BPF and CAP_NET_ADMIN",
+            _ => "see --pin-path",
+        };
+        anyhow::Error::new(error).context(format!("cannot open map {}: {remedy}", path.display()))
+    })?;
+    Map::from_map_data(data).with_context(|| format!("cannot use map {}", path.display()))
+}
+
+/// The cause that the kernel gave.
+pub(super) fn io_error(error: &MapError) -> Option<&io::Error> {
+    match error {
+        MapError::SyscallError(error) => Some(&error.io_error),
+        MapError::IoError(error) => Some(error),
+        MapError::CreateError { io_error, .. } => Some(io_error),
+        _ => None,
+    }
+}
+
+impl<K: Pod, V: Pod> HashTable<K, V> {
+    pub(super) fn open(dir: &Path, name: &str) -> Result<Self> {
+        let map = open(dir, name)?;
+        let entries_max = entries_max(&map)?;
+        Ok(Self(map.try_into().with_context(|| format!("cannot use map {name}"))?, entries_max))
+    }
+
+    /// The bound on its entries.
+    pub(super) fn entries_max(&self) -> u32 {
+        self.1
+    }
+
+    pub(super) fn get(&self, key: &K) -> Result<Option<V>, MapError> {
+        match self.0.get(&Plain(*key), 0) {
+            Ok(value) => Ok(Some(value.0)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn put(&mut self, key: &K, value: &V) -> Result<(), MapError> {
+        self.0.insert(Plain(*key), Plain(*value), 0)
+    }
+
+    /// Removes an entry; one that is not there is no error.
+    pub(super) fn remove(&mut self, key: &K) -> Result<(), MapError> {
+        match self.0.remove(&Plain(*key)) {
+            Err(error) if io_error(&error).is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => {
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// All entries, each as it was at some moment of the walk. A walk over a map that changes may begin
+    /// again and give an entry twice, so the number of steps is bounded.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Result<(K, V), MapError>> {
+        let entry = |(key, value): (Plain<K>, Plain<V>)| (key.0, value.0);
+        let steps_max = 2 * self.entries_max() as usize;
+        self.0.iter().take(steps_max).map(move |found| found.map(entry))
+    }
+}
+
+impl<V: Pod> ArrayTable<V> {
+    pub(super) fn open(dir: &Path, name: &str) -> Result<Self> {
+        Ok(Self(open(dir, name)?.try_into().with_context(|| format!("cannot use map {name}"))?))
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        self.0.len()
+    }
+
+    pub(super) fn get(&self, index: u32) -> Result<V, MapError> {
+        self.0.get(&index, 0).map(|value| value.0)
+    }
+
+    pub(super) fn put(&mut self, index: u32, value: &V) -> Result<(), MapError> {
+        self.0.set(index, Plain(*value), 0)
+    }
+}
+
+impl<V: Pod> PerCpuTable<V> {
+    pub(super) fn open(dir: &Path, name: &str) -> Result<Self> {
+        Ok(Self(open(dir, name)?.try_into().with_context(|| format!("cannot use map {name}"))?))
+    }
+
+    /// The values of all CPUs.
+    pub(super) fn get(&self, index: u32) -> Result<Vec<V>, MapError> {
+        Ok(self.0.get(&index, 0)?.iter().map(|value| value.0).collect())
+    }
+}
+
+/// The bound on a map's entries.
+pub(super) fn entries_max(map: &Map) -> Result<u32> {
+    let (Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data)) = map else {
+        anyhow::bail!("a map of the layout has a type that is not in it");
+    };
+    let info = data.info().context("cannot ask the kernel about a map")?;
+    ensure!(info.max_entries() > 0, "a map of the layout has no entries");
+    Ok(info.max_entries())
+}

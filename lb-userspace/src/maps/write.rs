@@ -1,0 +1,181 @@
+//! Writing the maps: one [`Op`] is one or a few stores, in an order at which no packet sees a half.
+use std::io;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result, anyhow};
+use aya::maps::MapError;
+use lb_common::backend_service::{BackendService, BackendServiceName};
+use lb_common::config::Config;
+use lb_common::endpoint::{Endpoint, state};
+use lb_common::interface::Interface;
+use lb_common::maps;
+use lb_common::neg::Ring;
+
+use super::Maps;
+use super::read::ENDPOINT_WORDS;
+use super::table::io_error;
+use crate::diff::Op;
+use crate::plan::{frontend_key_text, socket_text};
+
+/// The word of an ENDPOINTS value that holds its state: the last one.
+const STATE_WORD: usize = ENDPOINT_WORDS - 1;
+const _: () = assert!(std::mem::offset_of!(Endpoint, state) == STATE_WORD * size_of::<u32>());
+
+impl Maps {
+    /// Carries out one operation.
+    ///
+    /// # Errors
+    /// The kernel refused it: the message names operation, datum, cause and remedy. The maps are as they
+    /// were.
+    pub fn apply(&mut self, op: &Op) -> Result<()> {
+        let done = match op {
+            Op::PutEndpoint { id, endpoint } | Op::DeleteEndpoint { id, endpoint } => {
+                self.store_endpoint(*id, endpoint)
+            }
+            Op::WriteRing { ring, slots, .. } => self.store_slots(*ring, slots),
+            Op::SwitchNeg { neg, ring } => self.store_neg(*neg, *ring),
+            Op::PutBackendService { id, backend_service, name } => self
+                .names
+                .put(*id, &name.to_bytes())
+                .and_then(|()| self.backend_services.put(*id, backend_service))
+                .map_err(|error| refused(&error, maps::BACKEND_SERVICES, self.backend_services.count())),
+            Op::DeleteBackendService { id } => {
+                let no_name: BackendServiceName = bytemuck::Zeroable::zeroed();
+                self.backend_services
+                    .put(*id, &BackendService::default())
+                    .and_then(|()| self.names.put(*id, &no_name))
+                    .map_err(|error| refused(&error, maps::BACKEND_SERVICES, self.backend_services.count()))
+            }
+            Op::PutFrontend { key, frontend } => {
+                let put = self.frontends.put(key, frontend);
+                put.map_err(|error| refused(&error, maps::FRONTENDS, self.frontends.entries_max()))
+            }
+            Op::DeleteFrontend { key } => {
+                let removed = self.frontends.remove(key);
+                removed.map_err(|error| refused(&error, maps::FRONTENDS, self.frontends.entries_max()))
+            }
+        };
+        done.map_err(|cause| anyhow!("cannot {}: {cause}", subject(op)))
+    }
+
+    /// Changes nothing but the state of an endpoint, for all CPUs at once.
+    ///
+    /// # Errors
+    /// No such id.
+    pub fn set_endpoint_state(&mut self, id: u32, bits: u32) -> Result<()> {
+        let words = self.endpoints.words(id).filter(|_| self.endpoints.is_writable());
+        let words =
+            words.with_context(|| format!("cannot set the state of endpoint {id}: no such place"))?;
+        words[STATE_WORD].store(bits, Ordering::Release);
+        Ok(())
+    }
+
+    /// A value that is in use changes by one store of its state. Any other is taken out of use first,
+    /// then filled, then put into use, so that a state is never read together with another's address.
+    fn store_endpoint(&self, id: u32, endpoint: &Endpoint) -> Result<(), String> {
+        let former = self.endpoint(id);
+        let words = self.endpoints.words(id).filter(|_| self.endpoints.is_writable());
+        let words = words.ok_or_else(|| full(maps::ENDPOINTS, self.endpoints.count()))?;
+        let value: [u32; ENDPOINT_WORDS] = bytemuck::cast(*endpoint);
+        let is_same_place = Endpoint { state: endpoint.state, ..former } == *endpoint;
+        if !is_same_place || former.state & state::PRESENT == 0 {
+            words[STATE_WORD].store(0, Ordering::Release);
+            for (word, value) in words[..STATE_WORD].iter().zip(value) {
+                word.store(value, Ordering::Release);
+            }
+        }
+        words[STATE_WORD].store(value[STATE_WORD], Ordering::Release);
+        Ok(())
+    }
+
+    fn store_slots(&self, ring: Ring, slots: &[u32]) -> Result<(), String> {
+        let end = u64::from(ring.position()) + slots.len() as u64;
+        if end > u64::from(self.ring_slots.count()) || !self.ring_slots.is_writable() {
+            return Err(full(maps::RING_SLOTS, self.ring_slots.count()));
+        }
+        for (slot, id) in (ring.position()..).zip(slots) {
+            let words = self.ring_slots.words(slot);
+            let words = words.ok_or_else(|| full(maps::RING_SLOTS, self.ring_slots.count()))?;
+            words[0].store(*id, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// One aligned 64-bit store, after all stores to the slots of the ring.
+    fn store_neg(&self, neg: u32, ring: Ring) -> Result<(), String> {
+        let word = self.negs.word64(neg).filter(|_| self.negs.is_writable());
+        let word = word.ok_or_else(|| full(maps::NEGS, self.negs.count()))?;
+        word.store(bytemuck::cast(ring), Ordering::Release);
+        Ok(())
+    }
+
+    /// Says what an interface is.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn put_interface(&mut self, index: u32, interface: Interface) -> Result<()> {
+        let entries_max = self.interfaces.entries_max();
+        let put = self.interfaces.put(&index, &interface);
+        put.map_err(|error| {
+            anyhow!("cannot put interface {index}: {}", refused(&error, maps::INTERFACES, entries_max))
+        })
+    }
+
+    /// Forgets an interface.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove_interface(&mut self, index: u32) -> Result<()> {
+        self.interfaces.remove(&index).with_context(|| format!("cannot delete interface {index}"))
+    }
+
+    /// Writes CONFIG.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn put_config(&mut self, config: &Config) -> Result<()> {
+        self.config.put(0, config).context("cannot write map CONFIG")
+    }
+}
+
+/// What an operation does, without the details that are not needed to name it.
+fn subject(op: &Op) -> String {
+    match op {
+        Op::PutEndpoint { id, endpoint } => {
+            let place = socket_text(endpoint.address.into(), endpoint.port.get());
+            format!("put endpoint {id} ({place})")
+        }
+        Op::PutBackendService { id, name, .. } => format!("put backend service {id} ({})", name.name),
+        Op::PutFrontend { key, .. } => format!("put frontend {}", frontend_key_text(key)),
+        Op::WriteRing { .. }
+        | Op::SwitchNeg { .. }
+        | Op::DeleteFrontend { .. }
+        | Op::DeleteBackendService { .. }
+        | Op::DeleteEndpoint { .. } => op.to_string(),
+    }
+}
+
+/// Cause and remedy of a refused write.
+fn refused(error: &MapError, map: &str, entries_max: u32) -> String {
+    match (error, io_error(error)) {
+        // A hash map at its bound says E2BIG (`htab_map_update_elem`), an array EINVAL or E2BIG.
+        (_, Some(cause)) if cause.kind() == io::ErrorKind::ArgumentListTooLong => full(map, entries_max),
+        (MapError::OutOfBounds { .. }, _) => full(map, entries_max),
+        (_, Some(cause)) if cause.kind() == io::ErrorKind::OutOfMemory => {
+            format!("the kernel has no memory for map {map}; free some or lower the sizes of the maps")
+        }
+        (error, Some(cause)) => format!("map {map}: {error}: {cause}"),
+        (error, None) => format!("map {map}: {error}"),
+    }
+}
+
+fn full(map: &str, entries_max: u32) -> String {
+    let flag = match map {
+        maps::FRONTENDS => "--frontends-max",
+        maps::BACKEND_SERVICES | maps::NEGS => "--backend-services-max",
+        maps::ENDPOINTS => "--endpoints-max",
+        maps::RING_SLOTS => "--ring-slots-max",
+        _ => return format!("map {map} is full ({entries_max} entries)"),
+    };
+    format!("map {map} is full ({entries_max} entries); raise {flag}")
+}
