@@ -9,8 +9,12 @@ pub mod ring;
 
 pub mod diff;
 
-pub mod health;
-pub mod maps;
-
 pub mod ebpf_object;
+pub mod maps;
 pub use ebpf_object::EBPF_OBJECT;
+
+pub mod health;
+
+pub mod explain;
+
+pub mod cli;

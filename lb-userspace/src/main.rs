@@ -1,2 +1,15 @@
 //! The `podway` binary.
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use lb_userspace::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    match cli::run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("podway: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -126,7 +126,9 @@ fn unusable(object: &Object, error: EbpfError) -> anyhow::Error {
                 format!("cannot make map {name}: the kernel does not permit it; {CAPABILITY_REMEDY}")
             }
             std::io::ErrorKind::OutOfMemory => {
-                format!("cannot make map {name}: out of memory; give it fewer entries (see `podway agent --help`)")
+                format!(
+                    "cannot make map {name}: out of memory; give it fewer entries (see `podway agent --help`)"
+                )
             }
             _ => format!("cannot make map {name}"),
         },

@@ -64,8 +64,7 @@ impl Maps {
     /// No such id.
     pub fn set_endpoint_state(&mut self, id: u32, bits: u32) -> Result<()> {
         let words = self.endpoints.words(id).filter(|_| self.endpoints.is_writable());
-        let words =
-            words.with_context(|| format!("cannot set the state of endpoint {id}: no such place"))?;
+        let words = words.with_context(|| format!("cannot set the state of endpoint {id}: no such place"))?;
         words[STATE_WORD].store(bits, Ordering::Release);
         Ok(())
     }

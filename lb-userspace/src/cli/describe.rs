@@ -1,0 +1,126 @@
+//! `podway describe`: one object with all that hangs on it.
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::diff::Tables;
+use crate::maps::{Maps, Pins};
+
+use super::get::{self, BackendServiceRow, EndpointRow, FrontendRow, NegRow};
+use super::output::{self, Format, Row as _};
+
+/// What can be described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Kind {
+    /// A Service port.
+    BackendService,
+    /// The NEGs of a backend service.
+    Neg,
+    /// A pod, by `IP:PORT`.
+    Endpoint,
+}
+
+/// Show one backend service, NEG or endpoint with the chain that it is part of.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  podway describe backend-service shop/web:http/TCP\n  \
+    podway describe endpoint 10.244.1.10:8080")]
+pub(super) struct Describe {
+    /// What to describe.
+    kind: Kind,
+    /// Its name, or a part that only it has: `namespace/service:port/protocol`, or `IP:PORT`.
+    name: String,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Where the agent pins its maps.
+    #[arg(long, default_value = super::PIN_PATH)]
+    pin_path: PathBuf,
+}
+
+/// A chain: frontends → backend service → NEGs → endpoints.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Chain {
+    frontends: Vec<FrontendRow>,
+    backend_services: Vec<BackendServiceRow>,
+    negs: Vec<NegRow>,
+    endpoints: Vec<EndpointRow>,
+}
+
+/// Prints the description.
+///
+/// # Errors
+/// Nothing has the name, or more than one thing has.
+pub(super) fn run(describe: &Describe) -> Result<String> {
+    let maps = Maps::open(&Pins::new(&describe.pin_path))?;
+    let tables = maps.tables()?;
+    let mut chain = Chain {
+        frontends: Vec::new(),
+        backend_services: get::backend_services(&maps, &tables)?,
+        negs: get::negs(&tables),
+        endpoints: get::endpoints(&maps, &tables)?,
+    };
+    let names = match describe.kind {
+        Kind::BackendService | Kind::Neg => vec![only_one(&chain, &describe.name)?],
+        Kind::Endpoint => of_endpoint(&mut chain, &describe.name)?,
+    };
+    chain.backend_services.retain(|row| names.contains(&row.name));
+    chain.negs.retain(|row| names.contains(&row.backend_service));
+    chain.endpoints.retain(|row| names.contains(&row.backend_service));
+    chain.frontends = frontends(&tables, &names);
+    match describe.output {
+        Format::Json | Format::Yaml => output::value(&chain, describe.output),
+        Format::Table | Format::Wide => sections(&chain, describe.output),
+    }
+}
+
+/// The one backend service that has the text in its name; an equal name goes before others.
+fn only_one(chain: &Chain, text: &str) -> Result<String> {
+    let names: Vec<&String> = chain.backend_services.iter().map(|row| &row.name).collect();
+    if names.iter().any(|name| *name == text) {
+        return Ok(text.to_owned());
+    }
+    match names.iter().filter(|name| name.contains(text)).collect::<Vec<_>>()[..] {
+        [] => bail!("no backend service has {text:?} in its name; see `podway get backend-services`"),
+        [one] => Ok((*one).clone()),
+        ref many => {
+            let names: Vec<&str> = many.iter().map(|name| name.as_str()).collect();
+            bail!("{} backend services have {text:?} in their names: {}", many.len(), names.join(", "))
+        }
+    }
+}
+
+fn of_endpoint(chain: &mut Chain, text: &str) -> Result<Vec<String>> {
+    chain.endpoints.retain(|row| row.address == text);
+    if chain.endpoints.is_empty() {
+        bail!("no endpoint {text:?}; want IP:PORT as `podway get endpoints` prints it");
+    }
+    Ok(chain.endpoints.iter().map(|row| row.backend_service.clone()).collect())
+}
+
+fn frontends(tables: &Tables, names: &[String]) -> Vec<FrontendRow> {
+    tables
+        .frontends()
+        .iter()
+        .filter(|(_, value)| names.contains(&get::name_of(tables, value.backend_service)))
+        .map(|(key, value)| get::frontend(tables, key, value))
+        .collect()
+}
+
+fn sections(chain: &Chain, format: Format) -> Result<String> {
+    let mut text = String::new();
+    for service in &chain.backend_services {
+        text.push_str(&format!("Backend service {}\n", service.cells()[0]));
+    }
+    text.push_str("\nFrontends\n");
+    text.push_str(&output::rows(&chain.frontends, format)?);
+    text.push_str("\nPolicies and traffic\n");
+    text.push_str(&output::rows(&chain.backend_services, Format::Wide)?);
+    text.push_str("\nNEGs\n");
+    text.push_str(&output::rows(&chain.negs, format)?);
+    text.push_str("\nEndpoints\n");
+    text.push_str(&output::rows(&chain.endpoints, Format::Wide)?);
+    Ok(text)
+}

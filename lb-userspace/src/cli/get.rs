@@ -1,0 +1,358 @@
+//! `podway get`: the maps as tables.
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use lb_common::counters::Traffic;
+use lb_common::endpoint::{Endpoint, state};
+use lb_common::frontend::{Frontend, FrontendKey, flags};
+use lb_common::neg::{NegKind, Ring};
+use serde::Serialize;
+
+use crate::diff::Tables;
+use crate::maps::{Maps, Pins};
+use crate::model::Protocol;
+use crate::plan::{kind_name, neg_kind_name, socket_text};
+
+use super::output::{self, Format, Row};
+use super::traces;
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Resource {
+    /// VIP, port and protocol, and the backend service that they lead to.
+    Frontends,
+    /// Service ports with their policies.
+    BackendServices,
+    /// Network endpoint groups and their rings.
+    Negs,
+    /// Pods behind the backend services, with state and traffic.
+    Endpoints,
+    /// Known flows, both directions.
+    Conntrack,
+    /// Clients that keep their endpoint.
+    Affinity,
+    /// What became of packets, by reason.
+    Counters,
+}
+
+/// List what stands in the BPF maps of this node. No agent need run.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  podway get frontends\n  podway get endpoints shop/web -o wide\n  \
+    podway get conntrack -o json | jq length")]
+pub(super) struct Get {
+    /// What to list.
+    resource: Resource,
+    /// Only what has this text in its name or address.
+    filter: Option<String>,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Where the agent pins its maps.
+    #[arg(long, default_value = super::PIN_PATH)]
+    pin_path: PathBuf,
+}
+
+/// Prints the listing.
+///
+/// # Errors
+/// No maps are pinned there, or they cannot be read.
+pub(super) fn run(get: &Get) -> Result<String> {
+    let maps = Maps::open(&Pins::new(&get.pin_path))?;
+    match get.resource {
+        Resource::Frontends => listing(get, frontends(&maps.tables()?)),
+        Resource::BackendServices => listing(get, backend_services(&maps, &maps.tables()?)?),
+        Resource::Negs => listing(get, negs(&maps.tables()?)),
+        Resource::Endpoints => listing(get, endpoints(&maps, &maps.tables()?)?),
+        Resource::Conntrack => listing(get, traces::conntrack(&maps, &maps.tables()?)?),
+        Resource::Affinity => listing(get, traces::affinity(&maps, &maps.tables()?)?),
+        Resource::Counters => listing(get, traces::counters(&maps)?),
+    }
+}
+
+fn listing<R: Row>(get: &Get, rows: Vec<R>) -> Result<String> {
+    let matches = |row: &R| {
+        get.filter.as_ref().is_none_or(|text| row.cells().iter().any(|cell| cell.contains(text.as_str())))
+    };
+    let rows: Vec<R> = rows.into_iter().filter(matches).collect();
+    output::rows(&rows, get.output)
+}
+
+/// A backend service's name, or its id where the maps have no name for it.
+pub(super) fn name_of(tables: &Tables, id: u32) -> String {
+    tables.name(id).map_or_else(|| format!("#{id}"), |stored| stored.name.to_string())
+}
+
+pub(super) fn endpoint_text(endpoint: &Endpoint) -> String {
+    socket_text(endpoint.address.into(), endpoint.port.get())
+}
+
+pub(super) fn protocol_text(number: u32) -> String {
+    u8::try_from(number)
+        .ok()
+        .and_then(Protocol::of_number)
+        .map_or_else(|| number.to_string(), |protocol| protocol.to_string())
+}
+
+/// A frontend.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FrontendRow {
+    address: String,
+    port: u16,
+    protocol: String,
+    kind: &'static str,
+    backend_service: String,
+    backend_service_id: u32,
+    neg_internal: &'static str,
+    neg_external: &'static str,
+    empty_internal: &'static str,
+    empty_external: &'static str,
+    endpoints: usize,
+}
+
+impl Row for FrontendRow {
+    const HEADINGS: &'static [&'static str] =
+        &["VIP", "PORT", "PROTOCOL", "KIND", "BACKEND SERVICE", "ENDPOINTS"];
+    const WIDE_HEADINGS: &'static [&'static str] =
+        &["ID", "NEG INTERNAL", "NEG EXTERNAL", "EMPTY INTERNAL", "EMPTY EXTERNAL"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.address.clone(),
+            self.port.to_string(),
+            self.protocol.clone(),
+            self.kind.to_owned(),
+            self.backend_service.clone(),
+            self.endpoints.to_string(),
+        ]
+    }
+
+    fn wide_cells(&self) -> Vec<String> {
+        let words = [self.neg_internal, self.neg_external, self.empty_internal, self.empty_external];
+        let mut cells = vec![self.backend_service_id.to_string()];
+        cells.extend(words.map(str::to_owned));
+        cells
+    }
+}
+
+fn frontends(tables: &Tables) -> Vec<FrontendRow> {
+    tables.frontends().iter().map(|(key, value)| frontend(tables, key, value)).collect()
+}
+
+pub(super) fn frontend(tables: &Tables, key: &FrontendKey, value: &Frontend) -> FrontendRow {
+    let action = |flag: u32| if value.flags & flag != 0 { "drop" } else { "refuse" };
+    FrontendRow {
+        address: key.address.to_string(),
+        port: key.port.get(),
+        protocol: protocol_text(key.protocol.into()),
+        kind: value.kind().map_or("unknown", kind_name),
+        backend_service: name_of(tables, value.backend_service),
+        backend_service_id: value.backend_service,
+        neg_internal: neg_kind_name(NegKind::of_id(value.neg_internal).1),
+        neg_external: neg_kind_name(NegKind::of_id(value.neg_external).1),
+        empty_internal: action(flags::INTERNAL_EMPTY_DROPS),
+        empty_external: action(flags::EXTERNAL_EMPTY_DROPS),
+        endpoints: members(tables, value.neg_internal).len(),
+    }
+}
+
+/// The NEGs of a backend service that have a ring.
+fn rings_of(tables: &Tables, backend_service: u32) -> impl Iterator<Item = (NegKind, Ring)> + '_ {
+    NegKind::ALL
+        .into_iter()
+        .map(move |kind| (kind, tables.neg(kind.id(backend_service))))
+        .filter(|(_, ring)| *ring != Ring::EMPTY)
+}
+
+/// The endpoint ids in a NEG's ring, each once, rising.
+pub(super) fn members(tables: &Tables, neg: u32) -> Vec<u32> {
+    let mut ids = tables.slots(tables.neg(neg)).map(<[u32]>::to_vec).unwrap_or_default();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// A backend service.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BackendServiceRow {
+    pub(super) name: String,
+    id: u32,
+    frontends: usize,
+    endpoints: usize,
+    healthy: usize,
+    affinity_timeout_seconds: Option<u32>,
+    resource_version: String,
+    packets: u64,
+    bytes: u64,
+    new_flows: u64,
+}
+
+impl Row for BackendServiceRow {
+    const HEADINGS: &'static [&'static str] =
+        &["NAME", "ID", "FRONTENDS", "ENDPOINTS", "HEALTHY", "AFFINITY", "NEW FLOWS"];
+    const WIDE_HEADINGS: &'static [&'static str] = &["RESOURCE VERSION", "PACKETS", "BYTES"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.id.to_string(),
+            self.frontends.to_string(),
+            self.endpoints.to_string(),
+            self.healthy.to_string(),
+            self.affinity_timeout_seconds.map_or_else(|| "-".to_owned(), |timeout| format!("{timeout}s")),
+            self.new_flows.to_string(),
+        ]
+    }
+
+    fn wide_cells(&self) -> Vec<String> {
+        vec![self.resource_version.clone(), self.packets.to_string(), self.bytes.to_string()]
+    }
+}
+
+pub(super) fn backend_services(maps: &Maps, tables: &Tables) -> Result<Vec<BackendServiceRow>> {
+    let ids: Vec<u32> = tables.backend_service_ids().collect();
+    ids.iter().map(|id| Ok(backend_service(tables, *id, &maps.backend_service_traffic(*id)?))).collect()
+}
+
+fn backend_service(tables: &Tables, id: u32, traffic: &Traffic) -> BackendServiceRow {
+    let endpoints = tables.endpoints_of(id);
+    let healthy = endpoints.iter().filter(|id| tables.endpoint(**id).takes_new_flows()).count();
+    BackendServiceRow {
+        name: name_of(tables, id),
+        id,
+        frontends: tables.frontends_of(id).count(),
+        endpoints: endpoints.len(),
+        healthy,
+        affinity_timeout_seconds: tables.backend_service(id).and_then(lb_common::backend_service::BackendService::affinity_timeout_s),
+        resource_version: tables.name(id).map(|name| name.resource_version.to_string()).unwrap_or_default(),
+        packets: traffic.packets,
+        bytes: traffic.bytes,
+        new_flows: traffic.new_flows,
+    }
+}
+
+/// A NEG.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NegRow {
+    pub(super) backend_service: String,
+    kind: &'static str,
+    id: u32,
+    endpoints: usize,
+    ring_length: u32,
+    ring_position: u32,
+}
+
+impl Row for NegRow {
+    const HEADINGS: &'static [&'static str] = &["BACKEND SERVICE", "NEG", "ENDPOINTS", "RING LENGTH"];
+    const WIDE_HEADINGS: &'static [&'static str] = &["ID", "RING POSITION"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.backend_service.clone(),
+            self.kind.to_owned(),
+            self.endpoints.to_string(),
+            self.ring_length.to_string(),
+        ]
+    }
+
+    fn wide_cells(&self) -> Vec<String> {
+        vec![self.id.to_string(), self.ring_position.to_string()]
+    }
+}
+
+pub(super) fn negs(tables: &Tables) -> Vec<NegRow> {
+    let of_service = |id| rings_of(tables, id).map(move |(kind, ring)| (id, kind, ring));
+    tables
+        .backend_service_ids()
+        .flat_map(of_service)
+        .map(|(id, kind, ring)| NegRow {
+            backend_service: name_of(tables, id),
+            kind: neg_kind_name(kind),
+            id: kind.id(id),
+            endpoints: members(tables, kind.id(id)).len(),
+            ring_length: ring.length(),
+            ring_position: ring.position(),
+        })
+        .collect()
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EndpointRow {
+    pub(super) address: String,
+    protocol: String,
+    pub(super) backend_service: String,
+    state: &'static str,
+    local: bool,
+    packets: u64,
+    bytes: u64,
+    new_flows: u64,
+    id: u32,
+    generation: u32,
+    slots: usize,
+}
+
+impl Row for EndpointRow {
+    const HEADINGS: &'static [&'static str] =
+        &["ENDPOINT", "PROTOCOL", "BACKEND SERVICE", "STATE", "LOCAL", "NEW FLOWS", "PACKETS"];
+    const WIDE_HEADINGS: &'static [&'static str] = &["BYTES", "ID", "GENERATION", "SLOTS"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.address.clone(),
+            self.protocol.clone(),
+            self.backend_service.clone(),
+            self.state.to_owned(),
+            if self.local { "yes" } else { "no" }.to_owned(),
+            self.new_flows.to_string(),
+            self.packets.to_string(),
+        ]
+    }
+
+    fn wide_cells(&self) -> Vec<String> {
+        vec![self.bytes.to_string(), self.id.to_string(), self.generation.to_string(), self.slots.to_string()]
+    }
+}
+
+/// The state's word.
+pub(super) fn state_name(endpoint: &Endpoint) -> &'static str {
+    if !endpoint.is_present() {
+        "gone"
+    } else if endpoint.state & state::DRAINING != 0 {
+        "draining"
+    } else if endpoint.state & state::HEALTHY != 0 {
+        "healthy"
+    } else {
+        "unhealthy"
+    }
+}
+
+pub(super) fn endpoints(maps: &Maps, tables: &Tables) -> Result<Vec<EndpointRow>> {
+    let ids: Vec<u32> = tables.endpoint_ids().collect();
+    ids.iter().map(|id| Ok(endpoint(tables, *id, &maps.endpoint_traffic(*id)?))).collect()
+}
+
+fn endpoint(tables: &Tables, id: u32, traffic: &Traffic) -> EndpointRow {
+    let endpoint = tables.endpoint(id);
+    let slots = rings_of(tables, endpoint.backend_service)
+        .filter_map(|(_, ring)| tables.slots(ring))
+        .map(|slots| slots.iter().filter(|slot| **slot == id).count())
+        .sum();
+    EndpointRow {
+        address: endpoint_text(&endpoint),
+        protocol: protocol_text(endpoint.protocol.into()),
+        backend_service: name_of(tables, endpoint.backend_service),
+        state: state_name(&endpoint),
+        local: endpoint.is_local(),
+        packets: traffic.packets,
+        bytes: traffic.bytes,
+        new_flows: traffic.new_flows,
+        id,
+        generation: endpoint.generation,
+        slots,
+    }
+}

@@ -1,0 +1,75 @@
+//! The command line.
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod describe;
+mod explain;
+mod get;
+mod manifests;
+mod output;
+mod plan;
+mod traces;
+mod verify;
+
+/// Where an agent pins its maps unless it is told otherwise.
+const PIN_PATH: &str = crate::maps::PIN_PATH_DEFAULT;
+
+/// eBPF/XDP endpoint forwarder for Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "podway", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Get(get::Get),
+    Describe(describe::Describe),
+    Explain(Box<explain::Explain>),
+    Plan(plan::Plan),
+    Verify(verify::Verify),
+}
+
+/// Runs a command; what it prints goes to standard output.
+///
+/// # Errors
+/// One line and its causes: operation, datum, cause, remedy.
+pub fn run(cli: Cli) -> Result<()> {
+    let text = match cli.command {
+        Command::Get(get) => get::run(&get)?,
+        Command::Describe(describe) => describe::run(&describe)?,
+        Command::Explain(explain) => explain::run(&explain)?,
+        Command::Plan(plan) => plan::run(&plan)?,
+        Command::Verify(verify) => verify::run(&verify)?,
+    };
+    print(&text)
+}
+
+/// Standard output may be closed early (`| head`): that is no error.
+fn print(text: &str) -> Result<()> {
+    use std::io::Write as _;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A directory of manifests and the node to plan for.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Facts {
+    /// Folder of YAML manifests.
+    #[arg(long)]
+    pub manifests: PathBuf,
+    /// This node's name, as EndpointSlices name it.
+    #[arg(long)]
+    pub node_name: String,
+    /// This node's addresses; without, those of its Node object.
+    #[arg(long, value_delimiter = ',')]
+    pub node_ip: Vec<std::net::IpAddr>,
+    /// Prefixes of pod addresses; without, those of the Node objects.
+    #[arg(long, value_delimiter = ',', value_parser = manifests::prefix)]
+    pub cluster_cidr: Vec<(std::net::IpAddr, u8)>,
+}

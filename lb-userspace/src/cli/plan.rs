@@ -1,0 +1,79 @@
+//! `podway plan`: the desired state, no kernel needed.
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+
+use crate::plan::{Frontend, Scope, kind_name};
+
+use super::output::{self, Format, Row};
+use super::{Facts, manifests};
+
+/// Print what an agent would program from a folder of manifests. Needs no kernel and no root.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  podway plan --manifests examples --node-name node-a -o json")]
+pub(super) struct Plan {
+    #[command(flatten)]
+    facts: Facts,
+    /// Output format; the table forms show the frontends.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Prints the desired state.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(super) fn run(plan: &Plan) -> Result<String> {
+    let mut planned = manifests::plan(&plan.facts)?;
+    manifests::tables(&mut planned);
+    manifests::warn(&planned.problems);
+    if matches!(plan.output, Format::Json | Format::Yaml) {
+        return output::value(&planned.desired, plan.output);
+    }
+    let rows: Vec<PlannedFrontend> = planned
+        .desired
+        .frontends()
+        .map(|chain| PlannedFrontend {
+            frontend: chain.frontend.clone(),
+            endpoints: chain.backend_service.endpoints.len(),
+        })
+        .collect();
+    output::rows(&rows, plan.output)
+}
+
+#[derive(Serialize)]
+struct PlannedFrontend {
+    frontend: Frontend,
+    endpoints: usize,
+}
+
+const fn scope_name(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Cluster => "cluster",
+        Scope::Local => "local",
+    }
+}
+
+impl Row for PlannedFrontend {
+    const HEADINGS: &'static [&'static str] =
+        &["VIP", "PORT", "PROTOCOL", "KIND", "BACKEND SERVICE", "ENDPOINTS"];
+    const WIDE_HEADINGS: &'static [&'static str] = &["NEG INTERNAL", "NEG EXTERNAL"];
+
+    fn cells(&self) -> Vec<String> {
+        let Self { frontend, endpoints } = self;
+        vec![
+            frontend.address.to_string(),
+            frontend.port.to_string(),
+            frontend.protocol.to_string(),
+            kind_name(frontend.kind).to_owned(),
+            frontend.backend_service.to_string(),
+            endpoints.to_string(),
+        ]
+    }
+
+    fn wide_cells(&self) -> Vec<String> {
+        [self.frontend.neg_internal, self.frontend.neg_external]
+            .map(|scope| scope_name(scope).to_owned())
+            .to_vec()
+    }
+}

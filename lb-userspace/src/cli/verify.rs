@@ -1,0 +1,112 @@
+//! `podway verify`: nothing in the maps dangles, and they say what the plan says.
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde::Serialize;
+
+use crate::diff::{self, Tables};
+use crate::maps::{Maps, Pins};
+
+use super::manifests;
+use super::output::{self, Format};
+
+/// Walk the maps: nothing refers to what is not there; with `--manifests`, nothing differs from the plan.
+/// Exit status 1 if something does.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  podway verify\n  podway verify --manifests /etc/podway --node-name node-a"
+)]
+pub(super) struct Verify {
+    /// Compare with the plan of this folder of manifests.
+    #[arg(long, requires = "node_name")]
+    manifests: Option<PathBuf>,
+    /// This node's name, as EndpointSlices name it.
+    #[arg(long)]
+    node_name: Option<String>,
+    /// This node's addresses; without, those of its Node object.
+    #[arg(long, value_delimiter = ',')]
+    node_ip: Vec<std::net::IpAddr>,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Where the agent pins its maps.
+    #[arg(long, default_value = super::PIN_PATH)]
+    pin_path: PathBuf,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    clean: bool,
+    frontends: usize,
+    backend_services: usize,
+    endpoints: usize,
+    violations: Vec<String>,
+    differences: Vec<String>,
+}
+
+/// Prints the report.
+///
+/// # Errors
+/// The maps cannot be read, or something is wrong with them; the report is in the message then.
+pub(super) fn run(verify: &Verify) -> Result<String> {
+    let tables = Maps::open(&Pins::new(&verify.pin_path))?.tables()?;
+    let violations: Vec<String> = tables.check().iter().map(ToString::to_string).collect();
+    let differences = differences(verify, &tables)?;
+    let report = Report {
+        clean: violations.is_empty() && differences.is_empty(),
+        frontends: tables.frontends().len(),
+        backend_services: tables.backend_service_ids().count(),
+        endpoints: tables.endpoint_ids().count(),
+        violations,
+        differences,
+    };
+    let text = match verify.output {
+        Format::Json | Format::Yaml => output::value(&report, verify.output)?,
+        Format::Table | Format::Wide => sentences(&report),
+    };
+    if report.clean {
+        return Ok(text);
+    }
+    print!("{text}");
+    bail!(
+        "the maps are not clean: {} violations, {} differences",
+        report.violations.len(),
+        report.differences.len()
+    )
+}
+
+/// What an agent would still change.
+fn differences(verify: &Verify, tables: &Tables) -> Result<Vec<String>> {
+    let (Some(manifests), Some(node_name)) = (&verify.manifests, &verify.node_name) else {
+        return Ok(Vec::new());
+    };
+    let facts = super::Facts {
+        manifests: manifests.clone(),
+        node_name: node_name.clone(),
+        node_ip: verify.node_ip.clone(),
+        cluster_cidr: Vec::new(),
+    };
+    let planned = manifests::plan(&facts)?;
+    manifests::warn(&planned.problems);
+    let diff = diff::full(&planned.desired, tables, 0);
+    Ok(diff.ops.iter().map(ToString::to_string).collect())
+}
+
+fn sentences(report: &Report) -> String {
+    let mut text = format!(
+        "{} frontends, {} backend services, {} endpoints\n",
+        report.frontends, report.backend_services, report.endpoints
+    );
+    for violation in &report.violations {
+        text.push_str(&format!("violation: {violation}\n"));
+    }
+    for difference in &report.differences {
+        text.push_str(&format!("differs from the plan; to do: {difference}\n"));
+    }
+    if report.clean {
+        text.push_str("clean\n");
+    }
+    text
+}

@@ -1,0 +1,56 @@
+//! Where the values in the tables came from: known from a plan, or from the names in the maps.
+use std::net::SocketAddr;
+
+use lb_common::frontend::FrontendKey;
+
+use crate::diff::Tables;
+use crate::plan::{Desired, kind_field};
+
+/// Answers which object a value came from.
+pub trait Names {
+    /// A backend service's name.
+    fn backend_service(&self, id: u32) -> String;
+    /// The Service of a backend service.
+    fn backend_service_origin(&self, id: u32) -> Option<String>;
+    /// The Service of a frontend and the field of it.
+    fn frontend_origin(&self, key: &FrontendKey) -> Option<String>;
+    /// The EndpointSlice of an endpoint, where that is known.
+    fn endpoint_origin(&self, endpoint: SocketAddr) -> Option<String>;
+}
+
+/// From the names in the maps; with a plan, from the objects too.
+pub struct TableNames<'a> {
+    /// The tables.
+    pub tables: &'a Tables,
+    /// The plan that they were made from, where there is one.
+    pub desired: Option<&'a Desired>,
+}
+
+impl Names for TableNames<'_> {
+    fn backend_service(&self, id: u32) -> String {
+        self.tables.name(id).map_or_else(|| format!("#{id}"), |stored| stored.name.to_string())
+    }
+
+    fn backend_service_origin(&self, id: u32) -> Option<String> {
+        let stored = self.tables.name(id)?;
+        let service = &stored.name.service;
+        let version = &stored.resource_version;
+        let suffix =
+            if version.is_empty() { String::new() } else { format!(" at resourceVersion {version}") };
+        Some(format!("Service {service}{suffix}"))
+    }
+
+    fn frontend_origin(&self, key: &FrontendKey) -> Option<String> {
+        let frontend = self.tables.frontends().get(key)?;
+        let field = frontend.kind().map_or("", kind_field);
+        Some(format!("{}, {field}", self.backend_service_origin(frontend.backend_service)?))
+    }
+
+    fn endpoint_origin(&self, endpoint: SocketAddr) -> Option<String> {
+        let services = self.desired?.backend_services();
+        let mut endpoints = services.flat_map(|service| &service.endpoints);
+        let found =
+            endpoints.find(|found| found.address == endpoint.ip() && found.port == endpoint.port())?;
+        Some(found.origin().to_string())
+    }
+}
