@@ -13,6 +13,7 @@ use lb_ebpf::path::{self, Scratch, Side};
 use lb_ebpf::verdict::Verdict;
 use lb_tests::footprint::Footprint;
 use lb_tests::kernel::{Kernel, Run, XDP};
+use lb_tests::need;
 use lb_tests::netns::{self, Namespace};
 use lb_tests::packet::build::TCP;
 use lb_tests::packet::build::tcp_flags::{ACK, SYN};
@@ -199,6 +200,7 @@ fn step(kernel: &Kernel, tables: &mut HostTables, uplink: u32, frame: &[u8], wha
 
 #[test]
 fn host_and_kernel_agree_on_every_packet() {
+    let Some(_) = need::kernel() else { return };
     let mut reasons = HashMap::<Reason, usize>::new();
     for seed in SEEDS {
         with_both(|kernel, tables, uplink| {
@@ -225,6 +227,7 @@ fn host_and_kernel_agree_on_every_packet() {
 
 #[test]
 fn host_and_kernel_agree_at_the_tc_hooks() {
+    let Some(_) = need::kernel() else { return };
     with_both(|kernel, tables, _| {
         let mut stream = PacketStream::new(SEEDS[0], stream_world(tables));
         for number in 0..PACKETS_PER_SEED {
@@ -248,6 +251,7 @@ fn host_and_kernel_agree_at_the_tc_hooks() {
 
 #[test]
 fn what_goes_forward_comes_back_whole() {
+    let Some(_) = need::kernel() else { return };
     with_both(|kernel, tables, uplink| {
         let mut stream = PacketStream::new(SEEDS[1], stream_world(tables));
         let mut returned = [0; 2];

@@ -166,7 +166,10 @@ fn from_kernel(explain: &Explain) -> Result<Answer> {
 
 fn local_pods(tables: &Tables) -> std::collections::BTreeSet<IpAddr> {
     let endpoints = tables.endpoint_ids().map(|id| tables.endpoint(id));
-    endpoints.filter(lb_common::endpoint::Endpoint::is_local).map(|endpoint| endpoint.address.into()).collect()
+    endpoints
+        .filter(lb_common::endpoint::Endpoint::is_local)
+        .map(|endpoint| endpoint.address.into())
+        .collect()
 }
 
 fn question(explain: &Explain, nodes: &[IpAddr], is_local_pod: impl Fn(IpAddr) -> bool) -> Question {

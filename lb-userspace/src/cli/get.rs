@@ -225,7 +225,9 @@ fn backend_service(tables: &Tables, id: u32, traffic: &Traffic) -> BackendServic
         frontends: tables.frontends_of(id).count(),
         endpoints: endpoints.len(),
         healthy,
-        affinity_timeout_seconds: tables.backend_service(id).and_then(lb_common::backend_service::BackendService::affinity_timeout_s),
+        affinity_timeout_seconds: tables
+            .backend_service(id)
+            .and_then(lb_common::backend_service::BackendService::affinity_timeout_s),
         resource_version: tables.name(id).map(|name| name.resource_version.to_string()).unwrap_or_default(),
         packets: traffic.packets,
         bytes: traffic.bytes,

@@ -102,7 +102,7 @@ pub fn explain(question: &Question, host: &mut HostTables, names: &dyn Names) ->
         Entry::Pod => told.packet(question, Side::Pod),
         Entry::Socket => told.connect(question),
     };
-    told.verdict(&run);
+    told.verdict(&run, frontend.map(|frontend| frontend.backend_service));
     Explanation {
         verdict: run.reason.outcome().name(),
         reason: run.reason.name(),
@@ -252,14 +252,14 @@ impl Told<'_> {
         }
     }
 
-    fn verdict(&mut self, run: &Run) {
+    fn verdict(&mut self, run: &Run, backend_service: Option<u32>) {
         if let Some(endpoint) = run.endpoint {
             let found = self.host.endpoints.values().find(|candidate| {
                 IpAddr::from(candidate.address) == endpoint.ip() && candidate.port.get() == endpoint.port()
             });
             let place = found
                 .map_or("", |found| if found.is_local() { ", on this node" } else { ", on another node" });
-            let origin = self.names.endpoint_origin(endpoint);
+            let origin = backend_service.and_then(|id| self.names.endpoint_origin(id, endpoint));
             self.step("endpoint", format!("{endpoint}{place}"), origin);
         }
         if let Some(source) = run.source_nat {

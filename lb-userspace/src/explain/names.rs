@@ -14,8 +14,8 @@ pub trait Names {
     fn backend_service_origin(&self, id: u32) -> Option<String>;
     /// The Service of a frontend and the field of it.
     fn frontend_origin(&self, key: &FrontendKey) -> Option<String>;
-    /// The EndpointSlice of an endpoint, where that is known.
-    fn endpoint_origin(&self, endpoint: SocketAddr) -> Option<String>;
+    /// The EndpointSlice of a backend service's endpoint, where that is known.
+    fn endpoint_origin(&self, backend_service: u32, endpoint: SocketAddr) -> Option<String>;
 }
 
 /// From the names in the maps; with a plan, from the objects too.
@@ -46,9 +46,9 @@ impl Names for TableNames<'_> {
         Some(format!("{}, {field}", self.backend_service_origin(frontend.backend_service)?))
     }
 
-    fn endpoint_origin(&self, endpoint: SocketAddr) -> Option<String> {
-        let services = self.desired?.backend_services();
-        let mut endpoints = services.flat_map(|service| &service.endpoints);
+    fn endpoint_origin(&self, backend_service: u32, endpoint: SocketAddr) -> Option<String> {
+        let service = self.desired?.backend_service(&self.tables.name(backend_service)?.name)?;
+        let mut endpoints = service.endpoints.iter();
         let found =
             endpoints.find(|found| found.address == endpoint.ip() && found.port == endpoint.port())?;
         Some(found.origin().to_string())
