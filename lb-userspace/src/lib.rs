@@ -10,8 +10,11 @@ pub mod ring;
 pub mod diff;
 
 pub mod ebpf_object;
-pub mod maps;
 pub use ebpf_object::EBPF_OBJECT;
+
+pub mod maps;
+
+pub mod attach;
 
 pub mod health;
 
