@@ -10,14 +10,13 @@ pub mod ring;
 pub mod diff;
 
 pub mod ebpf_object;
+pub mod maps;
 pub use ebpf_object::EBPF_OBJECT;
 
-pub mod maps;
-
 pub mod attach;
-
 pub mod health;
 
 pub mod explain;
 
+pub mod agent;
 pub mod cli;

@@ -3,7 +3,7 @@
 //! headers `linux/netlink.h`, `rtnetlink.h`, `if_link.h`, `genetlink.h` and `netdev.h` say.
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink, recv, send,
@@ -181,6 +181,12 @@ impl LinkMonitor {
 impl std::os::fd::AsRawFd for LinkMonitor {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+impl std::os::fd::AsFd for LinkMonitor {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
