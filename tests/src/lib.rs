@@ -9,6 +9,7 @@ pub mod footprint;
 pub mod netns;
 pub mod topology;
 mod wiring;
+mod xdp_pass;
 
 pub mod agent;
 pub mod cluster;

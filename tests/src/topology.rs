@@ -20,11 +20,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use aya::programs::xdp::XdpLink;
 
 use crate::cgroup::Cgroup;
 use crate::footprint::Footprint;
 use crate::netns::{self, Namespace};
-use crate::wiring;
+use crate::{wiring, xdp_pass};
 
 /// Most pods on one node: their addresses end in .11 to .19.
 pub const PODS_PER_NODE_MAX: u8 = 9;
@@ -139,6 +140,8 @@ impl Node {
 #[derive(Debug)]
 pub struct Topology {
     footprint: Footprint,
+    /// Keep the far ends of the uplinks awake; see [`crate::xdp_pass`].
+    uplink_programs: Vec<XdpLink>,
     switch: Namespace,
     client: Host,
     nodes: Vec<Node>,
@@ -163,8 +166,10 @@ impl Topology {
             client: outside_host(&footprint, "client", "outside", 100)?,
             nodes: vec![node(1)?, node(2)?],
             footprint,
+            uplink_programs: Vec::new(),
         };
         wiring::connect_outside(&topology.switch, &topology.client, &topology.nodes)?;
+        topology.uplink_programs = xdp_pass::attach(&topology.switch, NODE_NAMES.into_iter())?;
         topology.route_services_via(NODE_NAMES[0])?;
         let names: Vec<(&str, String)> = [("node-a", 'a'), ("node-b", 'b')]
             .iter()

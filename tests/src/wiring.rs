@@ -3,8 +3,8 @@
 //! Two things that veth pairs need before XDP works on them:
 //! - A frame with a checksum that is left to the hardware loses that mark at an XDP program and is
 //!   then wrong, so offloads are off where TCP meets XDP: at the client and on the uplinks, both ends.
-//! - A frame that XDP transmits or redirects arrives at the other end only if that end has NAPI,
-//!   which `gro on` gives it.
+//! - A frame that XDP redirects arrives at the other end only if that end has NAPI, which `gro on`
+//!   gives it. One that XDP transmits needs more: see [`crate::xdp_pass`].
 use std::net::Ipv6Addr;
 use std::process::{Command, Stdio};
 

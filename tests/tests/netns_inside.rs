@@ -1,7 +1,5 @@
 //! Pods and processes of a node as clients: through socket hooks, and without them through tc at the
 //! pod's interface. Pods see the client's own address in either case.
-use std::time::Duration;
-
 use lb_tests::agent::{Options, Podway, SocketHooks};
 use lb_tests::cluster::{Cluster, PROTOCOLS};
 use lb_tests::need;
@@ -93,8 +91,8 @@ fn tc_refuses_a_service_without_pods() {
     let Some(cluster) = cluster(SocketHooks::Off) else { return };
     for protocol in PROTOCOLS {
         for address in cluster.cluster_addresses("empty", protocol) {
-            let request = Dial { timeout: Duration::from_secs(1), ..Dial::times(1, protocol, address) };
-            let answers = dial(cluster.topology.pod("web-a-3"), &request).unwrap();
+            let pod = cluster.topology.pod("web-a-3");
+            let answers = dial(pod, &Dial::times(1, protocol, address)).unwrap();
             assert_eq!(answers[0].outcome, Err(Failure::Refused), "{address} over {protocol}");
         }
     }

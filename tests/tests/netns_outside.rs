@@ -107,14 +107,15 @@ fn local_policy_without_pods_of_the_node_drops() {
 }
 
 #[test]
-fn service_without_pods_refuses_at_once() {
+fn service_without_pods_refuses() {
     let Some(cluster) = cluster(XdpMode::Auto) else { return };
     for protocol in PROTOCOLS {
         for address in cluster.addresses("empty", protocol) {
             let answers = dial(cluster.topology.client(), &Dial::times(1, protocol, address)).unwrap();
             assert_eq!(answers[0].outcome, Err(Failure::Refused), "{address} over {protocol}");
-            // A TCP client that is not told tries again after a second (RFC 6298 §2.1).
-            assert!(answers[0].elapsed_us < 500_000, "{address} over {protocol}: {answers:?}");
+            // Not later than at the second SYN, after a second: Linux ignores an ICMP error that comes
+            // while `connect()` still holds the socket, as it may on veth, where all runs at once.
+            assert!(answers[0].elapsed_us < 1_500_000, "{address} over {protocol}: {answers:?}");
         }
     }
 }
@@ -124,7 +125,9 @@ fn requests_spread_evenly_over_pods() {
     let Some(cluster) = cluster(XdpMode::Auto) else { return };
     for address in cluster.load_balancer_addresses("web", Protocol::Tcp) {
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
-        for answer in dial(cluster.topology.client(), &Dial::times(600, Protocol::Tcp, address)).unwrap() {
+        let requests =
+            Dial { timeout: Duration::from_millis(200), ..Dial::times(600, Protocol::Tcp, address) };
+        for answer in dial(cluster.topology.client(), &requests).unwrap() {
             *counts.entry(answer.outcome.unwrap().by).or_default() += 1;
         }
         // 100 each on average, with a standard deviation of 9.1: five of them to each side.

@@ -114,6 +114,14 @@ impl Maps {
         self.conntrack.entries().map(|found| found.with_context(|| cannot_read(maps::CONNTRACK)))
     }
 
+    /// One entry of CONNTRACK.
+    ///
+    /// # Errors
+    /// The kernel refuses a read.
+    pub fn flow(&self, key: &FlowKey) -> Result<Option<Flow>> {
+        self.conntrack.get(key).with_context(|| cannot_read(maps::CONNTRACK))
+    }
+
     /// All entries of AFFINITY.
     pub fn affinities(&self) -> impl Iterator<Item = Result<(AffinityKey, Affinity)>> + '_ {
         self.affinity.entries().map(|found| found.with_context(|| cannot_read(maps::AFFINITY)))
