@@ -54,6 +54,14 @@ impl<K: Pod, V: Pod> HashTable<K, V> {
         self.1
     }
 
+    pub(super) fn get(&self, key: &K) -> Result<Option<V>, MapError> {
+        match self.0.get(&Plain(*key), 0) {
+            Ok(value) => Ok(Some(value.0)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) fn put(&mut self, key: &K, value: &V) -> Result<(), MapError> {
         self.0.insert(Plain(*key), Plain(*value), 0)
     }
