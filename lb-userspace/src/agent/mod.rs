@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lb_common::config::Config;
-use tokio::io::unix::AsyncFd;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -49,7 +50,7 @@ pub fn run(options: &Options) -> Result<()> {
         let links = LinkMonitor::new().context("cannot listen for changes of network interfaces")?;
         let attachments = Attachments::new(ebpf, &pins, options.attach_settings())?;
         let agent = Agent::new(options, Applier::new(maps)?, attachments)?;
-        agent.run(AsyncFd::register(links)?).await?;
+        agent.run(watch_links(links)?).await?;
         if options.detach_on_exit {
             pins.remove()?;
             info!(pins = %pins.root().display(), "removed programs, maps and pins");
@@ -103,7 +104,7 @@ impl Agent {
         })
     }
 
-    async fn run(mut self, links: AsyncFd<LinkMonitor>) -> Result<()> {
+    async fn run(mut self, mut links: mpsc::Receiver<()>) -> Result<()> {
         let (sender, mut events) = mpsc::channel(EVENTS_MAX);
         self.start_source(sender).await?;
         let (sender, mut found) = mpsc::channel(EVENTS_MAX);
@@ -131,10 +132,7 @@ impl Agent {
                     due.links = None;
                     self.reconcile_links();
                 }
-                ready = links.readable() => {
-                    let mut ready = ready?;
-                    links.get_ref().drain();
-                    ready.clear_ready();
+                Some(()) = links.recv() => {
                     due.links.get_or_insert_with(|| Instant::now() + LINKS_INTERVAL);
                 }
             }
@@ -239,6 +237,29 @@ impl Agent {
             warn!(error = format!("{error:#}"), "interfaces are left as they are");
         }
     }
+}
+
+/// Marks changes of interfaces: a thread waits for the kernel's messages, since only the fact that there
+/// are some matters. Marks that nobody took yet are one mark.
+fn watch_links(monitor: LinkMonitor) -> Result<mpsc::Receiver<()>> {
+    let (sender, receiver) = mpsc::channel(1);
+    let wait = move || {
+        while !sender.is_closed() {
+            let mut wanted = [PollFd::new(&monitor, PollFlags::IN)];
+            match poll(&mut wanted, None) {
+                Ok(_) => monitor.drain(),
+                Err(Errno::INTR) => continue,
+                Err(error) => {
+                    warn!(error = %error, "new interfaces are no longer seen");
+                    return;
+                }
+            }
+            // A full channel has a mark already.
+            let _ = sender.try_send(());
+        }
+    };
+    std::thread::Builder::new().name("links".into()).spawn(wait).context("cannot start a thread")?;
+    Ok(receiver)
 }
 
 /// Waits for an instant; without one, for ever.

@@ -3,7 +3,7 @@
 //! headers `linux/netlink.h`, `rtnetlink.h`, `if_link.h`, `genetlink.h` and `netdev.h` say.
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink, recv, send,
@@ -175,12 +175,6 @@ impl LinkMonitor {
                 Err(_) => return,
             }
         }
-    }
-}
-
-impl std::os::fd::AsRawFd for LinkMonitor {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0.as_raw_fd()
     }
 }
 
