@@ -273,7 +273,9 @@ impl Attachments {
     fn remove_stale_socket_pins(&mut self) -> Result<()> {
         let inode = self.cgroup.as_ref().map(|cgroup| cgroup.inode);
         remove_pins(&self.pins, |name| match parse_pin(name) {
-            Some((_, Place::Cgroup(found))) => Some(found) == inode,
+            Some((program, Place::Cgroup(found))) => {
+                Some(found) == inode && SOCKET_PROGRAMS.contains(&program)
+            }
             Some((_, Place::Interface(_))) | None => true,
         })
     }

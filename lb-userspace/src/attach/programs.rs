@@ -13,7 +13,7 @@ use aya::programs::{
     XdpMode,
 };
 
-use super::hook::{Hook, SOCKET_PROGRAMS};
+use super::hook::{self, Hook, SOCKET_PROGRAMS};
 
 /// The programs, loaded.
 #[derive(Debug)]
@@ -105,11 +105,12 @@ impl Programs {
         if !pin.exists() {
             return keep(link, pin);
         }
-        // No dot in the name: a BPF file system refuses names with one (EPERM).
-        let aside = pin.with_file_name(format!("new-{}", pin.file_name().unwrap_or_default().display()));
+        let aside = hook::aside(pin);
         // Left by an agent that was killed between the two steps.
         match std::fs::remove_file(&aside) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove the pin {}", aside.display()));
+            }
             _ => {}
         }
         keep(link, &aside)?;

@@ -1,5 +1,6 @@
 //! The best mode of XDP that an uplink has.
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aya::programs::XdpMode;
@@ -79,12 +80,12 @@ pub(super) fn attach(programs: &mut Programs, link: &Link, choice: XdpChoice, pi
                 AttachedXdp::Generic | AttachedXdp::Other => Outcome::Generic("attached so before".into()),
             });
         }
-        detach(pin)?;
+        detach(link.index, pin)?;
     }
     let native = match choice {
         XdpChoice::Off => return Ok(Outcome::TcOnly(CHOSEN.into())),
         XdpChoice::Generic => CHOSEN.into(),
-        XdpChoice::Auto | XdpChoice::Native => match attach_native(programs, link, pin)? {
+        XdpChoice::Auto | XdpChoice::Native => match attach_native(programs, link, pin) {
             Ok(()) => return Ok(Outcome::Native),
             Err(reason) => reason,
         },
@@ -98,24 +99,33 @@ pub(super) fn attach(programs: &mut Programs, link: &Link, choice: XdpChoice, pi
     }
 }
 
-/// In the driver; the inner error says why not.
-fn attach_native(programs: &mut Programs, link: &Link, pin: &Path) -> Result<Result<(), String>> {
-    if let Err(error) = programs.attach_xdp(link.index, XdpMode::Driver, pin) {
-        return Ok(Err(format!("{error:#}")));
-    }
+/// In the driver; the error says why not.
+fn attach_native(programs: &mut Programs, link: &Link, pin: &Path) -> Result<(), String> {
     // A veth whose other end has no NAPI takes the frames that a program sends back and drops them
     // unseen (`veth_xdp_xmit`). Its features say so.
-    let now = links().context("cannot list the network interfaces")?;
-    let sends = now.iter().any(|now| now.index == link.index && now.takes_xdp_frames);
-    if link.kind.as_deref() == Some("veth") && !sends {
-        detach(pin)?;
-        return Ok(Err(
+    if link.kind.as_deref() == Some("veth") && !link.takes_xdp_frames {
+        return Err(
             "the veth's other end has no NAPI (ethtool -K PEER gro on), so frames would be lost".into()
-        ));
+        );
     }
-    Ok(Ok(()))
+    programs.attach_xdp(link.index, XdpMode::Driver, pin).map_err(|error| format!("{error:#}"))
 }
 
-fn detach(pin: &Path) -> Result<()> {
-    std::fs::remove_file(pin).with_context(|| format!("cannot remove the link {}", pin.display()))
+/// Removes a pinned link and waits until the kernel has let the interface go, which it does a little
+/// later: until then another mode is refused. tc does the work meanwhile.
+fn detach(interface: u32, pin: &Path) -> Result<()> {
+    std::fs::remove_file(pin).with_context(|| format!("cannot remove the link {}", pin.display()))?;
+    let deadline = Instant::now() + DETACH_MAX;
+    while Instant::now() < deadline {
+        let links = links().context("cannot list the network interfaces")?;
+        if links.iter().all(|link| link.index != interface || link.xdp.is_none()) {
+            break;
+        }
+        std::thread::sleep(DETACH_STEP);
+    }
+    Ok(())
 }
+
+/// Longest wait for a link to let its interface go. Whoever still has it then is somebody else.
+const DETACH_MAX: Duration = Duration::from_secs(1);
+const DETACH_STEP: Duration = Duration::from_millis(10);
