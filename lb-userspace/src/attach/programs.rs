@@ -57,13 +57,13 @@ impl Programs {
         Ok(())
     }
 
-    /// Attaches the XDP program and pins the link. The error says in a few words why it cannot be.
-    pub(super) fn attach_xdp(&mut self, interface: u32, mode: XdpMode, pin: &Path) -> Result<()> {
+    /// Attaches the XDP program for as long as the link, which is not pinned yet. The error says in a few
+    /// words why it cannot be.
+    pub(super) fn attach_xdp(&mut self, interface: u32, mode: XdpMode) -> Result<FdLink> {
         let program = self.xdp()?;
         let id = program.attach_to_if_index(interface, mode).map_err(|error| anyhow!(cause(&error)))?;
         let link = program.take_link(id)?;
-        let link = FdLink::try_from(link).context("the kernel makes no XDP links (before Linux 5.9)")?;
-        keep(link, pin)
+        FdLink::try_from(link).context("the kernel makes no XDP links (before Linux 5.9)")
     }
 
     /// Puts a tc program into a pinned link.
@@ -105,19 +105,22 @@ impl Programs {
         if !pin.exists() {
             return keep(link, pin);
         }
-        let aside = pin.with_extension("new");
+        // The kernel takes no names with dots on a BPF file system (`bpf_lookup`).
+        let mut aside = pin.as_os_str().to_owned();
+        aside.push("-next");
+        let aside = Path::new(&aside);
         // Left by an agent that was killed between the two steps.
-        match std::fs::remove_file(&aside) {
+        match std::fs::remove_file(aside) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
-        keep(link, &aside)?;
-        std::fs::rename(&aside, pin).with_context(|| format!("cannot replace the pin {}", pin.display()))
+        keep(link, aside)?;
+        std::fs::rename(aside, pin).with_context(|| format!("cannot replace the pin {}", pin.display()))
     }
 }
 
 /// Pins a link and lets it go.
-fn keep(link: FdLink, pin: &Path) -> Result<()> {
+pub(super) fn keep(link: FdLink, pin: &Path) -> Result<()> {
     link.pin(pin).with_context(|| format!("cannot pin the link {}", pin.display()))?;
     Ok(())
 }
