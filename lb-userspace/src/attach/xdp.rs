@@ -6,7 +6,12 @@ use anyhow::{Context, Result};
 use aya::programs::XdpMode;
 
 use super::netlink::{AttachedXdp, Link, links};
-use super::programs::Programs;
+use super::programs::{Programs, keep};
+
+/// How long a removed link may stay on its interface; then attaching goes on and fails or not.
+const DETACH_MAX: Duration = Duration::from_millis(500);
+/// Time between two looks at an interface that is to lose its program.
+const DETACH_POLL: Duration = Duration::from_millis(1);
 
 /// How XDP is attached (`--xdp-mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,7 +90,7 @@ pub(super) fn attach(programs: &mut Programs, link: &Link, choice: XdpChoice, pi
     let native = match choice {
         XdpChoice::Off => return Ok(Outcome::TcOnly(CHOSEN.into())),
         XdpChoice::Generic => CHOSEN.into(),
-        XdpChoice::Auto | XdpChoice::Native => match attach_native(programs, link, pin) {
+        XdpChoice::Auto | XdpChoice::Native => match attach_native(programs, link, pin)? {
             Ok(()) => return Ok(Outcome::Native),
             Err(reason) => reason,
         },
@@ -93,39 +98,43 @@ pub(super) fn attach(programs: &mut Programs, link: &Link, choice: XdpChoice, pi
     if choice == XdpChoice::Native {
         return Ok(Outcome::TcOnly(format!("native: {native}")));
     }
-    match programs.attach_xdp(link.index, XdpMode::Skb, pin) {
-        Ok(()) => Ok(Outcome::Generic(native)),
+    match programs.attach_xdp(link.index, XdpMode::Skb) {
+        Ok(attached) => keep(attached, pin).map(|()| Outcome::Generic(native)),
         Err(error) => Ok(Outcome::TcOnly(format!("native: {native}; generic: {error:#}"))),
     }
 }
 
-/// In the driver; the error says why not.
-fn attach_native(programs: &mut Programs, link: &Link, pin: &Path) -> Result<(), String> {
+/// In the driver; the inner error says why not.
+fn attach_native(programs: &mut Programs, link: &Link, pin: &Path) -> Result<Result<(), String>> {
+    let attached = match programs.attach_xdp(link.index, XdpMode::Driver) {
+        Ok(attached) => attached,
+        Err(error) => return Ok(Err(format!("{error:#}"))),
+    };
     // A veth whose other end has no NAPI takes the frames that a program sends back and drops them
     // unseen (`veth_xdp_xmit`). Its features say so.
-    if link.kind.as_deref() == Some("veth") && !link.takes_xdp_frames {
-        return Err(
+    let now = links().context("cannot list the network interfaces")?;
+    let sends = now.iter().any(|now| now.index == link.index && now.takes_xdp_frames);
+    if link.kind.as_deref() == Some("veth") && !sends {
+        // Not pinned yet: closing it detaches at once, and generic XDP can follow.
+        drop(attached);
+        return Ok(Err(
             "the veth's other end has no NAPI (ethtool -K PEER gro on), so frames would be lost".into()
-        );
+        ));
     }
-    programs.attach_xdp(link.index, XdpMode::Driver, pin).map_err(|error| format!("{error:#}"))
+    keep(attached, pin).map(Ok)
 }
 
-/// Removes a pinned link and waits until the kernel has let the interface go, which it does a little
-/// later: until then another mode is refused. tc does the work meanwhile.
+/// Removes a pinned link and waits until its program is off the interface: the kernel frees the file of
+/// a pin later (after an RCU grace period), and two modes of XDP exclude each other.
 fn detach(interface: u32, pin: &Path) -> Result<()> {
     std::fs::remove_file(pin).with_context(|| format!("cannot remove the link {}", pin.display()))?;
-    let deadline = Instant::now() + DETACH_MAX;
-    while Instant::now() < deadline {
-        let links = links().context("cannot list the network interfaces")?;
-        if links.iter().all(|link| link.index != interface || link.xdp.is_none()) {
-            break;
+    let start = Instant::now();
+    loop {
+        let now = links().context("cannot list the network interfaces")?;
+        let has_xdp = now.iter().any(|link| link.index == interface && link.xdp.is_some());
+        if !has_xdp || start.elapsed() > DETACH_MAX {
+            return Ok(());
         }
-        std::thread::sleep(DETACH_STEP);
+        std::thread::sleep(DETACH_POLL);
     }
-    Ok(())
 }
-
-/// Longest wait for a link to let its interface go. Whoever still has it then is somebody else.
-const DETACH_MAX: Duration = Duration::from_secs(1);
-const DETACH_STEP: Duration = Duration::from_millis(10);
