@@ -15,9 +15,9 @@ pub use ebpf_object::EBPF_OBJECT;
 pub mod maps;
 
 pub mod attach;
-
 pub mod health;
 
 pub mod explain;
 
+pub mod agent;
 pub mod cli;

@@ -178,9 +178,9 @@ impl LinkMonitor {
     }
 }
 
-impl std::os::fd::AsRawFd for LinkMonitor {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0.as_raw_fd()
+impl std::os::fd::AsFd for LinkMonitor {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

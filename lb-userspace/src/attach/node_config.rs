@@ -23,6 +23,14 @@ pub struct PortRange {
     pub last: u16,
 }
 
+/// Above the host's own ephemeral ports (`net.ipv4.ip_local_port_range`, 32768 to 60999) and above the
+/// node ports.
+impl Default for PortRange {
+    fn default() -> Self {
+        Self { first: 61_000, last: 65_535 }
+    }
+}
+
 impl PortRange {
     fn overlaps(self, other: Self) -> bool {
         self.first <= other.last && other.first <= self.last

@@ -105,7 +105,8 @@ impl Programs {
         if !pin.exists() {
             return keep(link, pin);
         }
-        let aside = pin.with_extension("new");
+        // No dot in the name: a BPF file system refuses names with one (EPERM).
+        let aside = pin.with_file_name(format!("new-{}", pin.file_name().unwrap_or_default().display()));
         // Left by an agent that was killed between the two steps.
         match std::fs::remove_file(&aside) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),

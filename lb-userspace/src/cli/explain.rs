@@ -49,8 +49,8 @@ pub(super) struct Explain {
     #[arg(long, value_delimiter = ',')]
     node_ip: Vec<IpAddr>,
     /// Prefixes of pod addresses; without, those of the Node objects.
-    #[arg(long, value_delimiter = ',', value_parser = manifests::prefix)]
-    cluster_cidr: Vec<(IpAddr, u8)>,
+    #[arg(long, value_delimiter = ',')]
+    cluster_cidr: Vec<crate::attach::Cidr>,
     /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -152,8 +152,8 @@ fn from_kernel(explain: &Explain) -> Result<Answer> {
     let local = local_pods(&tables);
     let question = question(explain, &nodes, |client| local.contains(&client));
     let mut host = host_tables(&tables, config, now_s());
-    for flow in maps.flows() {
-        let (key, flow) = flow?;
+    let key = question.flow_key();
+    if let Some(flow) = maps.flow(&key)? {
         host.flows.insert(key, flow);
     }
     let names = TableNames { tables: &tables, desired: None };

@@ -1,12 +1,11 @@
 //! A plan from a folder of manifests, without an agent.
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
 use lb_common::config::Config;
 
+use crate::attach::{self, Cidr, PortRange};
 use crate::diff::{self, Limits, Tables};
-use crate::explain::tables::{SNAT_PORTS_DEFAULT, node_config};
 use crate::model::{Problem, Snapshot};
 use crate::plan::{self, Desired, NodeContext, ReadinessAlone};
 use crate::source::files;
@@ -31,12 +30,13 @@ pub(super) fn plan(facts: &Facts) -> Result<Planned> {
         (given, _) => given.to_vec(),
     };
     let node = NodeContext { name: Arc::from(facts.node_name.as_str()), addresses };
-    let cidrs: Vec<(IpAddr, u8)> = if facts.cluster_cidr.is_empty() {
-        snapshot.nodes.values().flat_map(|node| node.pod_cidrs.clone()).collect()
+    let cidrs: Vec<Cidr> = if facts.cluster_cidr.is_empty() {
+        let cidrs = snapshot.nodes.values().flat_map(|node| &node.pod_cidrs);
+        cidrs.map(|(address, bits)| Cidr(*address, *bits)).collect()
     } else {
         facts.cluster_cidr.clone()
     };
-    let config = node_config(&node.addresses, &cidrs, SNAT_PORTS_DEFAULT);
+    let config = attach::config(&node.addresses, &cidrs, PortRange::default());
     let desired = plan::plan(&snapshot, &node, &ReadinessAlone);
     problems.extend(desired.problems());
     Ok(Planned { snapshot, desired, node, config, problems })
@@ -51,16 +51,6 @@ pub(super) fn tables(planned: &mut Planned) -> Tables {
     }
     planned.problems.extend(diff.problems);
     tables
-}
-
-/// Parses `10.0.0.0/8` for the command line.
-pub(super) fn prefix(text: &str) -> Result<(IpAddr, u8), String> {
-    let wrong = || format!("cannot read the prefix {text:?}: want ADDRESS/BITS, as 10.244.0.0/16");
-    let (address, bits) = text.split_once('/').ok_or_else(wrong)?;
-    let address: IpAddr = address.parse().map_err(|_| wrong())?;
-    let bits: u8 = bits.parse().map_err(|_| wrong())?;
-    let bits_max = if address.is_ipv4() { 32 } else { 128 };
-    if bits > bits_max { Err(wrong()) } else { Ok((address, bits)) }
 }
 
 /// Prints problems to standard error: the result is usable without what they name.

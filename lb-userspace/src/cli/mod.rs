@@ -26,6 +26,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Agent(Box<crate::agent::Options>),
     Get(get::Get),
     Describe(describe::Describe),
     Explain(Box<explain::Explain>),
@@ -39,6 +40,7 @@ enum Command {
 /// One line and its causes: operation, datum, cause, remedy.
 pub fn run(cli: Cli) -> Result<()> {
     let text = match cli.command {
+        Command::Agent(options) => return crate::agent::run(&options),
         Command::Get(get) => get::run(&get)?,
         Command::Describe(describe) => describe::run(&describe)?,
         Command::Explain(explain) => explain::run(&explain)?,
@@ -70,6 +72,6 @@ pub(crate) struct Facts {
     #[arg(long, value_delimiter = ',')]
     pub node_ip: Vec<std::net::IpAddr>,
     /// Prefixes of pod addresses; without, those of the Node objects.
-    #[arg(long, value_delimiter = ',', value_parser = manifests::prefix)]
-    pub cluster_cidr: Vec<(std::net::IpAddr, u8)>,
+    #[arg(long, value_delimiter = ',')]
+    pub cluster_cidr: Vec<crate::attach::Cidr>,
 }

@@ -49,6 +49,20 @@ pub struct Question {
     pub entry: Entry,
 }
 
+impl Question {
+    /// The five-tuple of its packet.
+    #[must_use]
+    pub fn flow_key(&self) -> FlowKey {
+        FlowKey {
+            source: self.from.ip().into(),
+            destination: self.to.ip().into(),
+            source_port: Be16::new(self.from.port()),
+            destination_port: Be16::new(self.to.port()),
+            protocol: self.protocol.number().into(),
+        }
+    }
+}
+
 /// The answer. JSON field names are stable.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -93,7 +93,7 @@ fn kept_or_wanted(pins: &Pins, shape: &Shape) -> Result<u32> {
     let kind = info.map_type().with_context(|| format!("cannot use map {}", path.display()))?;
     if (kind, info.key_size(), info.value_size()) != (shape.kind, shape.key_bytes, shape.value_bytes) {
         bail!(
-            "cannot use the pinned map {}: it is a {kind:?} of {} and {} bytes, and this version needs a {:?} \
+            "cannot use the pinned map {}: it is {kind:?} of {} and {} bytes, and this version needs: {:?} \
              of {} and {}; remove {} to begin anew (open flows are lost)",
             path.display(),
             info.key_size(),

@@ -23,7 +23,7 @@ unsafe impl<T: bytemuck::Pod> aya::Pod for Plain<T> {}
 /// Whether a mapping may be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Reading only: a store is refused here, and by the processor if it came so far.
+    /// Reading only: whoever stores all the same is stopped by the processor.
     Read,
     /// Reading and writing.
     ReadWrite,
@@ -36,7 +36,6 @@ pub(super) struct Mapped {
     len_bytes: usize,
     stride_bytes: usize,
     count: u32,
-    access: Access,
 }
 
 // SAFETY: the memory belongs to the kernel's map, lives as long as the mapping does, and is reached
@@ -61,17 +60,12 @@ impl Mapped {
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
         let base = unsafe { mmap(std::ptr::null_mut(), len_bytes, protection, MapFlags::SHARED, map, 0) }?;
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, len_bytes, stride_bytes, count, access })
+        Ok(Self { base, len_bytes, stride_bytes, count })
     }
 
     /// How many values there are.
     pub(super) fn count(&self) -> u32 {
         self.count
-    }
-
-    /// Whether stores are allowed.
-    pub(super) fn is_writable(&self) -> bool {
-        self.access == Access::ReadWrite
     }
 
     /// The 32-bit words of a value; of one shorter than its place, with the zeros that follow.

@@ -30,6 +30,7 @@ use table::{ArrayTable, HashTable, PerCpuTable};
 
 /// The open maps of one node.
 pub struct Maps {
+    access: Access,
     frontends: HashTable<FrontendKey, Frontend>,
     backend_services: ArrayTable<BackendService>,
     names: ArrayTable<BackendServiceName>,
@@ -63,6 +64,7 @@ impl Maps {
         let dir = pins.maps();
         let mapped = |name, value_bytes| read::mapped(&dir, name, value_bytes, access);
         Ok(Self {
+            access,
             frontends: HashTable::open(&dir, maps::FRONTENDS)?,
             backend_services: ArrayTable::open(&dir, maps::BACKEND_SERVICES)?,
             names: ArrayTable::open(&dir, maps::BACKEND_SERVICE_NAMES)?,
@@ -77,6 +79,10 @@ impl Maps {
             endpoint_traffic: PerCpuTable::open(&dir, maps::ENDPOINT_TRAFFIC)?,
             reasons: PerCpuTable::open(&dir, maps::REASONS)?,
         })
+    }
+
+    fn is_writable(&self) -> bool {
+        self.access == Access::ReadWrite
     }
 
     /// The sizes of the maps that a diff must keep within.

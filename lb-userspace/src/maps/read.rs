@@ -57,18 +57,27 @@ impl Maps {
         }
         backend_services.truncate(used);
         names.truncate(used);
+        let negs = written(self.negs.count(), |id| self.neg(id), |ring| *ring == Ring::EMPTY);
         Ok(Dump {
             frontends,
             backend_services,
             names,
-            negs: written(self.negs.count(), |id| self.neg(id), |ring| *ring == Ring::EMPTY),
-            ring_slots: written(self.ring_slots.count(), |slot| self.ring_slot(slot), |id| *id == 0),
+            ring_slots: self.slots_of(&negs),
+            negs,
             endpoints: written(
                 self.endpoints.count(),
                 |id| self.endpoint(id),
                 |endpoint| *endpoint == Endpoint::default(),
             ),
         })
+    }
+
+    /// The arena up to the end of its last ring: a slot of zero names endpoint 0, so zeros do not say
+    /// where it ends.
+    fn slots_of(&self, rings: &[Ring]) -> Vec<u32> {
+        let ends = rings.iter().map(|ring| ring.position().saturating_add(ring.length()));
+        let end = ends.max().unwrap_or(0).min(self.ring_slots.count());
+        (0..end).map(|slot| self.ring_slot(slot)).collect()
     }
 
     /// The mirror that diffs are made from, as the maps are now.
@@ -93,9 +102,8 @@ impl Maps {
     pub fn endpoint(&self, id: u32) -> Endpoint {
         let mut value = [0u32; ENDPOINT_WORDS];
         if let Some(words) = self.endpoints.words(id) {
-            // The state last in memory and first here: what it says of the address holds (`write`).
-            for index in (0..ENDPOINT_WORDS).rev() {
-                value[index] = words[index].load(Ordering::Acquire);
+            for (value, word) in value.iter_mut().zip(words) {
+                *value = word.load(Ordering::Acquire);
             }
         }
         bytemuck::cast(value)
@@ -104,6 +112,14 @@ impl Maps {
     /// All entries of CONNTRACK.
     pub fn flows(&self) -> impl Iterator<Item = Result<(FlowKey, Flow)>> + '_ {
         self.conntrack.entries().map(|found| found.with_context(|| cannot_read(maps::CONNTRACK)))
+    }
+
+    /// One entry of CONNTRACK.
+    ///
+    /// # Errors
+    /// The kernel refuses a read.
+    pub fn flow(&self, key: &FlowKey) -> Result<Option<Flow>> {
+        self.conntrack.get(key).with_context(|| cannot_read(maps::CONNTRACK))
     }
 
     /// All entries of AFFINITY.

@@ -2,7 +2,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use aya::maps::MapError;
 use lb_common::backend_service::{BackendService, BackendServiceName};
 use lb_common::config::Config;
@@ -26,8 +26,9 @@ impl Maps {
     ///
     /// # Errors
     /// The kernel refused it: the message names operation, datum, cause and remedy. The maps are as they
-    /// were.
+    /// were, but for a backend service's name, which goes before its value.
     pub fn apply(&mut self, op: &Op) -> Result<()> {
+        ensure!(self.is_writable(), "cannot {}: the maps are open for reading", subject(op));
         let done = match op {
             Op::PutEndpoint { id, endpoint } | Op::DeleteEndpoint { id, endpoint } => {
                 self.store_endpoint(*id, endpoint)
@@ -63,8 +64,9 @@ impl Maps {
     /// # Errors
     /// No such id.
     pub fn set_endpoint_state(&mut self, id: u32, bits: u32) -> Result<()> {
-        let words = self.endpoints.words(id).filter(|_| self.endpoints.is_writable());
-        let words = words.with_context(|| format!("cannot set the state of endpoint {id}: no such place"))?;
+        let cannot = |why| format!("cannot set the state of endpoint {id}: {why}");
+        ensure!(self.is_writable(), cannot("the maps are open for reading"));
+        let words = self.endpoints.words(id).with_context(|| cannot("map ENDPOINTS has no such place"))?;
         words[STATE_WORD].store(bits, Ordering::Release);
         Ok(())
     }
@@ -73,8 +75,7 @@ impl Maps {
     /// then filled, then put into use, so that a state is never read together with another's address.
     fn store_endpoint(&self, id: u32, endpoint: &Endpoint) -> Result<(), String> {
         let former = self.endpoint(id);
-        let words = self.endpoints.words(id).filter(|_| self.endpoints.is_writable());
-        let words = words.ok_or_else(|| full(maps::ENDPOINTS, self.endpoints.count()))?;
+        let words = self.endpoints.words(id).ok_or_else(|| full(maps::ENDPOINTS, self.endpoints.count()))?;
         let value: [u32; ENDPOINT_WORDS] = bytemuck::cast(*endpoint);
         let is_same_place = Endpoint { state: endpoint.state, ..former } == *endpoint;
         if !is_same_place || former.state & state::PRESENT == 0 {
@@ -89,7 +90,7 @@ impl Maps {
 
     fn store_slots(&self, ring: Ring, slots: &[u32]) -> Result<(), String> {
         let end = u64::from(ring.position()) + slots.len() as u64;
-        if end > u64::from(self.ring_slots.count()) || !self.ring_slots.is_writable() {
+        if end > u64::from(self.ring_slots.count()) {
             return Err(full(maps::RING_SLOTS, self.ring_slots.count()));
         }
         for (slot, id) in (ring.position()..).zip(slots) {
@@ -102,8 +103,7 @@ impl Maps {
 
     /// One aligned 64-bit store, after all stores to the slots of the ring.
     fn store_neg(&self, neg: u32, ring: Ring) -> Result<(), String> {
-        let word = self.negs.word64(neg).filter(|_| self.negs.is_writable());
-        let word = word.ok_or_else(|| full(maps::NEGS, self.negs.count()))?;
+        let word = self.negs.word64(neg).ok_or_else(|| full(maps::NEGS, self.negs.count()))?;
         word.store(bytemuck::cast(ring), Ordering::Release);
         Ok(())
     }

@@ -1,0 +1,152 @@
+//! From the plan to the maps: a diff, its operations one by one, and what stays to be done.
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::Result;
+use lb_common::Address;
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use crate::diff::{self, Diff, Op, Tables};
+use crate::health::Target;
+use crate::maps::Maps;
+use crate::model::{ObjectName, Problem};
+use crate::plan::Desired;
+
+/// Wait before what failed is tried again; doubled with each further failure.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// The maps, their mirror, and the Services whose part of the plan is not in them yet.
+pub(super) struct Applier {
+    pub(super) maps: Maps,
+    tables: Tables,
+    started: Instant,
+    /// Whether the whole plan has been compared with the maps since the start.
+    is_whole: bool,
+    pending: BTreeSet<ObjectName>,
+    retry: Duration,
+    /// Bounds that were met by the last diff of each Service.
+    pub(super) problems: Vec<Problem>,
+    /// The last operation that the kernel refused.
+    last_refusal: Option<String>,
+}
+
+/// Operations by kind, for one line of the log.
+#[derive(Default)]
+struct Counts {
+    endpoints: usize,
+    rings: usize,
+    backend_services: usize,
+    frontends: usize,
+    deleted: usize,
+}
+
+impl Counts {
+    fn add(&mut self, op: &Op) {
+        match op {
+            Op::PutEndpoint { .. } => self.endpoints += 1,
+            Op::WriteRing { .. } => self.rings += 1,
+            Op::SwitchNeg { .. } => {}
+            Op::PutBackendService { .. } => self.backend_services += 1,
+            Op::PutFrontend { .. } => self.frontends += 1,
+            Op::DeleteFrontend { .. } | Op::DeleteBackendService { .. } | Op::DeleteEndpoint { .. } => {
+                self.deleted += 1;
+            }
+        }
+    }
+}
+
+impl Applier {
+    /// On maps as they are pinned: what they hold is the state to start from.
+    pub(super) fn new(maps: Maps) -> Result<Self> {
+        let tables = maps.tables()?;
+        Ok(Self {
+            maps,
+            tables,
+            started: Instant::now(),
+            is_whole: false,
+            pending: BTreeSet::new(),
+            retry: RETRY_MIN,
+            problems: Vec::new(),
+            last_refusal: None,
+        })
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Brings the maps to the plan, as far as the kernel lets. The first time everything is compared,
+    /// and what no Service wants goes; later only the Services that changed and those that are pending.
+    pub(super) fn apply(&mut self, desired: &Desired, changed: BTreeSet<ObjectName>) {
+        let begun = Instant::now();
+        let diff = if self.is_whole {
+            self.pending.extend(changed);
+            diff::services(desired, &self.tables, &self.pending, self.now_ms())
+        } else {
+            diff::full(desired, &self.tables, self.now_ms())
+        };
+        let Diff { ops, problems, pending } = diff;
+        let mut counts = Counts::default();
+        let mut done = 0;
+        let refusal = ops.iter().find_map(|op| match self.maps.apply(op) {
+            Ok(()) => {
+                self.tables.apply(op, self.now_ms());
+                counts.add(op);
+                done += 1;
+                None
+            }
+            Err(error) => Some(format!("{error:#}")),
+        });
+        // What follows a failed operation may refer to what it did not write: the rest is diffed again.
+        match &refusal {
+            None => {
+                self.is_whole = true;
+                self.pending = pending;
+                self.problems = problems;
+            }
+            Some(message) if self.last_refusal.as_ref() != Some(message) => {
+                error!(
+                    error = message,
+                    done,
+                    left = ops.len() - done,
+                    "apply stopped; it will be tried again"
+                );
+            }
+            Some(_) => {}
+        }
+        self.last_refusal = refusal;
+        let is_stuck = self.last_refusal.is_some() || (!self.pending.is_empty() && done == 0);
+        self.retry = if is_stuck { (self.retry * 2).min(RETRY_MAX) } else { RETRY_MIN };
+        if done > 0 {
+            let Counts { endpoints, rings, backend_services, frontends, deleted } = counts;
+            let micros = begun.elapsed().as_micros() as u64;
+            let pending = self.pending.len();
+            info!(endpoints, rings, backend_services, frontends, deleted, pending, micros, "applied");
+        }
+    }
+
+    /// When to apply again although nothing changed; `None` when all is done.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        (self.last_refusal.is_some() || !self.pending.is_empty()).then_some(self.retry)
+    }
+
+    /// Takes an endpoint out of every ring, or puts it back, with one store: the rings follow with the
+    /// next apply.
+    pub(super) fn set_health(&mut self, target: &Target, is_healthy: bool) {
+        let address = Address::from(target.address);
+        let known = self
+            .tables
+            .backend_service_id(&target.backend_service)
+            .and_then(|service| self.tables.endpoint_id(service, address, target.port));
+        let Some(id) = known else { return };
+        let mut endpoint = self.tables.endpoint(id);
+        let healthy = lb_common::endpoint::state::HEALTHY;
+        endpoint.state = if is_healthy { endpoint.state | healthy } else { endpoint.state & !healthy };
+        match self.maps.set_endpoint_state(id, endpoint.state) {
+            Ok(()) => self.tables.apply(&Op::PutEndpoint { id, endpoint }, self.now_ms()),
+            Err(error) => error!(error = format!("{error:#}"), "cannot take an unhealthy endpoint out"),
+        }
+    }
+}

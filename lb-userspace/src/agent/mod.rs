@@ -1,0 +1,276 @@
+//! The node agent: the one place that knows everybody. Events only mark; one loop plans and applies.
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use lb_common::config::Config;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use crate::attach::{self, Attachments, Instance, LinkMonitor};
+use crate::health::{self, HealthEvent, Targets};
+use crate::maps::{self, Object, Pins};
+use crate::source::{self, ProblemList, SourceEvent};
+
+mod applier;
+mod options;
+mod planner;
+mod problems;
+
+pub use options::Options;
+
+use applier::Applier;
+use planner::Planner;
+use problems::ProblemReport;
+
+/// Events that wait between a source and the loop.
+const EVENTS_MAX: usize = 1024;
+/// Least time between two looks at the interfaces: links come in bursts, one for each pod.
+const LINKS_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// It cannot start: a missing capability, an unusable object, another agent on the same pins, an unusable
+/// flag. Once it runs, no failure of the API server, of an object or of a map ends it.
+pub fn run(options: &Options) -> Result<()> {
+    start_log();
+    attach::check_snat_ports(options.snat_ports)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let pins = Pins::new(&options.pin_path);
+        let _instance = Instance::take(&pins)?;
+        let object = Object::choose(options.ebpf_object.clone())?;
+        let (ebpf, maps) = maps::load(&object, &pins, &options.sizes())?;
+        // Before the programs are attached: changes from here on are not missed.
+        let links = LinkMonitor::new().context("cannot listen for changes of network interfaces")?;
+        let attachments = Attachments::new(ebpf, &pins, options.attach_settings())?;
+        let agent = Agent::new(options, Applier::new(maps)?, attachments)?;
+        agent.run(watch_links(links)?).await?;
+        if options.detach_on_exit {
+            pins.remove()?;
+            info!(pins = %pins.root().display(), "removed programs, maps and pins");
+        }
+        Ok(())
+    })
+}
+
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // A second start in one process (a test) keeps the first one's log.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .try_init();
+}
+
+/// Everything that the loop works on.
+struct Agent {
+    options: Options,
+    planner: Planner,
+    applier: Applier,
+    attachments: Attachments,
+    config: Option<Config>,
+    source_problems: ProblemList,
+    report: ProblemReport,
+    targets: watch::Sender<Targets>,
+    is_synced: bool,
+}
+
+/// When the parts of the loop are due.
+struct Due {
+    apply: Option<Instant>,
+    links: Option<Instant>,
+}
+
+impl Agent {
+    fn new(options: &Options, applier: Applier, attachments: Attachments) -> Result<Self> {
+        Ok(Self {
+            planner: Planner::new(&options.node_name, options.node_ip.clone(), options.cluster_cidr.clone()),
+            applier,
+            attachments,
+            config: None,
+            source_problems: ProblemList::default(),
+            report: ProblemReport::new(&options.run_dir, &options.node_name)?,
+            targets: watch::channel(Targets::default()).0,
+            is_synced: false,
+            options: options.clone(),
+        })
+    }
+
+    async fn run(mut self, mut links: mpsc::Receiver<()>) -> Result<()> {
+        let (sender, mut events) = mpsc::channel(EVENTS_MAX);
+        self.start_source(sender).await?;
+        let (sender, mut found) = mpsc::channel(EVENTS_MAX);
+        tokio::spawn(health::run(self.targets.subscribe(), sender));
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        self.put_config()?;
+        self.attachments.reconcile(&mut self.applier.maps)?;
+        let interval = Duration::from_millis(self.options.apply_interval_ms);
+        let mut due = Due { apply: None, links: None };
+        let mut last_apply = None;
+        loop {
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                Some(event) = found.recv() => self.take_health(event),
+                Some(event) = events.recv() => self.take(event),
+                () = until(due.apply) => {
+                    last_apply = Some(Instant::now());
+                    self.apply();
+                    due.apply = self.applier.retry_after().map(|wait| Instant::now() + wait);
+                }
+                () = until(due.links) => {
+                    due.links = None;
+                    self.reconcile_links();
+                }
+                Some(()) = links.recv() => {
+                    due.links.get_or_insert_with(|| Instant::now() + LINKS_INTERVAL);
+                }
+            }
+            if self.is_synced && (self.planner.is_dirty() || last_apply.is_none()) {
+                let at = last_apply.map_or_else(Instant::now, |last| last + interval);
+                due.apply = Some(due.apply.map_or(at, |planned| planned.min(at)));
+            }
+        }
+        info!("stopping; programs and maps stay unless --detach-on-exit is given");
+        Ok(())
+    }
+
+    async fn start_source(&self, sender: mpsc::Sender<SourceEvent>) -> Result<()> {
+        if let Some(folder) = self.options.manifests.clone() {
+            std::fs::read_dir(&folder)
+                .with_context(|| format!("cannot read the folder of manifests {}", folder.display()))?;
+            tokio::spawn(source::files::run(folder, sender));
+            return Ok(());
+        }
+        let config = source::kube::config(self.options.kubeconfig.as_deref()).await?;
+        tokio::spawn(async move {
+            if let Err(error) = source::kube::run(config, source::kube::Settings::default(), sender).await {
+                tracing::error!(error = format!("{error:#}"), "the watches of the API server have ended");
+            }
+        });
+        Ok(())
+    }
+
+    fn take(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Change(change) => self.planner.change(change),
+            SourceEvent::Synced => {
+                info!("all facts are read");
+                self.is_synced = true;
+            }
+            SourceEvent::Problems(problems) => {
+                if self.source_problems.update(problems) && self.is_synced {
+                    self.report_problems();
+                }
+            }
+        }
+    }
+
+    fn take_health(&mut self, event: HealthEvent) {
+        if let HealthEvent::Found(target, finding) = &event {
+            let endpoint = format!("{}", std::net::SocketAddr::new(target.address, target.port));
+            let service = target.backend_service.to_string();
+            let (healthy, reason) = (finding.is_healthy, &*finding.reason);
+            info!(endpoint, backend_service = service, healthy, reason, "health changed");
+            self.applier.set_health(target, finding.is_healthy);
+        }
+        let service = match &event {
+            HealthEvent::Found(target, _) | HealthEvent::Forgotten(target) => {
+                target.backend_service.service.clone()
+            }
+        };
+        if self.planner.findings.apply(event) {
+            self.planner.mark(service);
+        }
+    }
+
+    /// Plans what changed and brings the maps to it.
+    fn apply(&mut self) {
+        let changed = self.planner.plan();
+        if let Err(error) = self.put_config() {
+            warn!(error = format!("{error:#}"), "CONFIG stays as it is");
+        }
+        self.applier.apply(&self.planner.desired, changed);
+        self.targets.send_if_modified(|targets| {
+            let now = health::targets(&self.planner.desired);
+            let is_other = *targets != now;
+            *targets = now;
+            is_other
+        });
+        self.report_problems();
+    }
+
+    fn report_problems(&mut self) {
+        let mut problems: Vec<_> = self.source_problems.iter().cloned().collect();
+        problems.extend(self.planner.desired.problems());
+        problems.extend(self.applier.problems.iter().cloned());
+        self.report.update(problems);
+    }
+
+    /// CONFIG follows the Node objects; before any is known, the pinned one holds.
+    fn put_config(&mut self) -> Result<()> {
+        if self.planner.addresses().is_empty() {
+            return Ok(());
+        }
+        let cidrs = self.planner.cluster_cidrs();
+        let config = attach::config(self.planner.addresses(), &cidrs, self.options.snat_ports);
+        if self.config != Some(config) {
+            self.applier.maps.put_config(&config)?;
+            self.config = Some(config);
+            info!(addresses = ?self.planner.addresses(), snat_ports = %self.options.snat_ports, "node configured");
+        }
+        Ok(())
+    }
+
+    fn reconcile_links(&mut self) {
+        if let Err(error) = self.attachments.reconcile(&mut self.applier.maps) {
+            warn!(error = format!("{error:#}"), "interfaces are left as they are");
+        }
+    }
+}
+
+/// Marks changes of interfaces: a thread waits for the kernel's messages, since only the fact that there
+/// are some matters. Marks that nobody took yet are one mark.
+fn watch_links(monitor: LinkMonitor) -> Result<mpsc::Receiver<()>> {
+    let (sender, receiver) = mpsc::channel(1);
+    let wait = move || {
+        while !sender.is_closed() {
+            let mut wanted = [PollFd::new(&monitor, PollFlags::IN)];
+            match poll(&mut wanted, None) {
+                Ok(_) => monitor.drain(),
+                Err(Errno::INTR) => continue,
+                Err(error) => {
+                    warn!(error = %error, "new interfaces are no longer seen");
+                    return;
+                }
+            }
+            // A full channel has a mark already.
+            let _ = sender.try_send(());
+        }
+    };
+    std::thread::Builder::new().name("links".into()).spawn(wait).context("cannot start a thread")?;
+    Ok(receiver)
+}
+
+/// Waits for an instant; without one, for ever.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Where the problems of a node's agent are written.
+fn problems_file(run_dir: &Path, node_name: &str) -> std::path::PathBuf {
+    run_dir.join(format!("problems-{node_name}.json"))
+}

@@ -1,0 +1,141 @@
+//! The flags of `podway agent`.
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use lb_common::maps as bounds;
+
+use crate::attach::{Cidr, Pattern, PortRange, Settings, SocketHooks, XdpChoice};
+use crate::diff::Limits;
+use crate::maps::{PIN_PATH_DEFAULT, Sizes};
+
+/// `--xdp-mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum XdpMode {
+    /// In the driver, else in the network stack, else tc alone.
+    #[default]
+    Auto,
+    /// In the driver, else tc alone.
+    Native,
+    /// In the network stack, else tc alone.
+    Generic,
+    /// tc alone.
+    Off,
+}
+
+/// Run the node agent: it watches Services, `EndpointSlices` and Nodes, fills the BPF maps and attaches the
+/// programs. Killed, it leaves everything in place; started again, it takes over what it finds.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  podway agent --node-name $(hostname) --uplink eth0 --pod-interface 'cali*'\n  \
+    podway agent --manifests examples --node-name node-a --uplink eth0 --pod-interface 'vethpod*'"
+)]
+pub struct Options {
+    /// Read Services, `EndpointSlices` and Nodes from this folder of YAML instead of a cluster; watched.
+    #[arg(long, conflicts_with = "kubeconfig")]
+    pub manifests: Option<PathBuf>,
+    /// Kubeconfig whose current context names the API server; without, the pod's service account.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// This node's name, as EndpointSlices name it.
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: String,
+    /// This node's addresses, for node ports and source NAT; without, those of its Node object.
+    #[arg(long, value_delimiter = ',')]
+    pub node_ip: Vec<IpAddr>,
+    /// Prefixes of pod addresses; without, `spec.podCIDRs` of all Nodes.
+    #[arg(long, value_delimiter = ',')]
+    pub cluster_cidr: Vec<Cidr>,
+    /// Interfaces that lead out of the node; without, those of the default routes.
+    #[arg(long, value_delimiter = ',')]
+    pub uplink: Vec<String>,
+    /// Names of the pods' interfaces on the node's side; `*` stands for any text.
+    #[arg(long, value_delimiter = ',')]
+    pub pod_interface: Vec<Pattern>,
+    /// Cgroup whose processes get the socket hooks; without, the root of cgroup2.
+    #[arg(long, conflicts_with = "no_socket_hooks")]
+    pub cgroup: Option<PathBuf>,
+    /// Attach no socket hooks: pods are served by tc, processes of the node are not.
+    #[arg(long)]
+    pub no_socket_hooks: bool,
+    /// How XDP is attached to the uplinks.
+    #[arg(long, value_enum, default_value_t)]
+    pub xdp_mode: XdpMode,
+    /// Directory on a BPF file system for the pins.
+    #[arg(long, default_value = PIN_PATH_DEFAULT)]
+    pub pin_path: PathBuf,
+    /// Source ports that outside clients of endpoints on other nodes get: not the host's, no node ports.
+    #[arg(long, default_value_t)]
+    pub snat_ports: PortRange,
+    /// Least time between two applies, milliseconds; the first change is applied at once.
+    #[arg(long, default_value_t = 50)]
+    pub apply_interval_ms: u64,
+    /// Where problems are written for other commands to read.
+    #[arg(long, default_value = "/run/podway")]
+    pub run_dir: PathBuf,
+    /// The eBPF object to load instead of the one in this binary.
+    #[arg(long)]
+    pub ebpf_object: Option<PathBuf>,
+    /// Remove programs, maps and pins on SIGTERM or SIGINT; traffic is no longer forwarded then.
+    #[arg(long)]
+    pub detach_on_exit: bool,
+    /// Bound on frontends.
+    #[arg(long, default_value_t = bounds::FRONTENDS_MAX, value_parser = clap::value_parser!(u32).range(1..))]
+    pub frontends_max: u32,
+    /// Bound on backend services.
+    #[arg(long, default_value_t = bounds::BACKEND_SERVICES_MAX, value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
+    pub backend_services_max: u32,
+    /// Bound on endpoints.
+    #[arg(long, default_value_t = bounds::ENDPOINTS_MAX, value_parser = clap::value_parser!(u32).range(1..))]
+    pub endpoints_max: u32,
+    /// Slots for all rings together, 4 bytes each.
+    #[arg(long, default_value_t = bounds::RING_SLOTS_MAX, value_parser = clap::value_parser!(u32).range(1..))]
+    pub ring_slots_max: u32,
+    /// Bound on conntrack entries, two per flow.
+    #[arg(long, default_value_t = bounds::CONNTRACK_MAX, value_parser = clap::value_parser!(u32).range(16..))]
+    pub conntrack_max: u32,
+    /// Bound on client affinities.
+    #[arg(long, default_value_t = bounds::AFFINITY_MAX, value_parser = clap::value_parser!(u32).range(16..))]
+    pub affinity_max: u32,
+    /// Bound on sockets with a translated peer.
+    #[arg(long, default_value_t = bounds::SOCKET_FLOWS_MAX, value_parser = clap::value_parser!(u32).range(16..))]
+    pub socket_flows_max: u32,
+}
+
+impl Options {
+    /// The sizes of the maps.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            limits: Limits {
+                frontends_max: self.frontends_max,
+                backend_services_max: self.backend_services_max,
+                endpoints_max: self.endpoints_max,
+                ring_slots_max: self.ring_slots_max,
+            },
+            conntrack_max: self.conntrack_max,
+            affinity_max: self.affinity_max,
+            socket_flows_max: self.socket_flows_max,
+        }
+    }
+
+    /// What is to be attached where.
+    #[must_use]
+    pub fn attach_settings(&self) -> Settings {
+        Settings {
+            uplinks: self.uplink.clone(),
+            pod_interfaces: self.pod_interface.clone(),
+            xdp: match self.xdp_mode {
+                XdpMode::Auto => XdpChoice::Auto,
+                XdpMode::Native => XdpChoice::Native,
+                XdpMode::Generic => XdpChoice::Generic,
+                XdpMode::Off => XdpChoice::Off,
+            },
+            sockets: if self.no_socket_hooks {
+                SocketHooks::Off
+            } else {
+                SocketHooks::At(self.cgroup.clone())
+            },
+        }
+    }
+}

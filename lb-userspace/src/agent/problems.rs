@@ -1,0 +1,56 @@
+//! What cannot be used, for people: each problem is logged once when it comes and once when it goes, and
+//! all that there are now stand in a file.
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use tracing::{info, warn};
+
+use crate::model::Problem;
+
+/// The problems as they were last told.
+#[derive(Debug)]
+pub(super) struct ProblemReport {
+    file: PathBuf,
+    told: BTreeSet<Problem>,
+}
+
+impl ProblemReport {
+    pub(super) fn new(run_dir: &Path, node_name: &str) -> Result<Self> {
+        std::fs::create_dir_all(run_dir)
+            .with_context(|| format!("cannot make {}; give another --run-dir", run_dir.display()))?;
+        let mut report = Self { file: super::problems_file(run_dir, node_name), told: BTreeSet::new() };
+        report.write();
+        Ok(report)
+    }
+
+    /// Tells what is new and what is over.
+    pub(super) fn update(&mut self, problems: Vec<Problem>) {
+        let now: BTreeSet<Problem> = problems.into_iter().collect();
+        if now == self.told {
+            return;
+        }
+        for problem in now.difference(&self.told) {
+            let object = problem.object.to_string();
+            warn!(kind = problem.kind, object, problem = problem.message, "object cannot be used in full");
+        }
+        for problem in self.told.difference(&now) {
+            let object = problem.object.to_string();
+            info!(kind = problem.kind, object, problem = problem.message, "problem is over");
+        }
+        self.told = now;
+        self.write();
+    }
+
+    /// Replaces the file in one step, so that a reader never sees a half.
+    fn write(&mut self) {
+        let written = serde_json::to_vec_pretty(&self.told).map_err(std::io::Error::other).and_then(|text| {
+            let new = self.file.with_extension("new");
+            std::fs::write(&new, text)?;
+            std::fs::rename(&new, &self.file)
+        });
+        if let Err(error) = written {
+            warn!(file = %self.file.display(), error = %error, "cannot write the problems");
+        }
+    }
+}
