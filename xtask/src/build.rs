@@ -9,6 +9,9 @@ use crate::project::{Project, run};
 /// Names the eBPF object to the build script that embeds it, and to tests that load it.
 pub(crate) const OBJECT_VARIABLE: &str = "PODWAY_EBPF_OBJECT";
 
+/// Names the `podway` binary to tests and to the demo, which start it.
+pub(crate) const BINARY_VARIABLE: &str = "PODWAY_BINARY";
+
 /// The command itself: builds, then prints the path and size of the binary.
 pub(crate) fn run_command(project: &Project) -> Result<()> {
     let binary = release_binary(project)?;

@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod build_ebpf;
+mod demo;
 mod privilege;
 mod project;
 mod setup;
@@ -28,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Run the tests, tier by tier; a tier whose need is not met says so and is skipped
     Test(test::Arguments),
+    /// Show real traffic through two simulated nodes, with every expectation checked
+    Demo(demo::Arguments),
     /// Build the release binary `podway` with the eBPF object inside
     Build,
     /// Build the eBPF object alone
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = Project::find().and_then(|project| match arguments.command {
         Command::Test(arguments) => test::run_command(&project, &arguments),
+        Command::Demo(arguments) => demo::run_command(&project, &arguments),
         Command::Build => build::run_command(&project),
         Command::Bench => bench::run_command(&project),
         Command::BuildEbpf => build_ebpf::run_command(&project),

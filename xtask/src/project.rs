@@ -44,6 +44,11 @@ impl Project {
         self.target.join("bpf/podway.o")
     }
 
+    /// Manifests of an example cluster.
+    pub(crate) fn examples(&self) -> PathBuf {
+        self.root.join("examples")
+    }
+
     /// A command with the repository as its folder.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);

@@ -8,14 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
-use crate::build::OBJECT_VARIABLE;
+use crate::build::{BINARY_VARIABLE, OBJECT_VARIABLE};
 use crate::privilege::Privilege;
 use crate::project::{self, Project};
 use crate::test_binary::{self, Count, Kind, TestBinary};
 use crate::{build_ebpf, setup};
-
-/// Names the `podway` binary to tests that start it.
-const BINARY_VARIABLE: &str = "PODWAY_BINARY";
 
 /// Names the tiers whose need is known to be met; their tests fail where they would skip.
 const REQUIRE_VARIABLE: &str = "PODWAY_REQUIRE";

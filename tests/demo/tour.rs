@@ -1,0 +1,49 @@
+//! The maps of node-a as `podway` shows them, and how to go on looking.
+use anyhow::Result;
+
+use crate::interrupt::Interrupt;
+use crate::report::Report;
+use crate::stage::{LOAD_BALANCER_V4, Stage};
+
+const NODE: &str = "node-a";
+/// What is shown.
+const TABLES: [&str; 5] = ["frontends", "backend-services", "negs", "endpoints", "counters"];
+
+/// Prints the tables and one explanation.
+pub(crate) fn play(stage: &mut Stage, report: &mut Report, interrupt: &Interrupt) -> Result<()> {
+    interrupt.check()?;
+    let agent = stage.agent(NODE);
+    for table in TABLES {
+        report.say(&format!("\n$ podway get {table}"));
+        report.say(&agent.podway(&["get", table])?);
+        report.keep_table(table, agent.get(table)?);
+    }
+    let (from, to) = (stage.client().v4().to_string(), format!("{LOAD_BALANCER_V4}:80"));
+    report.say(&format!("$ podway explain --from {from} --to {to} --proto tcp"));
+    report.say(&agent.podway(&["explain", "--from", &from, "--to", &to, "--proto", "tcp"])?);
+    Ok(())
+}
+
+/// For `--keep`.
+pub(crate) fn how_to_look_around(stage: &Stage) -> String {
+    let namespace = |host: &lb_tests::topology::Host| host.namespace().path().display().to_string();
+    let client = namespace(stage.client());
+    let node = namespace(stage.topology().node(NODE).host());
+    let podway = format!("{} --pin-path {}", stage.podway().display(), stage.topology().pins(NODE).display());
+    let podway = |arguments: &str| podway.replacen(" --pin-path", &format!(" {arguments} --pin-path"), 1);
+    format!(
+        "\neverything stays up until Ctrl-C. As root, in another terminal:\n\n  \
+         # who answers the client outside?\n  \
+         nsenter --net={client} bash -c 'head -n 1 < /dev/tcp/{LOAD_BALANCER_V4}/80'\n  \
+         # the maps of {NODE}\n  \
+         {}\n  \
+         {}\n  \
+         # why would a packet go where it goes?\n  \
+         {}\n  \
+         # a shell on {NODE}\n  \
+         nsenter --net={node} bash\n",
+        podway("get endpoints -o wide"),
+        podway("describe backend-service shop/web-lb"),
+        podway("explain --from 192.0.2.100 --to 198.51.100.10:80 --proto tcp"),
+    )
+}
