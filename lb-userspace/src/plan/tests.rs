@@ -323,10 +323,10 @@ fn owner(desired: &Desired) -> Option<String> {
 }
 
 fn put(desired: &mut Desired, plan: ServicePlan) -> Vec<String> {
-    changed(desired.replace(&plan.name.clone(), Some(plan)))
+    changed(&desired.replace(&plan.name.clone(), Some(plan)))
 }
 
-fn changed(names: BTreeSet<ObjectName>) -> Vec<String> {
+fn changed(names: &BTreeSet<ObjectName>) -> Vec<String> {
     names.iter().map(|name| name.name.to_string()).collect()
 }
 
@@ -362,7 +362,7 @@ fn the_next_in_line_gets_a_frontend_that_its_owner_gives_up() {
     for (name, created_s) in [("a", 1), ("b", 2), ("c", 3)] {
         put(&mut desired, contender(name, &format!("10.96.0.{created_s}"), Some(created_s)));
     }
-    assert_eq!(changed(desired.replace(&ObjectName::new("shop", "a"), None)), ["a", "b"]);
+    assert_eq!(changed(&desired.replace(&ObjectName::new("shop", "a"), None)), ["a", "b"]);
     assert_eq!(owner(&desired).as_deref(), Some("shop/b"));
     assert_eq!(desired.problems().len(), 1);
     put(&mut desired, planned(&service("b", "10.96.0.2"), &[]));
@@ -375,7 +375,7 @@ fn the_same_plan_again_changes_nothing() {
     let mut desired = Desired::default();
     put(&mut desired, contender("a", "10.96.0.1", None));
     assert_eq!(put(&mut desired, contender("a", "10.96.0.1", None)), [""; 0]);
-    assert_eq!(changed(desired.replace(&ObjectName::new("shop", "none"), None)), [""; 0]);
+    assert_eq!(changed(&desired.replace(&ObjectName::new("shop", "none"), None)), [""; 0]);
 }
 
 #[test]
