@@ -3,17 +3,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
 use lb_common::backend_service::{BackendService, flags};
+use lb_common::counters::Traffic;
 use lb_common::endpoint::{Endpoint, state};
 use lb_common::frontend::{Frontend, FrontendKey, Kind};
 use lb_common::neg::Ring;
 use lb_common::{Address, Be16, maps as names};
 use lb_tests::need;
-use lb_userspace::diff::{Limits, Op, StoredName, Tables};
+use lb_userspace::diff::{self, Limits, Op, StoredName, Tables};
 use lb_userspace::maps::{Maps, Object, Pins, Sizes, load};
-use lb_userspace::model::{ObjectName, Protocol};
-use lb_userspace::plan::BackendServiceName;
+use lb_userspace::model::{
+    EndpointSlice, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, Snapshot,
+    TrafficPolicy,
+};
+use lb_userspace::plan::{BackendServiceName, NodeContext, ReadinessAlone, plan};
 
 const HEALTHY: u32 = state::PRESENT | state::HEALTHY;
 
@@ -46,6 +50,12 @@ fn sizes() -> Sizes {
         affinity_max: 64,
         socket_flows_max: 64,
     }
+}
+
+/// Enough for the rings of a Service.
+fn roomy() -> Sizes {
+    let limits = Limits { ring_slots_max: 65_536, ..sizes().limits };
+    Sizes { limits, ..sizes() }
 }
 
 fn load_maps(need: &need::Kernel, pins: &TestPins) -> Maps {
@@ -222,6 +232,101 @@ fn a_second_load_finds_entries_and_ids_and_keeps_the_size() {
     let tables = maps.tables().unwrap();
     assert_eq!(tables.backend_service_id(&name().name), Some(0));
     assert_eq!(tables.endpoint_id(0, Address::v4([10, 4, 2, 9]), 8080), Some(1));
+}
+
+/// Gives an id 1 packet of 2 bytes and 3 flows on each CPU, as programs do.
+fn count(pins: &TestPins, name: &str, id: u32) {
+    let map = Map::from_map_data(MapData::from_pin(pins.0.map(name)).unwrap()).unwrap();
+    let mut table: PerCpuArray<MapData, [u64; 3]> = map.try_into().unwrap();
+    let cpus = aya::util::nr_cpus().unwrap();
+    table.set(id, PerCpuValues::try_from(vec![[1, 2, 3]; cpus]).unwrap(), 0).unwrap();
+}
+
+#[test]
+fn an_id_that_comes_into_use_counts_from_zero() {
+    let Some(need) = need::kernel() else { return };
+    let pins = TestPins::new();
+    let mut maps = load_maps(&need, &pins);
+    // What connections to the former owners of the ids left behind.
+    count(&pins, names::BACKEND_SERVICE_TRAFFIC, 0);
+    count(&pins, names::ENDPOINT_TRAFFIC, 0);
+    count(&pins, names::ENDPOINT_TRAFFIC, 1);
+    apply_all(&mut maps, &service());
+    assert_eq!(maps.backend_service_traffic(0).unwrap(), Traffic::default());
+    assert_eq!(maps.endpoint_traffic(0).unwrap(), Traffic::default());
+    assert_eq!(maps.endpoint_traffic(1).unwrap(), Traffic::default());
+}
+
+#[test]
+fn an_id_that_stays_in_use_keeps_its_counts() {
+    let Some(need) = need::kernel() else { return };
+    let pins = TestPins::new();
+    let mut maps = load_maps(&need, &pins);
+    apply_all(&mut maps, &service());
+    count(&pins, names::BACKEND_SERVICE_TRAFFIC, 0);
+    count(&pins, names::ENDPOINT_TRAFFIC, 0);
+    let mut again = service();
+    again[0] = Op::PutEndpoint { id: 0, endpoint: endpoint(8, state::PRESENT) };
+    apply_all(&mut maps, &again);
+    let cpus = aya::util::nr_cpus().unwrap() as u64;
+    let counted = Traffic { packets: cpus, bytes: 2 * cpus, new_flows: 3 * cpus };
+    assert_eq!(maps.backend_service_traffic(0).unwrap(), counted);
+    assert_eq!(maps.endpoint_traffic(0).unwrap(), counted);
+}
+
+/// The Service `shop/cart` with two ready endpoints on two nodes.
+fn facts() -> Snapshot {
+    let endpoint = |address: &str, node: &str| SliceEndpoint {
+        address: address.parse().unwrap(),
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: Some(node.into()),
+        zone: None,
+    };
+    let service = Service {
+        name: ObjectName::new("shop", "cart"),
+        resource_version: "81".into(),
+        created_s: None,
+        cluster_ips: vec!["192.0.2.1".parse().unwrap()],
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
+        external_traffic_policy: TrafficPolicy::Cluster,
+        internal_traffic_policy: TrafficPolicy::Cluster,
+        affinity_timeout_s: Some(600),
+        health_check: None,
+    };
+    let slice = EndpointSlice {
+        name: ObjectName::new("shop", "cart-1"),
+        service: "cart".into(),
+        resource_version: "82".into(),
+        endpoints: vec![endpoint("10.4.2.8", "node-a"), endpoint("10.4.2.9", "node-b")],
+        ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
+    };
+    let mut snapshot = Snapshot::default();
+    snapshot.services.insert(service.name.clone(), service.into());
+    snapshot.endpoint_slices.insert(slice.name.clone(), slice.into());
+    snapshot
+}
+
+#[test]
+fn a_restarted_agent_has_nothing_to_do_for_the_same_plan() {
+    let Some(need) = need::kernel() else { return };
+    let pins = TestPins::new();
+    let node = NodeContext { name: "node-a".into(), addresses: vec!["198.51.100.1".parse().unwrap()] };
+    let desired = plan(&facts(), &node, &ReadinessAlone);
+    let object = Object::File(need.ebpf_object.clone());
+    let (_ebpf, mut maps) = load(&object, &pins.0, &roomy()).unwrap();
+    let first = diff::full(&desired, &maps.tables().unwrap(), 0);
+    assert_eq!((first.problems.len(), first.pending.len()), (0, 0));
+    assert!(!first.ops.is_empty());
+    apply_all(&mut maps, &first.ops);
+    drop(maps);
+    let (_ebpf, maps) = load(&object, &pins.0, &roomy()).unwrap();
+    let tables = maps.tables().unwrap();
+    assert_eq!(tables.check(), []);
+    assert_eq!(diff::full(&desired, &tables, 0).ops, []);
 }
 
 #[test]

@@ -130,6 +130,10 @@ fn unusable(object: &Object, error: EbpfError) -> anyhow::Error {
                     "cannot make map {name}: out of memory; give it fewer entries (see `podway agent --help`)"
                 )
             }
+            // `bpf(2)` answers ENOSYS where it is compiled out.
+            std::io::ErrorKind::Unsupported => format!(
+                "cannot make map {name}: this kernel has no BPF; use one with CONFIG_BPF_SYSCALL (6.6 or newer)"
+            ),
             _ => format!("cannot make map {name}"),
         },
         EbpfError::MapError(MapError::PinError { name: Some(name), .. }) => {

@@ -3,7 +3,7 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{self, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{self, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use bytemuck::Pod;
 
 use super::mapped::Plain;
@@ -111,6 +111,13 @@ impl<V: Pod> PerCpuTable<V> {
     /// The values of all CPUs.
     pub(super) fn get(&self, index: u32) -> Result<Vec<V>, MapError> {
         Ok(self.0.get(&index, 0)?.iter().map(|value| value.0).collect())
+    }
+
+    /// Sets the values of all CPUs to zero.
+    pub(super) fn clear(&mut self, index: u32) -> Result<(), MapError> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let zeros = PerCpuValues::try_from(vec![Plain(V::zeroed()); cpus])?;
+        self.0.set(index, zeros, 0)
     }
 }
 

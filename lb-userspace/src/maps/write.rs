@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use aya::maps::MapError;
-use lb_common::backend_service::{BackendService, BackendServiceName};
+use lb_common::backend_service::{BackendService, BackendServiceName, flags};
 use lb_common::config::Config;
-use lb_common::endpoint::{Endpoint, state};
+use lb_common::endpoint::Endpoint;
 use lb_common::interface::Interface;
 use lb_common::maps;
 use lb_common::neg::Ring;
@@ -36,8 +36,8 @@ impl Maps {
             Op::WriteRing { ring, slots, .. } => self.store_slots(*ring, slots),
             Op::SwitchNeg { neg, ring } => self.store_neg(*neg, *ring),
             Op::PutBackendService { id, backend_service, name } => self
-                .names
-                .put(*id, &name.to_bytes())
+                .begin_backend_service(*id)
+                .and_then(|()| self.names.put(*id, &name.to_bytes()))
                 .and_then(|()| self.backend_services.put(*id, backend_service))
                 .map_err(|error| refused(&error, maps::BACKEND_SERVICES, self.backend_services.count())),
             Op::DeleteBackendService { id } => {
@@ -59,6 +59,15 @@ impl Maps {
         done.map_err(|cause| anyhow!("cannot {}: {cause}", subject(op)))
     }
 
+    /// An id that comes into use counts from zero. Not when it is given up: connections to the one that
+    /// had it may last longer, and go on to count.
+    fn begin_backend_service(&mut self, id: u32) -> Result<(), MapError> {
+        if self.backend_services.get(id)?.flags & flags::PRESENT != 0 {
+            return Ok(());
+        }
+        self.backend_service_traffic.clear(id)
+    }
+
     /// Changes nothing but the state of an endpoint, for all CPUs at once.
     ///
     /// # Errors
@@ -73,12 +82,17 @@ impl Maps {
 
     /// A value that is in use changes by one store of its state. Any other is taken out of use first,
     /// then filled, then put into use, so that a state is never read together with another's address.
-    fn store_endpoint(&self, id: u32, endpoint: &Endpoint) -> Result<(), String> {
+    /// One that comes into use counts from zero, as a backend service does.
+    fn store_endpoint(&mut self, id: u32, endpoint: &Endpoint) -> Result<(), String> {
         let former = self.endpoint(id);
         let words = self.endpoints.words(id).ok_or_else(|| full(maps::ENDPOINTS, self.endpoints.count()))?;
+        if endpoint.is_present() && !former.is_present() {
+            let cleared = self.endpoint_traffic.clear(id);
+            cleared.map_err(|error| refused(&error, maps::ENDPOINT_TRAFFIC, self.endpoints.count()))?;
+        }
         let value: [u32; ENDPOINT_WORDS] = bytemuck::cast(*endpoint);
         let is_same_place = Endpoint { state: endpoint.state, ..former } == *endpoint;
-        if !is_same_place || former.state & state::PRESENT == 0 {
+        if !is_same_place || !former.is_present() {
             words[STATE_WORD].store(0, Ordering::Release);
             for (word, value) in words[..STATE_WORD].iter().zip(value) {
                 word.store(value, Ordering::Release);
