@@ -13,6 +13,8 @@ use crate::maps::Maps;
 use crate::model::{ObjectName, Problem};
 use crate::plan::Desired;
 
+use super::chain::BrokenChains;
+
 /// Wait before what failed is tried again; doubled with each further failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -37,9 +39,21 @@ pub(super) struct Applier {
 struct Counts {
     endpoints: usize,
     rings: usize,
+    negs: usize,
     backend_services: usize,
     frontends: usize,
     deleted: usize,
+}
+
+/// What came of the operations of one diff.
+#[derive(Default)]
+struct Outcome {
+    counts: Counts,
+    done: usize,
+    /// Operations that failed, and those that were left out with them.
+    left: usize,
+    /// The first that the kernel refused.
+    refusal: Option<String>,
 }
 
 impl Counts {
@@ -47,7 +61,7 @@ impl Counts {
         match op {
             Op::PutEndpoint { .. } => self.endpoints += 1,
             Op::WriteRing { .. } => self.rings += 1,
-            Op::SwitchNeg { .. } => {}
+            Op::SwitchNeg { .. } => self.negs += 1,
             Op::PutBackendService { .. } => self.backend_services += 1,
             Op::PutFrontend { .. } => self.frontends += 1,
             Op::DeleteFrontend { .. } | Op::DeleteBackendService { .. } | Op::DeleteEndpoint { .. } => {
@@ -88,18 +102,7 @@ impl Applier {
             diff::full(desired, &self.tables, self.now_ms())
         };
         let Diff { ops, problems, pending } = diff;
-        let mut counts = Counts::default();
-        let mut done = 0;
-        let refusal = ops.iter().find_map(|op| match self.maps.apply(op) {
-            Ok(()) => {
-                self.tables.apply(op, self.now_ms());
-                counts.add(op);
-                done += 1;
-                None
-            }
-            Err(error) => Some(format!("{error:#}")),
-        });
-        // What follows a failed operation may refer to what it did not write: the rest is diffed again.
+        let Outcome { counts, done, left, refusal } = self.carry_out(&ops);
         match &refusal {
             None => {
                 self.is_whole = true;
@@ -107,12 +110,7 @@ impl Applier {
                 self.problems = problems;
             }
             Some(message) if self.last_refusal.as_ref() != Some(message) => {
-                error!(
-                    error = message,
-                    done,
-                    left = ops.len() - done,
-                    "apply stopped; it will be tried again"
-                );
+                error!(error = message, done, left, "an operation failed; it will be tried again");
             }
             Some(_) => {}
         }
@@ -120,11 +118,37 @@ impl Applier {
         let is_stuck = self.last_refusal.is_some() || (!self.pending.is_empty() && done == 0);
         self.retry = if is_stuck { (self.retry * 2).min(RETRY_MAX) } else { RETRY_MIN };
         if done > 0 {
-            let Counts { endpoints, rings, backend_services, frontends, deleted } = counts;
+            let Counts { endpoints, rings, negs, backend_services, frontends, deleted } = counts;
             let micros = begun.elapsed().as_micros() as u64;
             let pending = self.pending.len();
-            info!(endpoints, rings, backend_services, frontends, deleted, pending, micros, "applied");
+            info!(endpoints, rings, negs, backend_services, frontends, deleted, pending, micros, "applied");
         }
+    }
+
+    /// Does what the kernel lets, and leaves out what may refer to something that it refused: the next
+    /// diff asks for that again.
+    fn carry_out(&mut self, ops: &[Op]) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut broken = BrokenChains::default();
+        for op in ops {
+            if broken.leaves_out(op, &self.tables) {
+                outcome.left += 1;
+                continue;
+            }
+            match self.maps.apply(op) {
+                Ok(()) => {
+                    self.tables.apply(op, self.now_ms());
+                    outcome.counts.add(op);
+                    outcome.done += 1;
+                }
+                Err(error) => {
+                    broken.failed(op, &self.tables);
+                    outcome.left += 1;
+                    outcome.refusal.get_or_insert_with(|| format!("{error:#}"));
+                }
+            }
+        }
+        outcome
     }
 
     /// When to apply again although nothing changed; `None` when all is done.

@@ -18,6 +18,7 @@ use crate::maps::{self, Object, Pins};
 use crate::source::{self, ProblemList, SourceEvent};
 
 mod applier;
+mod chain;
 mod options;
 mod planner;
 mod problems;
