@@ -110,7 +110,6 @@ impl Agent {
         tokio::spawn(health::run(self.targets.subscribe(), sender));
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        self.put_config()?;
         self.attachments.reconcile(&mut self.applier.maps)?;
         let interval = Duration::from_millis(self.options.apply_interval_ms);
         let mut due = Due { apply: None, links: None };
@@ -121,12 +120,13 @@ impl Agent {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 Some(event) = found.recv() => self.take_health(event),
-                Some(event) = events.recv() => self.take(event),
+                // Before further events, which may come without a pause.
                 () = until(due.apply) => {
                     last_apply = Some(Instant::now());
                     self.apply();
                     due.apply = self.applier.retry_after().map(|wait| Instant::now() + wait);
                 }
+                Some(event) = events.recv() => self.take(event),
                 () = until(due.links) => {
                     due.links = None;
                     self.reconcile_links();
@@ -135,7 +135,7 @@ impl Agent {
                     due.links.get_or_insert_with(|| Instant::now() + LINKS_INTERVAL);
                 }
             }
-            if self.is_synced && (self.planner.is_dirty() || last_apply.is_none()) {
+            if self.is_ready() && (self.planner.is_dirty() || last_apply.is_none()) {
                 let at = last_apply.map_or_else(Instant::now, |last| last + interval);
                 due.apply = Some(due.apply.map_or(at, |planned| planned.min(at)));
             }
@@ -160,12 +160,26 @@ impl Agent {
         Ok(())
     }
 
+    /// Whether a plan may be made: from fewer facts, or for a node without addresses, it would take away
+    /// what a former agent rightly wrote.
+    fn is_ready(&self) -> bool {
+        self.is_synced && !self.planner.addresses().is_empty()
+    }
+
     fn take(&mut self, event: SourceEvent) {
         match event {
             SourceEvent::Change(change) => self.planner.change(change),
             SourceEvent::Synced => {
                 info!("all facts are read");
                 self.is_synced = true;
+                if !self.is_ready() {
+                    warn!(
+                        node = self.options.node_name,
+                        "no Node object of this name has an address: nothing is changed until there is one; \
+                         check --node-name, or give --node-ip"
+                    );
+                }
+                self.report_problems();
             }
             SourceEvent::Problems(problems) => {
                 if self.source_problems.update(problems) && self.is_synced {
@@ -216,11 +230,8 @@ impl Agent {
         self.report.update(problems);
     }
 
-    /// CONFIG follows the Node objects; before any is known, the pinned one holds.
+    /// CONFIG follows the Node objects; before the first plan, the pinned one holds.
     fn put_config(&mut self) -> Result<()> {
-        if self.planner.addresses().is_empty() {
-            return Ok(());
-        }
         let cidrs = self.planner.cluster_cidrs();
         let config = attach::config(self.planner.addresses(), &cidrs, self.options.snat_ports);
         if self.config != Some(config) {
