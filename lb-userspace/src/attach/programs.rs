@@ -15,6 +15,10 @@ use aya::programs::{
 
 use super::hook::{self, Hook, SOCKET_PROGRAMS};
 
+/// Lines of the verifier's log in a message: the refused instruction, the state before it, and the
+/// verifier's counts. The whole log may have a hundred thousand.
+const VERIFIER_LOG_LINES_MAX: usize = 24;
+
 /// The programs, loaded.
 #[derive(Debug)]
 pub(super) struct Programs(Ebpf);
@@ -23,7 +27,7 @@ impl Programs {
     /// Loads all programs into the kernel.
     ///
     /// # Errors
-    /// The object lacks one, or the kernel refuses one; the verifier's log is in the cause.
+    /// The object lacks one, or the kernel refuses one: the message has the end of the verifier's log.
     pub(super) fn load(mut ebpf: Ebpf) -> Result<Self> {
         for name in Hook::ALL.iter().map(|hook| hook.program()).chain(SOCKET_PROGRAMS) {
             let program = ebpf.program_mut(name).with_context(|| {
@@ -35,7 +39,7 @@ impl Programs {
                 Program::CgroupSockAddr(program) => program.load(),
                 _ => bail!("program {name} of the eBPF object is of an unexpected type"),
             };
-            loaded.with_context(|| format!("cannot load program {name}: the kernel refuses it"))?;
+            loaded.map_err(|error| refusal(name, error))?;
         }
         Ok(Self(ebpf))
     }
@@ -124,6 +128,25 @@ fn keep(link: FdLink, pin: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The message for a program that does not load.
+fn refusal(program: &str, error: ProgramError) -> anyhow::Error {
+    let (error, log) = match error {
+        ProgramError::LoadError { io_error, verifier_log } => (io_error, verifier_log.to_string()),
+        other => return anyhow::Error::new(other).context(format!("cannot load program {program}")),
+    };
+    anyhow!("cannot load program {program}: {}", kernel_refusal(&error, &log))
+}
+
+fn kernel_refusal(error: &std::io::Error, log: &str) -> String {
+    // The verifier refuses with EACCES too, but never without a word.
+    if log.trim().is_empty() && error.kind() == std::io::ErrorKind::PermissionDenied {
+        return format!("{error}; the process needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON");
+    }
+    let lines: Vec<&str> = log.trim_end().lines().collect();
+    let end = lines[lines.len().saturating_sub(VERIFIER_LOG_LINES_MAX)..].join("\n");
+    format!("{error}; the verifier's log ends with:\n{end}")
+}
+
 /// The kernel's cause in one line.
 pub(super) fn cause(error: &ProgramError) -> String {
     match io_error(error) {
@@ -147,4 +170,29 @@ fn io_error(error: &ProgramError) -> Option<&std::io::Error> {
         source = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::*;
+
+    #[test]
+    fn missing_capability_is_named() {
+        assert_eq!(
+            kernel_refusal(&Error::from_raw_os_error(libc::EPERM), ""),
+            "Operation not permitted (os error 1); the process needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        );
+    }
+
+    #[test]
+    fn verifier_log_is_cut_to_its_end() {
+        let log: String = (1..=100).map(|line| format!("{line}\n")).collect();
+        let message = kernel_refusal(&Error::from_raw_os_error(libc::EACCES), &log);
+        let lines: Vec<&str> = message.lines().collect();
+        assert_eq!(lines.len(), 25);
+        assert_eq!(lines[0], "Permission denied (os error 13); the verifier's log ends with:");
+        assert_eq!((lines[1], lines[24]), ("77", "100"));
+    }
 }
