@@ -59,8 +59,8 @@ fn what_is_referred_to_is_written_first() {
         texts(&diff),
         [
             "put endpoint 0: 10.1.0.1:8080 of backend service 0, healthy, on this node",
-            "write ring of NEG 0 (clusterV4 of backend service 0): 1 slots from slot 0",
-            "switch NEG 0 (clusterV4 of backend service 0) to 1 slots from slot 0",
+            "write ring of NEG 0 (clusterV4 of backend service 0): 1 slot at slot 0",
+            "switch NEG 0 (clusterV4 of backend service 0) to 1 slot at slot 0",
             "put backend service 0: shop/cart:http/TCP",
             "put frontend 10.96.0.1:80/TCP: ClusterIP, backend service 0, NEG 0 (clusterV4 of backend service 0) \
              from inside and 0 (clusterV4 of backend service 0) from outside",
