@@ -4,14 +4,12 @@
 use lb_common::Be16;
 
 use crate::checksum::Sum;
-use crate::header::{ethernet, ipv4, ipv6};
+use crate::header::{self, ethernet, ipv4, ipv6, tcp, udp};
 use crate::packet::Packet;
 use crate::parse::{Family, Parsed};
 
 /// ICMP header length, bytes.
 const ICMP_BYTES: usize = 8;
-/// Bytes of the refused packet's transport header that are quoted (RFC 792: 64 bits).
-const QUOTED_TRANSPORT_BYTES: usize = 8;
 /// TTL and hop limit of the answer.
 const HOP_LIMIT: u8 = 64;
 /// ICMP destination unreachable, port unreachable.
@@ -21,14 +19,17 @@ const V6_TYPE_CODE: [u8; 2] = [1, 4];
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_ICMPV6: u8 = 58;
 /// Four-byte steps that the longest quote takes: a transport header starts at most
-/// [`crate::header::TRANSPORT_OFFSET_MAX`] bytes into the frame.
-const QUOTE_STEPS_MAX: usize = (crate::header::TRANSPORT_OFFSET_MAX + QUOTED_TRANSPORT_BYTES) / 4;
+/// [`header::TRANSPORT_OFFSET_MAX`] bytes into the frame.
+const QUOTE_STEPS_MAX: usize = (header::TRANSPORT_OFFSET_MAX + tcp::LENGTH_BYTES) / 4;
 
 /// Turns the frame into the answer, from the address that was dialled. `None`: the frame could not be
 /// rewritten and must be dropped.
 #[inline(always)]
 pub fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed) -> Option<()> {
-    let quoted_bytes = parsed.transport_offset() - parsed.network_offset() + QUOTED_TRANSPORT_BYTES;
+    // At least 8 bytes of the transport header (RFC 792); of TCP the whole one up to its options, since
+    // the kernel cuts no skb before a checksum that it has yet to compute.
+    let transport_bytes = if parsed.is_tcp() { tcp::LENGTH_BYTES } else { udp::LENGTH_BYTES };
+    let quoted_bytes = parsed.transport_offset() - parsed.network_offset() + transport_bytes;
     packet.truncate(parsed.network_offset() + quoted_bytes)?;
     let destination: [u8; 6] = packet.load(ethernet::DESTINATION)?;
     let source: [u8; 6] = packet.load(ethernet::SOURCE)?;

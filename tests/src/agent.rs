@@ -81,6 +81,7 @@ pub struct Agent {
     podway: Podway,
     node: Host,
     pins: PathBuf,
+    manifests: PathBuf,
     arguments: Vec<OsString>,
     process: Option<Process>,
 }
@@ -109,6 +110,7 @@ impl Agent {
             .extend(["--pod-interface", "vethpod*", "--xdp-mode", options.xdp_mode.name()].map(Into::into));
         arguments.extend([OsString::from("--manifests"), manifests.into()]);
         arguments.extend([OsString::from("--pin-path"), pins.clone().into()]);
+        arguments.extend([OsString::from("--run-dir"), topology.run_dir(node).into()]);
         match options.socket_hooks {
             SocketHooks::On => arguments.extend([OsString::from("--cgroup"), host.cgroup().into()]),
             SocketHooks::Off => arguments.push("--no-socket-hooks".into()),
@@ -116,7 +118,14 @@ impl Agent {
         if let Some(object) = &podway.ebpf_object {
             arguments.extend([OsString::from("--ebpf-object"), object.into()]);
         }
-        let mut agent = Self { podway: podway.clone(), node: host, pins, arguments, process: None };
+        let mut agent = Self {
+            podway: podway.clone(),
+            node: host,
+            pins,
+            manifests: manifests.to_owned(),
+            arguments,
+            process: None,
+        };
         agent.restart()?;
         Ok(agent)
     }
@@ -192,12 +201,14 @@ impl Agent {
         serde_json::from_str(&text).with_context(|| format!("podway get {what} wrote no JSON: {text}"))
     }
 
-    /// `podway verify`.
+    /// `podway verify`: the maps agree with each other and with the plan of the manifests.
     ///
     /// # Errors
     /// It found something; the message holds what.
     pub fn verify(&self) -> Result<()> {
-        self.podway(&["verify"]).map(drop)
+        let manifests = self.manifests.to_str().context("the folder's name is not UTF-8")?;
+        let node = self.node.name();
+        self.podway(&["verify", "--manifests", manifests, "--node-name", node]).map(drop)
     }
 
     /// What a command of `podway` writes, with this node's pins.

@@ -1,4 +1,5 @@
-//! What a topology makes in the kernel and in file systems, by name: namespaces, cgroups and pins.
+//! What a topology makes in the kernel and in file systems, by name: namespaces, cgroups,
+//! pins and run directories.
 //! Every name has the pid of its maker in it, so that a later run can remove what a process that
 //! was killed has left behind.
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ const NAMESPACE_PREFIX: &str = "pw";
 const DIRECTORY_PREFIX: &str = "podway-";
 /// Where pin directories are.
 const BPFFS: &str = "/sys/fs/bpf";
+/// Where agents' run directories are.
+const RUN_DIR: &str = "/run";
 
 /// Footprints of this process so far: parallel topologies differ in their number.
 static FOOTPRINTS: AtomicU32 = AtomicU32::new(0);
@@ -59,6 +62,12 @@ impl Footprint {
         Path::new(BPFFS).join(format!("{DIRECTORY_PREFIX}{}-{node}", self.id))
     }
 
+    /// The directory for `--run-dir` of a node's agent.
+    #[must_use]
+    pub fn run_dir(&self, node: &str) -> PathBuf {
+        Path::new(RUN_DIR).join(format!("{DIRECTORY_PREFIX}{}-{node}", self.id))
+    }
+
     /// Kills the processes and removes everything; the second time it does nothing.
     ///
     /// # Errors
@@ -68,7 +77,8 @@ impl Footprint {
             return Ok(());
         }
         let processes = cgroup::remove_tree(&self.cgroup);
-        let pins = remove_pins(&format!("{DIRECTORY_PREFIX}{}-", self.id));
+        let prefix = format!("{DIRECTORY_PREFIX}{}-", self.id);
+        let pins = remove_directories(BPFFS, &prefix).and(remove_directories(RUN_DIR, &prefix));
         let prefix = self.namespace("");
         let namespaces = remove_namespaces(|name| name.starts_with(&prefix));
         processes.and(pins).and(namespaces)
@@ -91,10 +101,11 @@ fn remove_namespaces(wanted: impl Fn(&str) -> bool) -> Result<()> {
     if deletions.is_empty() { Ok(()) } else { netns::ip_batch(&["-force"], &deletions) }
 }
 
-/// Removes the pin directories whose name starts with `prefix`.
-fn remove_pins(prefix: &str) -> Result<()> {
-    for pins in directories(Path::new(BPFFS), |name| name.starts_with(prefix)) {
-        std::fs::remove_dir_all(&pins).with_context(|| format!("cannot remove {}", pins.display()))?;
+/// Removes the directories right below `parent` whose name starts with `prefix`.
+fn remove_directories(parent: &str, prefix: &str) -> Result<()> {
+    for directory in directories(Path::new(parent), |name| name.starts_with(prefix)) {
+        std::fs::remove_dir_all(&directory)
+            .with_context(|| format!("cannot remove {}", directory.display()))?;
     }
     Ok(())
 }
@@ -108,8 +119,10 @@ fn remove_orphans() {
             let _ = cgroup::remove_tree(&group);
         }
     }
-    for pins in directories(Path::new(BPFFS), is_orphan) {
-        let _ = std::fs::remove_dir_all(pins);
+    for parent in [BPFFS, RUN_DIR] {
+        for directory in directories(Path::new(parent), is_orphan) {
+            let _ = std::fs::remove_dir_all(directory);
+        }
     }
     let _ = remove_namespaces(|name| self::is_orphan(name, NAMESPACE_PREFIX));
 }

@@ -245,6 +245,12 @@ impl Topology {
         self.footprint.pins(node)
     }
 
+    /// The directory for `--run-dir` of a node's agent, removed with the topology.
+    #[must_use]
+    pub fn run_dir(&self, node: &str) -> PathBuf {
+        self.footprint.run_dir(node)
+    }
+
     /// Lets the client reach [`SERVICE_PREFIXES`] through `node` from now on.
     ///
     /// # Errors

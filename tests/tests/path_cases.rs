@@ -238,7 +238,7 @@ fn no_endpoint_is_answered_with_port_unreachable() {
     assert_eq!(answer[18 + 9], 1, "ICMP");
     assert_eq!(answer[18 + 12..18 + 20], [198, 51, 100, 10, 203, 0, 113, 7]);
     assert_eq!(answer[38..40], [3, 3], "destination unreachable, port unreachable");
-    assert_eq!(answer[46..], asked[18..46], "quotes the header and 8 bytes (RFC 792)");
+    assert_eq!(answer[46..], asked[18..58], "quotes both headers");
 }
 
 #[test]

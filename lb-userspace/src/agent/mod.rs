@@ -1,4 +1,5 @@
 //! The node agent: the one place that knows everybody. Events only mark; one loop plans and applies.
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -63,11 +64,8 @@ fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     // A second start in one process (a test) keeps the first one's log.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        .try_init();
+    let log = tracing_subscriber::fmt().with_ansi(std::io::stderr().is_terminal());
+    let _ = log.with_env_filter(filter).with_target(false).with_writer(std::io::stderr).try_init();
 }
 
 /// Everything that the loop works on.

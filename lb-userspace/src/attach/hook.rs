@@ -1,5 +1,6 @@
 //! Where programs are attached, and the names of the pins of their links.
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use crate::maps::Pins;
 
@@ -49,6 +50,15 @@ pub(super) fn socket_pin(pins: &Pins, program: &str, cgroup_inode: u64) -> PathB
     pins.links().join(format!("{program}-cgroup-{cgroup_inode}"))
 }
 
+/// The name that a new link has beside a pin until it takes the pin's own. A BPF file system takes no
+/// name with a dot in it (`bpf_lookup`: EPERM, even for looking).
+#[must_use]
+pub(super) fn aside(pin: &Path) -> PathBuf {
+    let mut name = OsString::from("new-");
+    name.push(pin.file_name().unwrap_or_default());
+    pin.with_file_name(name)
+}
+
 /// What a link is on, from the name of its pin.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
@@ -81,6 +91,7 @@ mod tests {
         let path = socket_pin(&pins, "connect4", 12);
         assert_eq!(path.to_str(), Some("/sys/fs/bpf/x/v1/links/connect4-cgroup-12"));
         assert_eq!(parse_pin("connect4-cgroup-12"), Some(("connect4", Place::Cgroup(12))));
+        assert_eq!(aside(&path).to_str(), Some("/sys/fs/bpf/x/v1/links/new-connect4-cgroup-12"));
         assert_eq!(parse_pin("something"), None);
     }
 }

@@ -1,11 +1,18 @@
 //! One agent per pin path: a lock on the directory of the pins. It lasts as long as the process, however
 //! that ends, and is seen from every namespace that sees the pins.
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::maps::Pins;
+
+/// How long an agent waits for another one that is just ending: one that was killed holds the lock until
+/// its memory is gone, and a supervisor may not wait for that.
+const HANDOVER_MAX: Duration = Duration::from_secs(2);
+const HANDOVER_STEP: Duration = Duration::from_millis(20);
 
 /// The right to change what is pinned below a path, until it is dropped.
 #[derive(Debug)]
@@ -23,20 +30,26 @@ impl Instance {
         let root = pins.root();
         let dir = rustix::fs::open(root, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let dir = dir.with_context(|| format!("cannot open {}", root.display()))?;
-        match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _lock: dir }),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let holder = match holder(&dir) {
-                    Some(pid) => format!("the agent with process id {pid}"),
-                    None => "an agent in another process namespace".into(),
-                };
-                bail!(
-                    "cannot manage the pins in {}: {holder} does; stop it or give another --pin-path",
-                    root.display()
-                )
+        let deadline = Instant::now() + HANDOVER_MAX;
+        loop {
+            match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { _lock: dir }),
+                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(HANDOVER_STEP),
+                Err(Errno::WOULDBLOCK) => break,
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("cannot lock the directory {}", root.display()));
+                }
             }
-            Err(error) => Err(error).with_context(|| format!("cannot lock the directory {}", root.display())),
         }
+        let holder = match holder(&dir) {
+            Some(pid) => format!("the agent with process id {pid}"),
+            None => "an agent in another process namespace".into(),
+        };
+        bail!(
+            "cannot manage the pins in {}: {holder} does; stop it or give another --pin-path",
+            root.display()
+        )
     }
 }
 

@@ -15,6 +15,7 @@ use crate::maps::{Maps, Pins};
 
 mod cgroup;
 mod hook;
+mod inspect;
 mod instance;
 mod netlink;
 mod node_config;
@@ -23,6 +24,7 @@ mod programs;
 mod xdp;
 
 pub use hook::{Hook, Place, SOCKET_PROGRAMS, parse_pin};
+pub use inspect::{AttachedProgram, Mode, inspect};
 pub use instance::Instance;
 pub use netlink::{AttachedXdp, Link, LinkMonitor, links};
 pub use node_config::{Cidr, PortRange, check_snat_ports, config};
@@ -273,7 +275,9 @@ impl Attachments {
     fn remove_stale_socket_pins(&mut self) -> Result<()> {
         let inode = self.cgroup.as_ref().map(|cgroup| cgroup.inode);
         remove_pins(&self.pins, |name| match parse_pin(name) {
-            Some((_, Place::Cgroup(found))) => Some(found) == inode,
+            Some((program, Place::Cgroup(found))) => {
+                Some(found) == inode && SOCKET_PROGRAMS.contains(&program)
+            }
             Some((_, Place::Interface(_))) | None => true,
         })
     }

@@ -13,7 +13,11 @@ use aya::programs::{
     XdpMode,
 };
 
-use super::hook::{Hook, SOCKET_PROGRAMS};
+use super::hook::{self, Hook, SOCKET_PROGRAMS};
+
+/// Lines of the verifier's log in a message: the refused instruction, the state before it, and the
+/// verifier's counts. The whole log may have a hundred thousand.
+const VERIFIER_LOG_LINES_MAX: usize = 24;
 
 /// The programs, loaded.
 #[derive(Debug)]
@@ -23,7 +27,7 @@ impl Programs {
     /// Loads all programs into the kernel.
     ///
     /// # Errors
-    /// The object lacks one, or the kernel refuses one; the verifier's log is in the cause.
+    /// The object lacks one, or the kernel refuses one: the message has the end of the verifier's log.
     pub(super) fn load(mut ebpf: Ebpf) -> Result<Self> {
         for name in Hook::ALL.iter().map(|hook| hook.program()).chain(SOCKET_PROGRAMS) {
             let program = ebpf.program_mut(name).with_context(|| {
@@ -35,7 +39,7 @@ impl Programs {
                 Program::CgroupSockAddr(program) => program.load(),
                 _ => bail!("program {name} of the eBPF object is of an unexpected type"),
             };
-            loaded.with_context(|| format!("cannot load program {name}: the kernel refuses it"))?;
+            loaded.map_err(|error| refusal(name, error))?;
         }
         Ok(Self(ebpf))
     }
@@ -57,13 +61,13 @@ impl Programs {
         Ok(())
     }
 
-    /// Attaches the XDP program and pins the link. The error says in a few words why it cannot be.
-    pub(super) fn attach_xdp(&mut self, interface: u32, mode: XdpMode, pin: &Path) -> Result<()> {
+    /// Attaches the XDP program for as long as the link, which is not pinned yet. The error says in a few
+    /// words why it cannot be.
+    pub(super) fn attach_xdp(&mut self, interface: u32, mode: XdpMode) -> Result<FdLink> {
         let program = self.xdp()?;
         let id = program.attach_to_if_index(interface, mode).map_err(|error| anyhow!(cause(&error)))?;
         let link = program.take_link(id)?;
-        let link = FdLink::try_from(link).context("the kernel makes no XDP links (before Linux 5.9)")?;
-        keep(link, pin)
+        FdLink::try_from(link).context("the kernel makes no XDP links (before Linux 5.9)")
     }
 
     /// Puts a tc program into a pinned link.
@@ -105,11 +109,12 @@ impl Programs {
         if !pin.exists() {
             return keep(link, pin);
         }
-        // No dot in the name: a BPF file system refuses names with one (EPERM).
-        let aside = pin.with_file_name(format!("new-{}", pin.file_name().unwrap_or_default().display()));
+        let aside = hook::aside(pin);
         // Left by an agent that was killed between the two steps.
         match std::fs::remove_file(&aside) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove the pin {}", aside.display()));
+            }
             _ => {}
         }
         keep(link, &aside)?;
@@ -118,9 +123,28 @@ impl Programs {
 }
 
 /// Pins a link and lets it go.
-fn keep(link: FdLink, pin: &Path) -> Result<()> {
+pub(super) fn keep(link: FdLink, pin: &Path) -> Result<()> {
     link.pin(pin).with_context(|| format!("cannot pin the link {}", pin.display()))?;
     Ok(())
+}
+
+/// The message for a program that does not load.
+fn refusal(program: &str, error: ProgramError) -> anyhow::Error {
+    let (error, log) = match error {
+        ProgramError::LoadError { io_error, verifier_log } => (io_error, verifier_log.to_string()),
+        other => return anyhow::Error::new(other).context(format!("cannot load program {program}")),
+    };
+    anyhow!("cannot load program {program}: {}", kernel_refusal(&error, &log))
+}
+
+fn kernel_refusal(error: &std::io::Error, log: &str) -> String {
+    // The verifier refuses with EACCES too, but never without a word.
+    if log.trim().is_empty() && error.kind() == std::io::ErrorKind::PermissionDenied {
+        return format!("{error}; the process needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON");
+    }
+    let lines: Vec<&str> = log.trim_end().lines().collect();
+    let end = lines[lines.len().saturating_sub(VERIFIER_LOG_LINES_MAX)..].join("\n");
+    format!("{error}; the verifier's log ends with:\n{end}")
 }
 
 /// The kernel's cause in one line.
@@ -146,4 +170,29 @@ fn io_error(error: &ProgramError) -> Option<&std::io::Error> {
         source = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::*;
+
+    #[test]
+    fn missing_capability_is_named() {
+        assert_eq!(
+            kernel_refusal(&Error::from_raw_os_error(libc::EPERM), ""),
+            "Operation not permitted (os error 1); the process needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        );
+    }
+
+    #[test]
+    fn verifier_log_is_cut_to_its_end() {
+        let log: String = (1..=100).map(|line| format!("{line}\n")).collect();
+        let message = kernel_refusal(&Error::from_raw_os_error(libc::EACCES), &log);
+        let lines: Vec<&str> = message.lines().collect();
+        assert_eq!(lines.len(), 25);
+        assert_eq!(lines[0], "Permission denied (os error 13); the verifier's log ends with:");
+        assert_eq!((lines[1], lines[24]), ("77", "100"));
+    }
 }

@@ -1,11 +1,17 @@
 //! The best mode of XDP that an uplink has.
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aya::programs::XdpMode;
 
 use super::netlink::{AttachedXdp, Link, links};
-use super::programs::Programs;
+use super::programs::{Programs, keep};
+
+/// How long a removed link may stay on its interface; then attaching goes on and fails or not.
+const DETACH_MAX: Duration = Duration::from_millis(500);
+/// Time between two looks at an interface that is to lose its program.
+const DETACH_POLL: Duration = Duration::from_millis(1);
 
 /// How XDP is attached (`--xdp-mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +85,7 @@ pub(super) fn attach(programs: &mut Programs, link: &Link, choice: XdpChoice, pi
                 AttachedXdp::Generic | AttachedXdp::Other => Outcome::Generic("attached so before".into()),
             });
         }
-        detach(pin)?;
+        detach(link.index, pin)?;
     }
     let native = match choice {
         XdpChoice::Off => return Ok(Outcome::TcOnly(CHOSEN.into())),
@@ -92,30 +98,43 @@ pub(super) fn attach(programs: &mut Programs, link: &Link, choice: XdpChoice, pi
     if choice == XdpChoice::Native {
         return Ok(Outcome::TcOnly(format!("native: {native}")));
     }
-    match programs.attach_xdp(link.index, XdpMode::Skb, pin) {
-        Ok(()) => Ok(Outcome::Generic(native)),
+    match programs.attach_xdp(link.index, XdpMode::Skb) {
+        Ok(attached) => keep(attached, pin).map(|()| Outcome::Generic(native)),
         Err(error) => Ok(Outcome::TcOnly(format!("native: {native}; generic: {error:#}"))),
     }
 }
 
 /// In the driver; the inner error says why not.
 fn attach_native(programs: &mut Programs, link: &Link, pin: &Path) -> Result<Result<(), String>> {
-    if let Err(error) = programs.attach_xdp(link.index, XdpMode::Driver, pin) {
-        return Ok(Err(format!("{error:#}")));
-    }
+    let attached = match programs.attach_xdp(link.index, XdpMode::Driver) {
+        Ok(attached) => attached,
+        Err(error) => return Ok(Err(format!("{error:#}"))),
+    };
     // A veth whose other end has no NAPI takes the frames that a program sends back and drops them
     // unseen (`veth_xdp_xmit`). Its features say so.
     let now = links().context("cannot list the network interfaces")?;
     let sends = now.iter().any(|now| now.index == link.index && now.takes_xdp_frames);
     if link.kind.as_deref() == Some("veth") && !sends {
-        detach(pin)?;
+        // Not pinned yet: closing it detaches at once, and generic XDP can follow.
+        drop(attached);
         return Ok(Err(
             "the veth's other end has no NAPI (ethtool -K PEER gro on), so frames would be lost".into()
         ));
     }
-    Ok(Ok(()))
+    keep(attached, pin).map(Ok)
 }
 
-fn detach(pin: &Path) -> Result<()> {
-    std::fs::remove_file(pin).with_context(|| format!("cannot remove the link {}", pin.display()))
+/// Removes a pinned link and waits until its program is off the interface: the kernel frees the file of
+/// a pin later (after an RCU grace period), and two modes of XDP exclude each other.
+fn detach(interface: u32, pin: &Path) -> Result<()> {
+    std::fs::remove_file(pin).with_context(|| format!("cannot remove the link {}", pin.display()))?;
+    let start = Instant::now();
+    loop {
+        let now = links().context("cannot list the network interfaces")?;
+        let has_xdp = now.iter().any(|link| link.index == interface && link.xdp.is_some());
+        if !has_xdp || start.elapsed() > DETACH_MAX {
+            return Ok(());
+        }
+        std::thread::sleep(DETACH_POLL);
+    }
 }

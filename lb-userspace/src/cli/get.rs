@@ -34,6 +34,8 @@ pub(super) enum Resource {
     Affinity,
     /// What became of packets, by reason.
     Counters,
+    /// Where which program is attached.
+    Programs,
 }
 
 /// List what stands in the BPF maps of this node. No agent need run.
@@ -58,7 +60,8 @@ pub(super) struct Get {
 /// # Errors
 /// No maps are pinned there, or they cannot be read.
 pub(super) fn run(get: &Get) -> Result<String> {
-    let maps = Maps::open(&Pins::new(&get.pin_path))?;
+    let pins = Pins::new(&get.pin_path);
+    let maps = Maps::open(&pins)?;
     match get.resource {
         Resource::Frontends => listing(get, frontends(&maps.tables()?)),
         Resource::BackendServices => listing(get, backend_services(&maps, &maps.tables()?)?),
@@ -67,6 +70,7 @@ pub(super) fn run(get: &Get) -> Result<String> {
         Resource::Conntrack => listing(get, traces::conntrack(&maps, &maps.tables()?)?),
         Resource::Affinity => listing(get, traces::affinity(&maps, &maps.tables()?)?),
         Resource::Counters => listing(get, traces::counters(&maps)?),
+        Resource::Programs => listing(get, super::programs::programs(&pins)?),
     }
 }
 

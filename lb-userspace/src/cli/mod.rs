@@ -10,6 +10,7 @@ mod get;
 mod manifests;
 mod output;
 mod plan;
+mod programs;
 mod traces;
 mod verify;
 

@@ -10,11 +10,12 @@ use lb_common::neg::{NEGS_PER_BACKEND_SERVICE, NegKind, Ring};
 use lb_common::{Address, Be16};
 
 use crate::ids::{IdState, Pool};
-use crate::model::ObjectName;
 use crate::plan::BackendServiceName;
 use crate::ring::Arena;
 
 use super::{Op, StoredName};
+
+mod read;
 
 /// Sizes of the maps. What a diff does at each bound is said at the bound's default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,160 +295,6 @@ impl Tables {
         } else {
             self.index.leftovers.remove(&id);
         }
-    }
-}
-
-/// Reading.
-impl Tables {
-    /// The bounds.
-    #[must_use]
-    pub fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
-    /// All frontends.
-    #[must_use]
-    pub fn frontends(&self) -> &BTreeMap<FrontendKey, Frontend> {
-        &self.frontends
-    }
-
-    /// A backend service, where the id is in use.
-    #[must_use]
-    pub fn backend_service(&self, id: u32) -> Option<&BackendService> {
-        self.backend_services.get(id as usize).filter(|v| v.flags & backend_service::flags::PRESENT != 0)
-    }
-
-    /// The name of a backend service, where the id is in use and its name was readable.
-    #[must_use]
-    pub fn name(&self, id: u32) -> Option<&StoredName> {
-        self.names.get(id as usize)?.as_ref()
-    }
-
-    /// The ring of a NEG.
-    #[must_use]
-    pub fn neg(&self, id: u32) -> Ring {
-        self.negs.get(id as usize).copied().unwrap_or(Ring::EMPTY)
-    }
-
-    /// The slots of a ring; `None` where it lies outside of what is written of the arena.
-    #[must_use]
-    pub fn slots(&self, ring: Ring) -> Option<&[u32]> {
-        let start = ring.position() as usize;
-        self.ring_slots.get(start..start.checked_add(ring.length() as usize)?)
-    }
-
-    /// The value at an endpoint id, in use or not.
-    #[must_use]
-    pub fn endpoint(&self, id: u32) -> Endpoint {
-        self.endpoints.get(id as usize).copied().unwrap_or_default()
-    }
-
-    /// The id of a backend service.
-    #[must_use]
-    pub fn backend_service_id(&self, name: &BackendServiceName) -> Option<u32> {
-        self.index.ids.get(name).copied()
-    }
-
-    /// The id of an endpoint of a backend service.
-    #[must_use]
-    pub fn endpoint_id(&self, backend_service: u32, address: Address, port: u16) -> Option<u32> {
-        let index = self.endpoint_place(backend_service, address, Be16::new(port)).ok()?;
-        Some(self.endpoints_of(backend_service)[index])
-    }
-
-    /// The endpoint ids of a backend service, in the order of address and port.
-    #[must_use]
-    pub fn endpoints_of(&self, backend_service: u32) -> &[u32] {
-        self.index.endpoints.get(backend_service as usize).map_or(&[], Vec::as_slice)
-    }
-
-    /// The keys of the frontends that lead to a backend service.
-    pub fn frontends_of(&self, backend_service: u32) -> impl Iterator<Item = &FrontendKey> {
-        let least =
-            FrontendKey { address: Address::v6([0; 16]), port: Be16::new(0), protocol: 0, padding: 0 };
-        self.index
-            .frontends
-            .range((backend_service, least)..)
-            .take_while(move |(id, _)| *id == backend_service)
-            .map(|(_, key)| key)
-    }
-
-    /// The backend services of one Service, by id.
-    pub fn backend_services_of<'a>(&'a self, service: &'a ObjectName) -> impl Iterator<Item = u32> + 'a {
-        let least = BackendServiceName {
-            service: service.clone(),
-            port_name: "".into(),
-            port: 0,
-            protocol: crate::model::Protocol::Tcp,
-        };
-        self.index
-            .ids
-            .range(Arc::new(least)..)
-            .take_while(move |(name, _)| name.service == *service)
-            .map(|(_, id)| *id)
-    }
-
-    /// The ids in use of all backend services.
-    pub fn backend_service_ids(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.backend_services.len() as u32).filter(|id| self.is_used(*id))
-    }
-
-    /// Backend-service ids that are not in use although endpoints, a ring or a frontend belong to them:
-    /// an apply was cut short. The next diff clears them.
-    #[must_use]
-    pub fn leftovers(&self) -> &BTreeSet<u32> {
-        &self.index.leftovers
-    }
-
-    /// All NEG ids with a ring.
-    pub fn rings(&self) -> impl Iterator<Item = (u32, Ring)> + '_ {
-        (0u32..).zip(self.negs.iter().copied()).filter(|(_, ring)| *ring != Ring::EMPTY)
-    }
-
-    /// All endpoint ids in use.
-    pub fn endpoint_ids(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.endpoints.len() as u32).filter(|id| self.endpoint(*id).is_present())
-    }
-
-    /// Free ring space, and what of it rests.
-    #[must_use]
-    pub fn arena(&self) -> &Arena {
-        &self.arena
-    }
-
-    /// How many endpoint ids are in use.
-    #[must_use]
-    pub fn endpoints_used(&self) -> u32 {
-        self.endpoint_pool.used()
-    }
-
-    /// The values, as a restart would read them.
-    #[must_use]
-    pub fn dump(&self) -> Dump {
-        let no_name: backend_service::BackendServiceName = bytemuck::Zeroable::zeroed();
-        let names = self.names.iter().map(|name| name.as_ref().map_or(no_name, StoredName::to_bytes));
-        Dump {
-            frontends: self.frontends.iter().map(|(key, value)| (*key, *value)).collect(),
-            backend_services: self.backend_services.clone(),
-            names: names.collect(),
-            negs: self.negs.clone(),
-            ring_slots: self.ring_slots.clone(),
-            endpoints: self.endpoints.clone(),
-        }
-    }
-
-    pub(super) fn is_stray(&self, neg: u32) -> bool {
-        self.index.stray_negs.contains(&neg)
-    }
-
-    fn is_used(&self, id: u32) -> bool {
-        self.backend_service(id).is_some()
-    }
-
-    /// One past the greatest backend-service id that an array mentions.
-    fn ids_end(&self) -> u32 {
-        let negs = self.negs.len().div_ceil(NEGS_PER_BACKEND_SERVICE as usize);
-        negs.max(self.backend_services.len()).max(self.index.endpoints.len()) as u32
     }
 }
 

@@ -31,8 +31,8 @@ const TC_REDIRECT: u32 = 7;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
-/// Loads the object without its writes, over the pinned maps, and runs the program that the packet
-/// would meet first. `None` for a socket hook, which the kernel cannot run on demand.
+/// Loads the object without its writes, over the pinned maps, and runs the programs that the packet
+/// would meet; the answer is the one that decided. `None` for a socket hook, which the kernel cannot run on demand.
 ///
 /// # Errors
 /// The object does not load or the kernel refuses the run.
@@ -46,7 +46,11 @@ pub fn run(object: &[u8], pins: &Pins, open: &Maps, question: &Question) -> Resu
         Entry::Uplink => {
             let (index, has_xdp) = uplink.context("no uplink is attached; see `podway get programs`")?;
             if has_xdp {
-                return run_xdp(&mut ebpf, &packet, index).map(Some);
+                let run = run_xdp(&mut ebpf, &packet, index)?;
+                // What XDP leaves alone meets the other program of the interface, as a real packet does.
+                if run.verdict != "pass" {
+                    return Ok(Some(run));
+                }
             }
             run_tc(&mut ebpf, "tc_uplink_in", &packet, index).map(Some)
         }

@@ -21,6 +21,7 @@ mod json;
 mod neg;
 mod node;
 mod origin;
+mod policy;
 mod service;
 
 pub use backend_service::{BackendService, BackendServiceName};
@@ -56,3 +57,8 @@ pub fn slices_by_service(snapshot: &Snapshot) -> BTreeMap<ObjectName, Vec<Arc<En
     }
     slices
 }
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Which endpoints each scope of a Service port may use, and who uses which scope.
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use lb_common::frontend::Kind;
+
+use crate::model::{Service, ServicePort, TrafficPolicy};
+use crate::ring::{self, Reach};
+
+use super::{BackendServiceName, EmptyAction, Endpoint, Family, Frontend, Neg, NodeContext, Scope, neg_kind};
+
+/// The endpoints of one family that each scope may use, before health: ready ones, else those that
+/// are serving and terminating, decided for each scope alone (`topology.go`, `CategorizeEndpoints`;
+/// KEP-1669).
+pub(super) struct Usable {
+    cluster: Vec<u32>,
+    local: Vec<u32>,
+}
+
+impl Usable {
+    pub(super) fn new(endpoints: &[Endpoint], family: Family) -> Self {
+        let of_family = |e: &Endpoint| e.family() == family;
+        Self {
+            cluster: first_choice(endpoints, of_family),
+            local: first_choice(endpoints, |e| e.is_local && of_family(e)),
+        }
+    }
+}
+
+fn first_choice(endpoints: &[Endpoint], is_in_scope: impl Fn(&Endpoint) -> bool) -> Vec<u32> {
+    let choose = |is_usable: &dyn Fn(&Endpoint) -> bool| -> Vec<u32> {
+        let numbered = (0u32..).zip(endpoints);
+        numbered.filter(|(_, e)| is_in_scope(e) && is_usable(e)).map(|(index, _)| index).collect()
+    };
+    let ready = choose(&|e| e.facts().ready);
+    if ready.is_empty() { choose(&Endpoint::serves_while_terminating) } else { ready }
+}
+
+/// Endpoints that fail their health check leave the ring while one that passes it remains. Where none
+/// passes, all stay: refusing everybody is worse than trying.
+fn in_ring(endpoints: &[Endpoint], usable: &[u32]) -> Vec<u32> {
+    let passes = |index: &&u32| endpoints[**index as usize].passes_health_check;
+    let healthy: Vec<u32> = usable.iter().filter(passes).copied().collect();
+    if healthy.is_empty() { usable.to_vec() } else { healthy }
+}
+
+/// Which NEGs a port uses, and who uses which.
+pub(super) struct PortPolicy {
+    internal: Scope,
+    external: Scope,
+    is_externally_accessible: bool,
+}
+
+impl PortPolicy {
+    pub(super) fn new(service: &Service, port: &ServicePort) -> Self {
+        Self {
+            internal: scope(service.internal_traffic_policy),
+            external: scope(service.external_traffic_policy),
+            // `serviceport.go`, `ExternallyAccessible`.
+            is_externally_accessible: port.node_port.is_some()
+                || !service.external_ips.is_empty()
+                || !service.load_balancer_ips.is_empty(),
+        }
+    }
+
+    /// `serviceport.go`, `UsesClusterEndpoints`: also with `externalTrafficPolicy: Local`, for pods and
+    /// nodes that dial an external address.
+    fn uses(&self, scope: Scope) -> bool {
+        match scope {
+            Scope::Cluster => self.internal == Scope::Cluster || self.is_externally_accessible,
+            Scope::Local => self.internal == Scope::Local || self.reach(Scope::Local) == Reach::External,
+        }
+    }
+
+    /// Whether clients outside the cluster choose from the NEG, so that nodes have to agree on it.
+    fn reach(&self, scope: Scope) -> Reach {
+        if self.is_externally_accessible && self.external == scope {
+            Reach::External
+        } else {
+            Reach::Internal
+        }
+    }
+
+    pub(super) fn negs(&self, endpoints: &[Endpoint], usable: &Usable, family: Family) -> Vec<Neg> {
+        let scopes = [(Scope::Cluster, &usable.cluster), (Scope::Local, &usable.local)];
+        let used = scopes.into_iter().filter(|(scope, _)| self.uses(*scope));
+        used.map(|(scope, usable)| {
+            let members = in_ring(endpoints, usable);
+            let weights = members.iter().map(|index| endpoints[*index as usize].weight);
+            let ring_length = ring::length(self.reach(scope), weights);
+            Neg { kind: neg_kind(scope, family), members, ring_length }
+        })
+        .collect()
+    }
+
+    pub(super) fn frontend(
+        &self,
+        kind: Kind,
+        address: IpAddr,
+        port: u16,
+        name: &Arc<BackendServiceName>,
+        usable: &Usable,
+    ) -> Frontend {
+        // A cluster IP follows the internal policy whoever dials it. Pods and nodes that dial one of
+        // the others use the cluster NEG whatever the policy (`nftables/proxier.go`: they
+        // short-circuit to the cluster policy chain).
+        let (neg_internal, neg_external) = match kind {
+            Kind::ClusterIp => (self.internal, self.internal),
+            Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer => (Scope::Cluster, self.external),
+        };
+        Frontend {
+            address,
+            port,
+            protocol: name.protocol,
+            kind,
+            backend_service: Arc::clone(name),
+            neg_internal,
+            neg_external,
+            empty_internal: when_empty(neg_internal, usable),
+            empty_external: when_empty(neg_external, usable),
+        }
+    }
+}
+
+/// `nftables/proxier.go`: with no endpoint anywhere reject; with none on this node alone drop.
+fn when_empty(scope: Scope, usable: &Usable) -> EmptyAction {
+    let is_served_elsewhere = !usable.cluster.is_empty() && usable.local.is_empty();
+    match scope {
+        Scope::Local if is_served_elsewhere => EmptyAction::Drop,
+        Scope::Local | Scope::Cluster => EmptyAction::Refuse,
+    }
+}
+
+const fn scope(policy: TrafficPolicy) -> Scope {
+    match policy {
+        TrafficPolicy::Cluster => Scope::Cluster,
+        TrafficPolicy::Local => Scope::Local,
+    }
+}
+
+/// The addresses and ports of one family on which a Service port answers.
+pub(super) fn vips(
+    service: &Service,
+    port: &ServicePort,
+    node: &NodeContext,
+    family: Family,
+) -> Vec<(Kind, IpAddr, u16)> {
+    let mut vips = Vec::new();
+    let mut add = |kind, addresses: &[IpAddr], number: u16| {
+        let of_family = addresses.iter().filter(|address| Family::of(**address) == family);
+        vips.extend(of_family.map(|address| (kind, *address, number)));
+    };
+    add(Kind::ClusterIp, &service.cluster_ips, port.port);
+    add(Kind::ExternalIp, &service.external_ips, port.port);
+    add(Kind::LoadBalancer, &service.load_balancer_ips, port.port);
+    if let Some(number) = port.node_port {
+        let addresses: Vec<IpAddr> = node.addresses.iter().filter(|a| !a.is_loopback()).copied().collect();
+        add(Kind::NodePort, &addresses, number);
+    }
+    vips
+}

@@ -1,0 +1,256 @@
+//! Kernel tier: programs at their hooks, and who has them after a restart.
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use aya::programs::{Xdp, XdpMode};
+use lb_common::interface::flags;
+use lb_tests::cgroup::Cgroup;
+use lb_tests::footprint::Footprint;
+use lb_tests::kernel::Kernel;
+use lb_tests::need;
+use lb_tests::netns::{self, Namespace};
+use lb_tests::wait::wait_until;
+use lb_userspace::attach::{
+    AttachedProgram, AttachedXdp, Attachments, Pattern, Settings, SocketHooks, XdpChoice, inspect, links,
+};
+use lb_userspace::diff::Limits;
+use lb_userspace::maps::{self, Maps, Object, Pins, Sizes};
+
+/// Index of the uplink `eth0`.
+const UPLINK: u32 = 100;
+/// Index of the pod's interface `veth1`.
+const POD: u32 = 101;
+
+/// The socket hooks, by name.
+const SOCKET_HOOKS: [&str; 8] =
+    ["connect4", "connect6", "getpeername4", "getpeername6", "recvmsg4", "recvmsg6", "sendmsg4", "sendmsg6"];
+
+/// A namespace with an uplink whose other end takes XDP frames, and pins of its own.
+struct Bench {
+    namespace: Namespace,
+    pins: Pins,
+    cgroup: Cgroup,
+    object: Object,
+    _footprint: Footprint,
+}
+
+/// An agent's part that attaches.
+struct Agent {
+    attachments: Attachments,
+    maps: Maps,
+}
+
+impl Bench {
+    /// `None`: the kernel tier's need is not met.
+    fn new() -> Option<Self> {
+        let object = Object::File(need::kernel()?.ebpf_object);
+        let footprint = Footprint::new().unwrap();
+        let name = footprint.namespace("node");
+        netns::ip_batch(&[], &format!("netns add {name}\n")).unwrap();
+        let namespace = Namespace::open(&name).unwrap();
+        let add = format!("link add eth0 index {UPLINK} type veth peer name eth1\n");
+        namespace.ip_batch(&format!("{add}link set eth0 up\nlink set eth1 up\n")).unwrap();
+        let pins = Pins::new(&footprint.pins("node"));
+        let cgroup = Cgroup::create(footprint.cgroup("node")).unwrap();
+        let bench = Self { namespace, pins, cgroup, object, _footprint: footprint };
+        bench.set_gro("eth1", "on");
+        Some(bench)
+    }
+
+    /// A veth end has NAPI, and so takes XDP frames, while it does GRO.
+    fn set_gro(&self, interface: &str, value: &str) {
+        let mut command = self.namespace.command("ethtool".as_ref(), None);
+        assert!(command.args(["-K", interface, "gro", value]).status().unwrap().success());
+    }
+
+    fn add_pod(&self) {
+        let add = format!("link add veth1 index {POD} type veth peer name pod1\n");
+        self.namespace.ip_batch(&add).unwrap();
+    }
+
+    fn settings(xdp: XdpChoice) -> Settings {
+        Settings {
+            uplinks: vec!["eth0".to_owned()],
+            pod_interfaces: vec![Pattern::from_str("veth*").unwrap()],
+            xdp,
+            sockets: SocketHooks::Off,
+        }
+    }
+
+    fn start(&self, settings: Settings) -> Agent {
+        let limits =
+            Limits { frontends_max: 16, backend_services_max: 16, endpoints_max: 16, ring_slots_max: 4096 };
+        let sizes = Sizes { limits, conntrack_max: 64, affinity_max: 64, socket_flows_max: 64 };
+        let (ebpf, maps) = maps::load(&self.object, &self.pins, &sizes).unwrap();
+        let attachments =
+            self.namespace.run(|| Attachments::new(ebpf, &self.pins, settings)).unwrap().unwrap();
+        let mut agent = Agent { attachments, maps };
+        self.reconcile(&mut agent);
+        agent
+    }
+
+    fn reconcile(&self, agent: &mut Agent) {
+        self.namespace.run(|| agent.attachments.reconcile(&mut agent.maps)).unwrap().unwrap();
+    }
+
+    fn attached(&self) -> Vec<AttachedProgram> {
+        self.namespace.run(|| inspect(&self.pins)).unwrap().unwrap()
+    }
+
+    /// Interface (or nothing), program and mode of everything attached.
+    fn hooks(&self) -> Vec<String> {
+        let line = |one: AttachedProgram| {
+            format!("{} {} {}", one.interface.unwrap_or_default(), one.program, one.mode.name())
+        };
+        self.attached().into_iter().map(line).collect()
+    }
+
+    /// How XDP is on the uplink, whosever program it is.
+    fn uplink_xdp(&self) -> Option<AttachedXdp> {
+        let links = self.namespace.run(links).unwrap().unwrap();
+        links.iter().find(|link| link.index == UPLINK).unwrap().xdp
+    }
+}
+
+impl Agent {
+    /// INTERFACES.
+    fn roles(&self) -> Vec<(u32, u32)> {
+        let interfaces = self.maps.interfaces().unwrap();
+        let mut roles: Vec<_> = interfaces.iter().map(|(index, value)| (*index, value.flags)).collect();
+        roles.sort_unstable();
+        roles
+    }
+}
+
+#[test]
+fn uplink_gets_native_xdp_beside_tc() {
+    let Some(bench) = Bench::new() else { return };
+    let agent = bench.start(Bench::settings(XdpChoice::Auto));
+    assert_eq!(
+        bench.hooks(),
+        ["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress", "eth0 xdp_uplink xdp-native"]
+    );
+    assert_eq!(agent.roles(), [(UPLINK, flags::UPLINK | flags::XDP_TRANSMIT)]);
+    assert_eq!(agent.attachments.faults().count(), 0);
+}
+
+#[test]
+fn uplink_falls_back_to_generic_xdp_where_native_would_lose_frames() {
+    let Some(bench) = Bench::new() else { return };
+    bench.set_gro("eth1", "off");
+    let agent = bench.start(Bench::settings(XdpChoice::Auto));
+    assert_eq!(
+        bench.hooks(),
+        ["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress", "eth0 xdp_uplink xdp-generic"]
+    );
+    assert_eq!(agent.roles(), [(UPLINK, flags::UPLINK)]);
+}
+
+#[test]
+fn chosen_xdp_mode_is_kept_to() {
+    let Some(bench) = Bench::new() else { return };
+    drop(bench.start(Bench::settings(XdpChoice::Generic)));
+    assert_eq!(bench.uplink_xdp(), Some(AttachedXdp::Generic));
+    drop(bench.start(Bench::settings(XdpChoice::Native)));
+    assert_eq!(bench.uplink_xdp(), Some(AttachedXdp::Native));
+    drop(bench.start(Bench::settings(XdpChoice::Off)));
+    assert_eq!(bench.uplink_xdp(), None);
+    assert_eq!(bench.hooks(), ["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress"]);
+}
+
+#[test]
+fn xdp_program_of_another_is_left_alone() {
+    let Some(bench) = Bench::new() else { return };
+    let mut other = Kernel::load(64).unwrap();
+    let program: &mut Xdp = other.ebpf_mut().program_mut("xdp_uplink").unwrap().try_into().unwrap();
+    let attach = || program.attach_to_if_index(UPLINK, XdpMode::Driver).map(drop);
+    bench.namespace.run(attach).unwrap().unwrap();
+    let _agent = bench.start(Bench::settings(XdpChoice::Auto));
+    assert_eq!(bench.hooks(), ["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress"]);
+    assert_eq!(bench.uplink_xdp(), Some(AttachedXdp::Native));
+}
+
+#[test]
+fn pod_interface_is_served_from_its_making_to_its_end() {
+    let Some(bench) = Bench::new() else { return };
+    let mut agent = bench.start(Bench::settings(XdpChoice::Off));
+    bench.add_pod();
+    bench.reconcile(&mut agent);
+    assert_eq!(bench.hooks()[2..], ["veth1 tc_egress tcx-egress", "veth1 tc_pod_in tcx-ingress"]);
+    assert_eq!(agent.roles()[1].0, POD);
+    assert_eq!(agent.roles()[1].1 & !flags::XDP_TRANSMIT, flags::POD);
+    bench.namespace.ip_batch("link del veth1\n").unwrap();
+    bench.reconcile(&mut agent);
+    assert_eq!(bench.hooks(), ["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress"]);
+    assert_eq!(agent.roles().len(), 1);
+}
+
+#[test]
+fn second_look_changes_nothing() {
+    let Some(bench) = Bench::new() else { return };
+    bench.add_pod();
+    let mut agent = bench.start(Bench::settings(XdpChoice::Auto));
+    let first = bench.attached();
+    assert_eq!(first.len(), 5);
+    bench.reconcile(&mut agent);
+    assert_eq!(bench.attached(), first);
+}
+
+#[test]
+fn next_agent_takes_links_of_interfaces_over() {
+    let Some(bench) = Bench::new() else { return };
+    bench.add_pod();
+    drop(bench.start(Bench::settings(XdpChoice::Auto)));
+    let before = bench.attached();
+    let _agent = bench.start(Bench::settings(XdpChoice::Auto));
+    let after = bench.attached();
+    assert_eq!((before.len(), after.len()), (5, 5));
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!((&before.program, &before.place), (&after.program, &after.place));
+        assert_eq!(before.link_id, after.link_id, "{}", after.program);
+        assert_ne!(before.program_id, after.program_id, "{}", after.program);
+    }
+}
+
+#[test]
+fn interface_that_was_made_anew_while_no_agent_ran_is_attached_anew() {
+    let Some(bench) = Bench::new() else { return };
+    bench.add_pod();
+    drop(bench.start(Bench::settings(XdpChoice::Off)));
+    let before = bench.attached();
+    bench.namespace.ip_batch("link del veth1\n").unwrap();
+    bench.add_pod();
+    let agent = bench.start(Bench::settings(XdpChoice::Off));
+    let after = bench.attached();
+    assert_eq!((before.len(), after.len()), (4, 4));
+    assert_eq!((&*after[2].program, &*after[3].program), ("tc_egress", "tc_pod_in"));
+    assert_ne!((before[2].link_id, before[3].link_id), (after[2].link_id, after[3].link_id));
+    assert_eq!(agent.attachments.faults().count(), 0);
+}
+
+#[test]
+fn next_agent_leaves_one_program_at_each_socket_hook() {
+    let Some(bench) = Bench::new() else { return };
+    let settings = || {
+        let sockets = SocketHooks::At(Some(bench.cgroup.path().to_owned()));
+        Settings { sockets, uplinks: vec!["eth0".into()], ..Bench::settings(XdpChoice::Off) }
+    };
+    let sockets = || {
+        let all = bench.attached().into_iter();
+        all.filter(|one| one.mode.name() == "cgroup").collect::<Vec<AttachedProgram>>()
+    };
+    drop(bench.start(settings()));
+    let before = sockets();
+    let _agent = bench.start(settings());
+    let after = sockets();
+    let names: Vec<&str> = after.iter().map(|one| &*one.program).collect();
+    assert_eq!(names, SOCKET_HOOKS);
+    for (before, after) in before.iter().zip(&after) {
+        assert_ne!(before.program_id, after.program_id, "{}", after.program);
+    }
+    // Without its pin the former link goes, and its program with it; the kernel does that a little later.
+    let is_left = |one: &AttachedProgram| {
+        aya::programs::loaded_programs().flatten().any(|program| program.id() == one.program_id)
+    };
+    wait_until(Duration::from_secs(5), "the former programs' end", || !before.iter().any(is_left)).unwrap();
+}

@@ -1,0 +1,77 @@
+//! Netns tier: the commands tell what the maps hold and what really happens.
+use lb_tests::agent::{Options, Podway};
+use lb_tests::cluster::Cluster;
+use lb_tests::need;
+use lb_tests::traffic::{Dial, dial};
+use lb_userspace::model::Protocol;
+use serde_json::Value;
+
+/// A cluster, or `None` where the machine lacks a need.
+fn cluster() -> Option<Cluster> {
+    let need = need::netns()?;
+    let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
+    Some(Cluster::start(&podway, Options::default()).unwrap())
+}
+
+fn explain(cluster: &Cluster, from: &str, to: &str, protocol: &str) -> Value {
+    let arguments = ["explain", "--from", from, "--to", to, "--proto", protocol, "-o", "json"];
+    serde_json::from_str(&cluster.agents[0].podway(&arguments).unwrap()).unwrap()
+}
+
+#[test]
+fn explain_and_the_program_in_the_kernel_agree() {
+    let Some(cluster) = cluster() else { return };
+    for (service, wanted) in
+        [("web", "forward"), ("near", "forward"), ("empty", "refuse"), ("far-local", "drop")]
+    {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for to in cluster.load_balancer_addresses(service, protocol) {
+                for port in 40_000..40_008 {
+                    let client = cluster.topology.client().address_for(to.ip());
+                    let from = std::net::SocketAddr::new(client, port).to_string();
+                    let word = protocol.to_string().to_lowercase();
+                    let told = explain(&cluster, &from, &to.to_string(), &word);
+                    assert_eq!(told["verdict"], wanted, "{told:#}");
+                    assert_eq!(told["kernel"]["agrees"], true, "{told:#}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn explain_writes_nothing() {
+    let Some(cluster) = cluster() else { return };
+    let to = cluster.load_balancer_addresses("web", Protocol::Tcp)[0];
+    let before = cluster.agents[0].get("counters").unwrap();
+    for port in 40_000..40_010 {
+        let from =
+            std::net::SocketAddr::new(cluster.topology.client().address_for(to.ip()), port).to_string();
+        explain(&cluster, &from, &to.to_string(), "tcp");
+    }
+    let flows = cluster.agents[0].get("conntrack").unwrap();
+    assert!(!flows.to_string().contains(":4000"), "{flows:#}");
+    let forwarded = |counters: &Value| {
+        let rows = counters.as_array().unwrap().clone();
+        rows.into_iter().find(|row| row["reason"] == "new-flow").unwrap()["packets"].clone()
+    };
+    assert_eq!(forwarded(&before), forwarded(&cluster.agents[0].get("counters").unwrap()));
+}
+
+#[test]
+fn counters_and_conntrack_show_real_traffic() {
+    let Some(cluster) = cluster() else { return };
+    let to = cluster.load_balancer_addresses("web", Protocol::Tcp)[0];
+    let answers = dial(cluster.topology.client(), &Dial::times(30, Protocol::Tcp, to)).unwrap();
+    assert!(answers.iter().all(|answer| answer.outcome.is_ok()), "{answers:?}");
+    let endpoints = cluster.agents[0].get("endpoints").unwrap();
+    let web = endpoints.as_array().unwrap().iter().filter(|row| {
+        row["backendService"].as_str().is_some_and(|name| name.contains("/web:")) && row["protocol"] == "TCP"
+    });
+    let flows: u64 = web.filter_map(|row| row["newFlows"].as_u64()).sum();
+    assert_eq!(flows, 30);
+    let conntrack = cluster.agents[0].get("conntrack").unwrap();
+    let to_vip = conntrack.as_array().unwrap().iter().filter(|row| row["destination"] == to.to_string());
+    assert_eq!(to_vip.count(), 30);
+    cluster.agents[0].verify().unwrap();
+}
