@@ -44,8 +44,9 @@ const INTERNAL_LENGTH_MIN: u32 = 1_024;
 const INTERNAL_SLOTS_PER_SHARE: u64 = 16;
 /// Ratio of one length to the next.
 const LENGTH_STEP: u32 = 4;
-/// Longest ring: 4 MiB. Beyond 8,192 endpoints shares become coarser instead.
-pub const LENGTH_MAX: u32 = 1 << 20;
+/// Longest ring: 2 MiB, and some tens of milliseconds to build. Beyond 4,096 endpoints shares become
+/// coarser instead.
+pub const LENGTH_MAX: u32 = 1 << 19;
 
 /// A member of a NEG, as far as its ring depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,10 +118,10 @@ pub fn build(members: &[Member], length: u32) -> Vec<u32> {
     fill(&mut turns, weight_max, length as usize)
 }
 
-const FREE: u32 = u32::MAX;
-
 fn fill(turns: &mut [Turn], weight_max: u32, length: usize) -> Vec<u32> {
-    let mut slots = vec![FREE; length];
+    let mut slots = vec![0; length];
+    // Most looks find a slot that is taken. Bits stay in the cache where the slots would not.
+    let mut taken = vec![0u64; length.div_ceil(64)];
     let mut left = length;
     while left > 0 {
         for turn in &mut *turns {
@@ -132,10 +133,11 @@ fn fill(turns: &mut [Turn], weight_max: u32, length: usize) -> Vec<u32> {
             // The list is a permutation of all slots and one is free, so this ends.
             let slot = loop {
                 let slot = turn.preference.next_slot() as usize;
-                if slots[slot] == FREE {
+                if taken[slot / 64] >> (slot % 64) & 1 == 0 {
                     break slot;
                 }
             };
+            taken[slot / 64] |= 1 << (slot % 64);
             slots[slot] = turn.member;
             left -= 1;
             if left == 0 {

@@ -100,7 +100,8 @@ impl Report {
     /// Standard output takes no JSON.
     pub(crate) fn finish(&self, has_held: bool) -> Result<()> {
         let held = self.steps.iter().filter(|step| step.ok).count();
-        self.say(&format!("{held} of {} expectations held", self.steps.len()));
+        let end = if has_held || held < self.steps.len() { "" } else { "; the demo ended before the rest" };
+        self.say(&format!("{held} of {} expectations held{end}", self.steps.len()));
         if self.is_json {
             let all = serde_json::json!({ "ok": has_held, "steps": self.steps, "tables": self.tables });
             serde_json::to_writer_pretty(std::io::stdout().lock(), &all)

@@ -57,8 +57,13 @@ impl Tally {
     pub(crate) fn summary(&self) -> String {
         let failed: usize = self.failed.values().sum();
         let mut text = format!("{} of {} answered", self.answered(), self.answered() + failed);
-        if let (Some(least), Some(most)) = (self.by_pod.values().min(), self.by_pod.values().max()) {
-            text += &format!(" by {} pods, {least} to {most} each", self.by_pod.len());
+        let (least, most) = (self.by_pod.values().min(), self.by_pod.values().max());
+        match (self.by_pod.keys().next(), least.zip(most)) {
+            (Some(pod), _) if self.by_pod.len() == 1 => text += &format!(", all by {pod}"),
+            (_, Some((least, most))) => {
+                text += &format!(" by {} pods, {least} to {most} each", self.by_pod.len());
+            }
+            _ => {}
         }
         for (failure, count) in &self.failed {
             text += &format!("; {count} {failure:?}");
@@ -115,7 +120,7 @@ mod tests {
         let mut all = answers(&[("a", 3)]);
         all.push(Answer { at_us: 0, elapsed_us: 0, outcome: Err(Failure::TimedOut) });
         let tally = Tally::of(&all);
-        assert_eq!(tally.summary(), "3 of 4 answered by 1 pods, 3 to 3 each; 1 TimedOut");
+        assert_eq!(tally.summary(), "3 of 4 answered, all by a; 1 TimedOut");
         assert!(!tally.is_spread_over(&["a"]));
     }
 }

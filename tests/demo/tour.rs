@@ -6,20 +6,26 @@ use crate::report::Report;
 use crate::stage::{LOAD_BALANCER_V4, Stage};
 
 const NODE: &str = "node-a";
-/// What is shown.
-const TABLES: [&str; 5] = ["frontends", "backend-services", "negs", "endpoints", "counters"];
+/// What is shown; of the long tables only the rows of one Service.
+const TABLES: [&[&str]; 5] = [
+    &["frontends"],
+    &["backend-services"],
+    &["negs", "shop/web-lb"],
+    &["endpoints", "shop/web-lb"],
+    &["counters"],
+];
 
 /// Prints the tables and one explanation.
 pub(crate) fn play(stage: &mut Stage, report: &mut Report, interrupt: &Interrupt) -> Result<()> {
     interrupt.check()?;
     let agent = stage.agent(NODE);
     for table in TABLES {
-        report.say(&format!("\n$ podway get {table}"));
-        report.say(&agent.podway(&["get", table])?);
-        report.keep_table(table, agent.get(table)?);
+        report.say(&format!("\n$ podway get {}", table.join(" ")));
+        report.say(agent.podway(&[&["get"], table].concat())?.trim_end());
+        report.keep_table(table[0], agent.get(table[0])?);
     }
     let (from, to) = (stage.client().v4().to_string(), format!("{LOAD_BALANCER_V4}:80"));
-    report.say(&format!("$ podway explain --from {from} --to {to} --proto tcp"));
+    report.say(&format!("\n$ podway explain --from {from} --to {to} --proto tcp"));
     report.say(&agent.podway(&["explain", "--from", &from, "--to", &to, "--proto", "tcp"])?);
     Ok(())
 }

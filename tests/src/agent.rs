@@ -179,7 +179,13 @@ impl Agent {
         if waited.is_ok() && is_running {
             return Ok(());
         }
-        bail!("{what} expected: {expected:?}\nseen: {seen:?}\nrunning: {is_running}; log:\n{}", self.log())
+        let seen = seen.context(format!("{what}: the agent's log:\n{}", self.log()))?;
+        bail!(
+            "{what}: missing {:?}, surplus {:?}; running: {is_running}; log:\n{}",
+            expected.difference(&seen).collect::<Vec<_>>(),
+            seen.difference(expected).collect::<Vec<_>>(),
+            self.log()
+        )
     }
 
     /// The frontends in the maps, by `podway get frontends -o json`.

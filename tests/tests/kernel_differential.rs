@@ -46,7 +46,8 @@ const EXPECTED: [Reason; 11] = [
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
-const TC_OK: u32 = 0;
+/// `TC_ACT_UNSPEC`: on to the next program.
+const TC_NEXT: u32 = u32::MAX;
 const TC_SHOT: u32 = 2;
 const TC_REDIRECT: u32 = 7;
 
@@ -145,7 +146,7 @@ fn xdp_code(verdict: &Verdict) -> u32 {
 
 fn tc_code(verdict: &Verdict) -> u32 {
     match verdict {
-        Verdict::Pass(_) | Verdict::ToStack(_) => TC_OK,
+        Verdict::Pass(_) | Verdict::ToStack(_) => TC_NEXT,
         Verdict::Drop(_) => TC_SHOT,
         Verdict::Answer(_) | Verdict::ToLink { .. } | Verdict::ToNeighbour { .. } => TC_REDIRECT,
     }
@@ -273,7 +274,7 @@ fn what_goes_forward_comes_back_whole() {
                 let (verdict, expected) = egress_on_host(tables, &reply);
                 assert_eq!(verdict, Verdict::ToStack(Reason::ForwardReply), "{what}");
                 let run = kernel.run_tc("tc_egress", &reply).unwrap();
-                assert_eq!((TC_OK, &expected), (run.code, &run.frame), "{what}");
+                assert_eq!((TC_NEXT, &expected), (run.code, &run.frame), "{what}");
                 returned[0] += 1;
                 run
             } else {

@@ -1,7 +1,7 @@
 //! Pods and processes of a node as clients: through socket hooks, and without them through tc at the
 //! pod's interface. Pods see the client's own address in either case.
 use lb_tests::agent::{Options, Podway, SocketHooks};
-use lb_tests::cluster::{Cluster, PROTOCOLS};
+use lb_tests::cluster::{self, Cluster, PROTOCOLS};
 use lb_tests::need;
 use lb_tests::topology::Host;
 use lb_tests::traffic::{Answered, Dial, Failure, UdpSocketKind, ask, ask_as, dial};
@@ -94,6 +94,20 @@ fn tc_refuses_a_service_without_pods() {
             let pod = cluster.topology.pod("web-a-3");
             let answers = dial(pod, &Dial::times(1, protocol, address)).unwrap();
             assert_eq!(answers[0].outcome, Err(Failure::Refused), "{address} over {protocol}");
+        }
+    }
+}
+
+#[test]
+fn socket_hooks_lead_a_pod_to_itself() {
+    let Some(mut cluster) = cluster(SocketHooks::On) else { return };
+    let (node, pod) = (cluster.topology.node("node-a"), cluster.topology.pod("web-a-3"));
+    cluster.manifests.put(cluster::service("own", 90).backed_by(node, pod)).unwrap();
+    cluster.wait_for_frontends().unwrap();
+    let pod = cluster.topology.pod("web-a-3");
+    for protocol in PROTOCOLS {
+        for address in cluster.cluster_addresses("own", protocol) {
+            assert_eq!(ask(pod, protocol, address).unwrap().by, "web-a-3", "{address} over {protocol}");
         }
     }
 }

@@ -1,11 +1,12 @@
 //! A client outside the cluster and the frontends of `node-a`, in every mode of attachment: who
 //! answers, and which source the pod sees. A pod of this node sees the client; a pod of the other node
 //! sees this node, at a port of its source NAT.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use lb_tests::agent::{Options, Podway, XdpMode};
-use lb_tests::cluster::{Cluster, PROTOCOLS};
+use lb_tests::cluster::{self, Cluster, PROTOCOLS};
 use lb_tests::need;
 use lb_tests::topology::Host;
 use lb_tests::traffic::{Answered, Dial, Failure, ask, dial};
@@ -133,5 +134,24 @@ fn requests_spread_evenly_over_pods() {
         // 100 each on average, with a standard deviation of 9.1: five of them to each side.
         assert_eq!(counts.len(), 6, "{address}: {counts:?}");
         assert!(counts.values().all(|count| (55..=145).contains(count)), "{address}: {counts:?}");
+    }
+}
+
+#[test]
+fn client_affinity_keeps_the_pod_over_frontends() {
+    let Some(mut cluster) = cluster(XdpMode::Auto) else { return };
+    let mut sticky = cluster::service("sticky", 90).backed_by_all(&cluster.topology);
+    sticky.affinity_timeout_s = Some(10_800);
+    cluster.manifests.put(sticky).unwrap();
+    cluster.wait_for_frontends().unwrap();
+    let client = cluster.topology.client();
+    for protocol in PROTOCOLS {
+        let addresses = cluster.addresses("sticky", protocol).into_iter();
+        let pods: BTreeSet<String> = addresses
+            .filter(SocketAddr::is_ipv4)
+            .flat_map(|address| dial(client, &Dial::times(10, protocol, address)).unwrap())
+            .map(|answer| answer.outcome.unwrap().by)
+            .collect();
+        assert_eq!(pods.len(), 1, "{protocol}: {pods:?}");
     }
 }

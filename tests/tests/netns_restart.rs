@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lb_tests::agent::{Options, Podway};
-use lb_tests::cluster::Cluster;
+use lb_tests::cluster::{self, Cluster};
 use lb_tests::need;
 use lb_tests::traffic::{Dial, Hold, UdpStream, dial};
 use lb_tests::wait::wait_until;
@@ -12,7 +12,7 @@ use lb_userspace::model::Protocol;
 /// Connections that stay open over the restart.
 const CONNECTIONS: u32 = 1_000;
 /// Kills of the agent.
-const KILLS: u32 = 3;
+const KILLS: u8 = 3;
 
 /// A cluster, or `None` where the machine lacks a need.
 fn cluster() -> Option<Cluster> {
@@ -29,12 +29,14 @@ fn killed_agent_loses_no_connection_and_no_datagram() {
     assert_eq!(hold.opened().failed, [].into());
     assert_eq!(hold.opened().by.values().sum::<u32>(), CONNECTIONS);
     let stream = UdpStream::start(cluster.topology.client(), udp, Duration::from_millis(1)).unwrap();
-    for _ in 0..KILLS {
+    for kill in 0..KILLS {
         cluster.agents[0].kill();
         // With nobody there, new flows go on too.
         let answers = dial(cluster.topology.client(), &Dial::times(20, Protocol::Tcp, tcp)).unwrap();
         assert!(answers.iter().all(|answer| answer.outcome.is_ok()), "{answers:?}");
         cluster.agents[0].restart().unwrap();
+        // What only a new agent that works can do.
+        cluster.manifests.put(cluster::service(&format!("new-{kill}"), 90 + kill)).unwrap();
         cluster.wait_for_frontends().unwrap();
     }
     let streamed = stream.finish().unwrap();

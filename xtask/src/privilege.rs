@@ -35,7 +35,7 @@ impl Privilege {
         if !std::io::stdin().is_terminal() {
             anyhow::bail!("this needs root, and sudo asks for a password; {REMEDY} without one");
         }
-        println!("sudo: needed to load BPF programs and to make network namespaces");
+        eprintln!("sudo: needed to load BPF programs and to make network namespaces");
         project::run(Command::new("sudo").arg("-v"))
             .with_context(|| format!("this needs root, and sudo refuses it; {REMEDY}"))?;
         Ok(Self::Sudo)

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::privilege::Privilege;
-use crate::project::{self, Project, output_of, run};
+use crate::project::{self, Project, output_of};
 
 /// The toolchain that builds the eBPF object: only a nightly compiles `core` for BPF. It is pinned,
 /// because the kernel's verifier judges what the compiler makes: with nightly-2026-10-30 (LLVM 23)
@@ -45,12 +45,17 @@ pub(crate) fn system(privilege: Privilege) -> Result<()> {
 pub(crate) fn lint_components(project: &Project) -> Result<()> {
     for (component, subcommand) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
         if !project::succeeds(project.cargo().args([subcommand, "--version"])) {
-            println!("setup: installing {component} (rustup component add {component})");
-            run(project.command("rustup").args(["component", "add", component]))
+            eprintln!("setup: installing {component} (rustup component add {component})");
+            install(project.command("rustup").args(["component", "add", component]))
                 .with_context(|| format!("cannot check the code: it needs the component {component}"))?;
         }
     }
     Ok(())
+}
+
+/// Runs a command that installs. All it says goes to standard error: standard output is the result's.
+fn install(command: &mut Command) -> Result<()> {
+    project::run(command.stdout(std::io::stderr()))
 }
 
 /// The pinned compiler under one of the names it may have: pinned by its date, or the plain `nightly`
@@ -62,9 +67,9 @@ fn nightly() -> Result<&'static str> {
     let toolchain = match [NIGHTLY, "nightly"].into_iter().find(|name| is_pinned(name)) {
         Some(toolchain) => toolchain,
         None => {
-            println!("setup: installing the Rust toolchain {NIGHTLY} (rustup toolchain install)");
+            eprintln!("setup: installing the Rust toolchain {NIGHTLY} (rustup toolchain install)");
             // A self-update would change the user's rustup, which nobody asked for.
-            run(Command::new("rustup").args(["toolchain", "install", NIGHTLY]).args([
+            install(Command::new("rustup").args(["toolchain", "install", NIGHTLY]).args([
                 "--profile",
                 "minimal",
                 "--component",
@@ -78,8 +83,8 @@ fn nightly() -> Result<&'static str> {
     let has_source = rustc_of(toolchain, &["--print", "sysroot"])
         .is_some_and(|sysroot| Path::new(sysroot.trim()).join(RUST_SRC).is_file());
     if !has_source {
-        println!("setup: installing rust-src for {toolchain} (rustup component add)");
-        run(Command::new("rustup").args(["component", "add", "rust-src", "--toolchain", toolchain]))
+        eprintln!("setup: installing rust-src for {toolchain} (rustup component add)");
+        install(Command::new("rustup").args(["component", "add", "rust-src", "--toolchain", toolchain]))
             .with_context(|| {
                 format!("install it with `rustup component add rust-src --toolchain {toolchain}`")
             })?;
@@ -104,14 +109,16 @@ fn bpf_linker(project: &Project) -> Result<()> {
     if is_there {
         return Ok(());
     }
-    println!(
+    eprintln!(
         "setup: installing bpf-linker {BPF_LINKER_VERSION} into {} (cargo install, about a minute)",
         project.tools().display()
     );
-    run(project
-        .cargo()
-        .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked", "--quiet", "--root"])
-        .arg(project.tools()))
+    install(
+        project
+            .cargo()
+            .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked", "--quiet", "--root"])
+            .arg(project.tools()),
+    )
 }
 
 fn system_programs(privilege: Privilege) -> Result<()> {
@@ -127,9 +134,9 @@ fn system_programs(privilege: Privilege) -> Result<()> {
     project::find_program("apt-get").with_context(|| {
         format!("missing: {names}; there is no apt-get here, install them as this system does")
     })?;
-    println!("setup: installing {names} (apt-get install)");
+    eprintln!("setup: installing {names} (apt-get install)");
     let apt_get = |arguments: &[&str]| {
-        run(privilege.command("apt-get", [("DEBIAN_FRONTEND", "noninteractive")]).args(arguments))
+        install(privilege.command("apt-get", [("DEBIAN_FRONTEND", "noninteractive")]).args(arguments))
             .with_context(|| format!("missing: {names}; install them with `apt-get install {names}`"))
     };
     apt_get(&["update", "--quiet"])?;
@@ -140,8 +147,8 @@ fn bpffs(privilege: Privilege) -> Result<()> {
     if mount_point_of("bpf", &mounts()?).is_some() {
         return Ok(());
     }
-    println!("setup: mounting bpffs at {BPFFS} (mount -t bpf)");
-    run(privilege.plain_command("mount").args(["-t", "bpf", "bpf", BPFFS]))
+    eprintln!("setup: mounting bpffs at {BPFFS} (mount -t bpf)");
+    install(privilege.plain_command("mount").args(["-t", "bpf", "bpf", BPFFS]))
         .with_context(|| format!("missing: bpffs; mount it with `mount -t bpf bpf {BPFFS}`"))
 }
 
@@ -149,9 +156,9 @@ fn cgroup2(privilege: Privilege) -> Result<()> {
     if mount_point_of("cgroup2", &mounts()?).is_some() {
         return Ok(());
     }
-    println!("setup: mounting cgroup2 at {CGROUP2} (mount -t cgroup2)");
-    run(privilege.plain_command("mkdir").args(["-p", CGROUP2]))?;
-    run(privilege.plain_command("mount").args(["-t", "cgroup2", "cgroup2", CGROUP2])).with_context(|| {
+    eprintln!("setup: mounting cgroup2 at {CGROUP2} (mount -t cgroup2)");
+    install(privilege.plain_command("mkdir").args(["-p", CGROUP2]))?;
+    install(privilege.plain_command("mount").args(["-t", "cgroup2", "cgroup2", CGROUP2])).with_context(|| {
         format!(
             "missing: cgroup2 (socket hooks attach to it); mount it with `mount -t cgroup2 cgroup2 {CGROUP2}`"
         )

@@ -31,7 +31,8 @@ pub use tables::{Dump, Limits, Tables};
 pub struct Diff {
     /// What to do, in this order.
     pub ops: Vec<Op>,
-    /// Bounds that were met, each naming its Service; the rest goes on.
+    /// Bounds that were met, each naming its Service; the rest goes on. Those of the Services that this
+    /// diff looked at: what an earlier one said of others still holds.
     pub problems: Vec<Problem>,
     /// The Services that did not get all they want: diff them again when something was deleted or a
     /// second has passed.

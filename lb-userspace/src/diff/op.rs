@@ -147,6 +147,7 @@ impl fmt::Display for RingText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.length() {
             0 => f.write_str("no ring"),
+            1 => write!(f, "1 slot at slot {}", self.0.position()),
             length => write!(f, "{length} slots from slot {}", self.0.position()),
         }
     }

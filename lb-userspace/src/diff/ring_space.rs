@@ -86,9 +86,14 @@ impl Draft<'_> {
             attempts.iter().any(|attempt| attempt.length == ring.length())
                 && self.tables.slots(*ring) == Some(&members.slots(ring.length()))
         });
-        let longer =
-            attempts.iter().filter(|attempt| right.is_none_or(|ring| attempt.length > ring.length()));
-        let space = longer.into_iter().find_map(|attempt| self.space(attempt));
+        let space = attempts.iter().find_map(|attempt| match right {
+            None => self.space(attempt.length, attempt.reserve_slots),
+            // Twice the reserve, or rings would swap lengths for ever where the arena is nearly full.
+            Some(ring) if attempt.length > ring.length() => {
+                self.space(attempt.length, attempt.reserve_slots.saturating_mul(2))
+            }
+            Some(_) => None,
+        });
         match (space, right) {
             (Some(ring), _) => {
                 let slots = members.slots(ring.length()).into();
@@ -101,12 +106,12 @@ impl Draft<'_> {
         }
     }
 
-    fn space(&mut self, attempt: &Attempt) -> Option<Ring> {
-        let free = self.arena.free_slots().checked_sub(attempt.length)?;
-        if free < attempt.reserve_slots {
+    fn space(&mut self, length: u32, reserve_slots: u32) -> Option<Ring> {
+        let free = self.arena.free_slots().checked_sub(length)?;
+        if free < reserve_slots {
             return None;
         }
-        self.arena.allocate(attempt.length).map(|position| Ring::new(position, attempt.length))
+        self.arena.allocate(length).map(|position| Ring::new(position, length))
     }
 
     /// The arena is full: what the former ring names must be right all the same, or it would go on to
@@ -154,6 +159,11 @@ impl Draft<'_> {
             neg_kind_name(NegKind::of_id(id).1),
             service.name
         );
-        self.note(&service.name.service, message);
+        // Former rings whose space rests may be all that is in the way.
+        if self.arena.next_expiry_ms().is_some() {
+            self.bound(&service.name.service, message);
+        } else {
+            self.note(&service.name.service, message);
+        }
     }
 }

@@ -182,10 +182,9 @@ fn lost(key: &FrontendKey, claim: &Claim, owner: &ObjectName) -> Problem {
         kind: "Service",
         object: claim.service.clone(),
         message: format!(
-            "cannot have {}: Service {owner} has it, and of it and Service {} goes the older one, then the \
-             lesser name, first; change the address or the port of one of them",
-            super::frontend_key_text(key),
-            claim.service
+            "cannot have {}: Service {owner} has it, being the older one or, of one age, of the lesser name; \
+             change the address or the port of one of them",
+            super::frontend_key_text(key)
         ),
     }
 }

@@ -340,8 +340,8 @@ fn the_older_service_keeps_a_frontend_that_two_ask_for() {
     assert_eq!(
         problems,
         [
-            "Service shop/a: cannot have 203.0.113.9:80/TCP: Service shop/b has it, and of it and Service shop/a \
-          goes the older one, then the lesser name, first; change the address or the port of one of them"
+            "Service shop/a: cannot have 203.0.113.9:80/TCP: Service shop/b has it, being the older one or, of \
+             one age, of the lesser name; change the address or the port of one of them"
         ]
     );
 }

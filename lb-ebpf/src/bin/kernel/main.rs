@@ -9,7 +9,7 @@ mod route;
 mod sock_addr;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -20,6 +20,10 @@ use lb_ebpf::verdict::Verdict;
 use frame::{SkbFrame, XdpFrame};
 use maps::KernelTables;
 use route::Hook;
+
+/// The packet goes on to the tc programs of others, if there are any (`TCX_NEXT`), and then to the stack.
+/// `TC_ACT_OK` would end the chain: bandwidth limits and policies of a CNI would see nothing any more.
+const GO_ON: i32 = TC_ACT_UNSPEC;
 
 /// XDP on an uplink.
 #[xdp]
@@ -62,7 +66,7 @@ fn tc_egress(ctx: TcContext) -> i32 {
     let interface = frame::interface(&ctx);
     let mut tables = KernelTables::new(ctx.as_ptr(), Hook::Tc, interface);
     let Some(mut frame) = SkbFrame::new(&ctx) else {
-        return TC_ACT_OK;
+        return GO_ON;
     };
     let verdict = match maps::scratch_for(&frame) {
         Ok(scratch) => path::to_client(&mut frame, &mut tables, &scratch.parsed),
@@ -76,7 +80,7 @@ fn tc_ingress(ctx: &TcContext, side: Side) -> i32 {
     let interface = frame::interface(ctx);
     let mut tables = KernelTables::new(ctx.as_ptr(), Hook::Tc, interface);
     let Some(mut frame) = SkbFrame::new(ctx) else {
-        return TC_ACT_OK;
+        return GO_ON;
     };
     let verdict = match maps::scratch_for(&frame) {
         Ok(scratch) => path::to_backend(&mut frame, &mut tables, scratch, side),
@@ -89,7 +93,7 @@ fn tc_ingress(ctx: &TcContext, side: Side) -> i32 {
 fn tc_action(tables: &mut KernelTables, verdict: Verdict, interface: u32) -> i32 {
     tables.count(verdict.reason());
     match verdict {
-        Verdict::Pass(_) | Verdict::ToStack(_) => TC_ACT_OK,
+        Verdict::Pass(_) | Verdict::ToStack(_) => GO_ON,
         Verdict::Drop(_) => TC_ACT_SHOT,
         // SAFETY: helper calls without pointers, but for one that may be null.
         Verdict::Answer(_) => unsafe { bpf_redirect(interface, 0) as i32 },
