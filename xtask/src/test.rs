@@ -80,6 +80,8 @@ enum Outcome {
     Checked(bool),
     /// Its tests ran.
     Ran(Count),
+    /// It could run and has lost its tests.
+    HasNoTests,
     /// Its need is not met; the text names what is missing.
     Skipped(String),
 }
@@ -88,8 +90,8 @@ impl Outcome {
     fn has_failed(&self) -> bool {
         match self {
             Self::Checked(is_well) => !is_well,
-            // A tier that finds no test although it could run has lost its tests.
-            Self::Ran(count) => count.failed > 0 || count.passed == 0,
+            Self::Ran(count) => count.failed > 0,
+            Self::HasNoTests => true,
             Self::Skipped(_) => false,
         }
     }
@@ -217,6 +219,10 @@ impl Session<'_> {
         if tier == Tier::Host {
             count += self.run_doc_tests()?;
         }
+        // With a filter among the arguments a tier may well have none that match.
+        if count == Count::default() && self.test_arguments.is_empty() {
+            return Ok(Outcome::HasNoTests);
+        }
         Ok(Outcome::Ran(count))
     }
 
@@ -298,6 +304,7 @@ fn print_summary(rows: &[Row], took: Duration) {
                 total += *count;
                 format!("{} passed, {} failed, {:.0} s", count.passed, count.failed, row.took.as_secs_f64())
             }
+            Outcome::HasNoTests => "no test found".to_string(),
             Outcome::Skipped(missing) => missing.clone(),
         };
         println!("{:<8} {:<46} {result:<8} {tests}", row.tier.name(), row.tier.need());
@@ -330,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_tier_that_can_run_and_has_no_test_fails() {
-        assert!(Outcome::Ran(Count::default()).has_failed());
+        assert!(Outcome::HasNoTests.has_failed());
         assert!(!Outcome::Ran(Count { passed: 1, ..Count::default() }).has_failed());
         assert!(!Outcome::Skipped("missing: root".into()).has_failed());
     }
