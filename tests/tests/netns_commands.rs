@@ -14,7 +14,10 @@ fn cluster() -> Option<Cluster> {
 }
 
 fn explain(cluster: &Cluster, from: &str, to: &str, protocol: &str) -> Value {
-    let arguments = ["explain", "--from", from, "--to", to, "--proto", protocol, "-o", "json"];
+    let run_dir = cluster.topology.run_dir("node-a");
+    let run_dir = run_dir.to_str().unwrap();
+    let arguments =
+        ["explain", "--from", from, "--to", to, "--proto", protocol, "-o", "json", "--run-dir", run_dir];
     serde_json::from_str(&cluster.agents[0].podway(&arguments).unwrap()).unwrap()
 }
 
@@ -37,6 +40,24 @@ fn explain_and_the_program_in_the_kernel_agree() {
             }
         }
     }
+}
+
+#[test]
+fn explain_names_the_objects_with_their_versions() {
+    let Some(cluster) = cluster() else { return };
+    let to = cluster.load_balancer_addresses("near", Protocol::Tcp)[0];
+    let from = std::net::SocketAddr::new(cluster.topology.client().address_for(to.ip()), 40_000);
+    let told = explain(&cluster, &from.to_string(), &to.to_string(), "tcp");
+    let origin = |stage: &str| {
+        let steps = told["steps"].as_array().unwrap();
+        let step = steps.iter().find(|step| step["stage"] == stage).unwrap_or_else(|| panic!("{told:#}"));
+        step["origin"].as_str().unwrap_or_else(|| panic!("{told:#}")).to_owned()
+    };
+    let starts = |stage: &str, wanted: &str| assert!(origin(stage).starts_with(wanted), "{told:#}");
+    starts("frontend", "Service shop/near at resourceVersion ");
+    starts("neg", "Service shop/near at resourceVersion ");
+    starts("endpoint", "EndpointSlice shop/near-");
+    assert!(origin("endpoint").contains(" at resourceVersion "), "{told:#}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(super) struct Applier {
     is_whole: bool,
     pending: BTreeSet<ObjectName>,
     retry: Duration,
-    /// Bounds that were met by the last diff of each Service.
+    /// Bounds that the last diff of each Service met.
     pub(super) problems: Vec<Problem>,
     /// The last operation that the kernel refused.
     last_refusal: Option<String>,
@@ -101,13 +101,15 @@ impl Applier {
         } else {
             diff::full(desired, &self.tables, self.now_ms())
         };
+        let was_whole = self.is_whole;
         let Diff { ops, problems, pending } = diff;
         let Outcome { counts, done, left, refusal } = self.carry_out(&ops);
         match &refusal {
             None => {
                 self.is_whole = true;
-                self.pending = pending;
-                self.problems = problems;
+                let looked_at = std::mem::replace(&mut self.pending, pending);
+                self.problems.retain(|known| was_whole && !looked_at.contains(&known.object));
+                self.problems.extend(problems);
             }
             Some(message) if self.last_refusal.as_ref() != Some(message) => {
                 error!(error = message, done, left, "an operation failed; it will be tried again");

@@ -44,7 +44,6 @@ fn owners(op: &Op, tables: &Tables) -> impl Iterator<Item = u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
     use crate::diff::{self, Limits};

@@ -20,10 +20,12 @@ use crate::source::{self, ProblemList, SourceEvent};
 mod applier;
 mod chain;
 mod options;
+mod origins;
 mod planner;
 mod problems;
 
 pub use options::Options;
+pub use origins::Origins;
 
 use applier::Applier;
 use planner::Planner;
@@ -78,8 +80,11 @@ struct Agent {
     config: Option<Config>,
     source_problems: ProblemList,
     report: ProblemReport,
+    origins: Origins,
     targets: watch::Sender<Targets>,
     is_synced: bool,
+    /// Whether anything was applied yet.
+    is_begun: bool,
 }
 
 /// When the parts of the loop are due.
@@ -97,8 +102,10 @@ impl Agent {
             config: None,
             source_problems: ProblemList::default(),
             report: ProblemReport::new(&options.run_dir, &options.node_name)?,
+            origins: Origins::new(&options.run_dir),
             targets: watch::channel(Targets::default()).0,
             is_synced: false,
+            is_begun: false,
             options: options.clone(),
         })
     }
@@ -113,7 +120,7 @@ impl Agent {
         self.attachments.reconcile(&mut self.applier.maps)?;
         let interval = Duration::from_millis(self.options.apply_interval_ms);
         let mut due = Due { apply: None, links: None };
-        let mut last_apply = None;
+        let mut last_apply: Option<Instant> = None;
         loop {
             tokio::select! {
                 biased;
@@ -210,6 +217,13 @@ impl Agent {
     /// Plans what changed and brings the maps to it.
     fn apply(&mut self) {
         let changed = self.planner.plan();
+        if !self.is_begun {
+            self.is_begun = true;
+            if let Err(error) = self.origins.begin(&self.planner.desired) {
+                warn!(error = format!("{error:#}"), "explanations will not name EndpointSlices");
+            }
+        }
+        self.origins.update(&self.planner.desired, &changed);
         if let Err(error) = self.put_config() {
             warn!(error = format!("{error:#}"), "CONFIG stays as it is");
         }

@@ -168,7 +168,7 @@ mod tests {
         })
     }
 
-    fn names(changed: BTreeSet<ObjectName>) -> Vec<String> {
+    fn names(changed: &BTreeSet<ObjectName>) -> Vec<String> {
         changed.iter().map(ToString::to_string).collect()
     }
 
@@ -177,11 +177,11 @@ mod tests {
         let mut planner = planner();
         planner.change(Change::Service(service("cart", "192.0.2.1")));
         planner.change(Change::Service(service("web", "192.0.2.2")));
-        assert_eq!(names(planner.plan()), ["shop/cart", "shop/web"]);
+        assert_eq!(names(&planner.plan()), ["shop/cart", "shop/web"]);
         planner.change(Change::EndpointSlice(
             (*slice("web-1", "web", vec![ready("10.4.2.9", "node-a")])).clone(),
         ));
-        assert_eq!(names(planner.plan()), ["shop/web"]);
+        assert_eq!(names(&planner.plan()), ["shop/web"]);
         assert!(!planner.is_dirty());
     }
 
@@ -194,7 +194,7 @@ mod tests {
         planner.change(Change::EndpointSlice((*slice("s-1", "web", endpoints.clone())).clone()));
         planner.plan();
         planner.change(Change::EndpointSlice((*slice("s-1", "cart", endpoints)).clone()));
-        assert_eq!(names(planner.plan()), ["shop/cart", "shop/web"]);
+        assert_eq!(names(&planner.plan()), ["shop/cart", "shop/web"]);
     }
 
     #[test]

@@ -6,8 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
+use crate::agent::Origins;
 use crate::diff::Tables;
-use crate::explain::{self, Entry, Explanation, Question, Run, TableNames, live, tables::host_tables};
+use crate::explain::{
+    self, Entry, Explanation, Question, Run, Slices, TableNames, live, tables::host_tables,
+};
 use crate::maps::{Maps, Object, Pins};
 use crate::model::{Protocol, Snapshot};
 
@@ -57,6 +60,9 @@ pub(super) struct Explain {
     /// Where the agent pins its maps.
     #[arg(long, default_value = super::PIN_PATH)]
     pin_path: PathBuf,
+    /// The agent's --run-dir, where it notes which EndpointSlice an endpoint came from.
+    #[arg(long, default_value = "/run/podway")]
+    run_dir: PathBuf,
     /// The eBPF object to run instead of the one in this binary.
     #[arg(long)]
     ebpf_object: Option<PathBuf>,
@@ -130,7 +136,7 @@ fn from_manifests(explain: &Explain, folder: &std::path::Path, node_name: &str) 
     let question = question(explain, &planned.node.addresses, |client| {
         planned.config.is_in_cluster(&client.into()) && !is_elsewhere
     });
-    let names = TableNames { tables: &tables, desired: Some(&planned.desired) };
+    let names = TableNames { tables: &tables, slices: Slices::Desired(&planned.desired) };
     let mut host = host_tables(&tables, planned.config, now_s());
     Ok(Answer { explanation: explain::explain(&question, &mut host, &names), kernel: None })
 }
@@ -156,7 +162,7 @@ fn from_kernel(explain: &Explain) -> Result<Answer> {
     if let Some(flow) = maps.flow(&key)? {
         host.flows.insert(key, flow);
     }
-    let names = TableNames { tables: &tables, desired: None };
+    let names = TableNames { tables: &tables, slices: Slices::Noted(Origins::new(&explain.run_dir)) };
     let explanation = explain::explain(&question, &mut host, &names);
     let object = Object::choose(explain.ebpf_object.clone())?;
     let run = live::run(&object.bytes()?, &pins, &maps, &question).context("cannot ask the kernel")?;

@@ -22,7 +22,7 @@ pub mod live;
 pub mod names;
 pub mod tables;
 
-pub use names::{Names, TableNames};
+pub use names::{Names, Slices, TableNames};
 
 /// How a packet comes to the forwarder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 
 use lb_common::frontend::FrontendKey;
 
+use crate::agent::Origins;
 use crate::diff::Tables;
 use crate::plan::{Desired, kind_field};
 
@@ -18,12 +19,20 @@ pub trait Names {
     fn endpoint_origin(&self, backend_service: u32, endpoint: SocketAddr) -> Option<String>;
 }
 
-/// From the names in the maps; with a plan, from the objects too.
+/// Who knows the `EndpointSlice` of an endpoint.
+pub enum Slices<'a> {
+    /// The plan that the tables were made from.
+    Desired(&'a Desired),
+    /// What the agent noted when it made them.
+    Noted(Origins),
+}
+
+/// From the names in the maps, and from who knows the slices.
 pub struct TableNames<'a> {
     /// The tables.
     pub tables: &'a Tables,
-    /// The plan that they were made from, where there is one.
-    pub desired: Option<&'a Desired>,
+    /// Where their endpoints came from.
+    pub slices: Slices<'a>,
 }
 
 impl Names for TableNames<'_> {
@@ -47,8 +56,12 @@ impl Names for TableNames<'_> {
     }
 
     fn endpoint_origin(&self, backend_service: u32, endpoint: SocketAddr) -> Option<String> {
-        let service = self.desired?.backend_service(&self.tables.name(backend_service)?.name)?;
-        let mut endpoints = service.endpoints.iter();
+        let name = &self.tables.name(backend_service)?.name;
+        let desired = match &self.slices {
+            Slices::Desired(desired) => desired,
+            Slices::Noted(origins) => return origins.slice(&name.service, endpoint),
+        };
+        let mut endpoints = desired.backend_service(name)?.endpoints.iter();
         let found =
             endpoints.find(|found| found.address == endpoint.ip() && found.port == endpoint.port())?;
         Some(found.origin().to_string())
