@@ -18,6 +18,7 @@ const TABLES: [&[&str]; 5] = [
 /// Prints the tables and one explanation.
 pub(crate) fn play(stage: &mut Stage, report: &mut Report, interrupt: &Interrupt) -> Result<()> {
     interrupt.check()?;
+    let run_dir = stage.topology().run_dir(NODE).display().to_string();
     let agent = stage.agent(NODE);
     for table in TABLES {
         report.say(&format!("\n$ podway get {}", table.join(" ")));
@@ -26,7 +27,8 @@ pub(crate) fn play(stage: &mut Stage, report: &mut Report, interrupt: &Interrupt
     }
     let (from, to) = (stage.client().v4().to_string(), format!("{LOAD_BALANCER_V4}:80"));
     report.say(&format!("\n$ podway explain --from {from} --to {to} --proto tcp"));
-    report.say(&agent.podway(&["explain", "--from", &from, "--to", &to, "--proto", "tcp"])?);
+    let explain = ["explain", "--from", &from, "--to", &to, "--proto", "tcp", "--run-dir", &run_dir];
+    report.say(&agent.podway(&explain)?);
     Ok(())
 }
 
@@ -50,6 +52,9 @@ pub(crate) fn how_to_look_around(stage: &Stage) -> String {
          nsenter --net={node} bash\n",
         podway("get endpoints -o wide"),
         podway("describe backend-service shop/web-lb"),
-        podway("explain --from 192.0.2.100 --to 198.51.100.10:80 --proto tcp"),
+        podway(&format!(
+            "explain --from 192.0.2.100 --to 198.51.100.10:80 --proto tcp --run-dir {}",
+            stage.topology().run_dir(NODE).display()
+        )),
     )
 }
