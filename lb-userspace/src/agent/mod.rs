@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::attach::{self, Attachments, Instance, LinkMonitor};
+use crate::explain::Origins;
 use crate::health::{self, HealthEvent, Targets};
 use crate::maps::{self, Object, Pins};
 use crate::source::{self, ProblemList, SourceEvent};
@@ -20,12 +21,10 @@ use crate::source::{self, ProblemList, SourceEvent};
 mod applier;
 mod chain;
 mod options;
-mod origins;
 mod planner;
 mod problems;
 
 pub use options::Options;
-pub use origins::Origins;
 
 use applier::Applier;
 use planner::Planner;

@@ -6,10 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
-use crate::agent::Origins;
 use crate::diff::Tables;
 use crate::explain::{
-    self, Entry, Explanation, Question, Run, Slices, TableNames, live, tables::host_tables,
+    self, Entry, Explanation, Origins, Question, Run, Slices, TableNames, live, tables::host_tables,
 };
 use crate::maps::{Maps, Object, Pins};
 use crate::model::{Protocol, Snapshot};

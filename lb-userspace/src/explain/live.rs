@@ -1,7 +1,7 @@
 //! The same packet through the real program in the kernel, on the pinned maps of the agent, in a form
 //! that writes nothing.
 use anyhow::{Context as _, Result};
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::{interface, maps};
 use lb_ebpf::host::HostFrame;
@@ -86,16 +86,8 @@ fn run_xdp(ebpf: &mut Ebpf, packet: &[u8], interface: u32) -> Result<KernelRun> 
     program.load()?;
     // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
     let context: [u32; 6] = [0, packet.len() as u32, 0, interface, 0, 0];
-    let mut out = vec![0; FRAME_BYTES_MAX];
-    let result = program.test_run(TestRunOptions {
-        data_in: Some(packet),
-        data_out: Some(&mut out),
-        ctx_in: Some(bytemuck::bytes_of(&context)),
-        repeat: 1,
-        ..TestRunOptions::default()
-    })?;
-    out.truncate(result.data_size_out as usize);
-    let (is_drop, is_sent) = match result.return_value {
+    let (code, out) = test_run(program, packet, bytemuck::bytes_of(&context))?;
+    let (is_drop, is_sent) = match code {
         XDP_DROP => (true, false),
         XDP_TX | XDP_REDIRECT => (false, true),
         _ => (false, false),
@@ -114,18 +106,27 @@ fn run_tc(ebpf: &mut Ebpf, name: &'static str, packet: &[u8], interface: u32) ->
     // struct __sk_buff: only the interface index, its eleventh word, may be set.
     let mut context = [0u32; 48];
     context[10] = interface;
+    let (code, out) = test_run(program, packet, bytemuck::bytes_of(&context))?;
+    let is_drop = code == TC_SHOT;
+    let is_sent = code == TC_REDIRECT;
+    Ok(KernelRun { program: name, verdict: verdict(is_drop, is_sent, packet, &out), frame: HostFrame(out) })
+}
+
+/// The program's return code, and the frame afterwards.
+fn test_run<P>(program: &P, packet: &[u8], context: &[u8]) -> Result<(u32, Vec<u8>)>
+where
+    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
+{
     let mut out = vec![0; FRAME_BYTES_MAX];
     let result = program.test_run(TestRunOptions {
         data_in: Some(packet),
         data_out: Some(&mut out),
-        ctx_in: Some(bytemuck::bytes_of(&context)),
+        ctx_in: Some(context),
         repeat: 1,
         ..TestRunOptions::default()
     })?;
     out.truncate(result.data_size_out as usize);
-    let is_drop = result.return_value == TC_SHOT;
-    let is_sent = result.return_value == TC_REDIRECT;
-    Ok(KernelRun { program: name, verdict: verdict(is_drop, is_sent, packet, &out), frame: HostFrame(out) })
+    Ok((result.return_value, out))
 }
 
 /// A frame that is sent without the stack is an answer when it has become ICMP.

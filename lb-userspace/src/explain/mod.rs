@@ -20,9 +20,11 @@ use crate::plan::{kind_name, neg_kind_name};
 pub mod frame;
 pub mod live;
 pub mod names;
+mod origins;
 pub mod tables;
 
-pub use names::{Names, Slices, TableNames};
+pub use names::{Slices, TableNames};
+pub use origins::Origins;
 
 /// How a packet comes to the forwarder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -103,7 +105,7 @@ pub struct Step {
 
 /// Runs the path for a question and tells the steps. The tables change as a first packet changes them.
 #[must_use]
-pub fn explain(question: &Question, host: &mut HostTables, names: &dyn Names) -> Explanation {
+pub fn explain(question: &Question, host: &mut HostTables, names: &TableNames<'_>) -> Explanation {
     let mut told = Told { host, names, steps: Vec::new() };
     let key =
         FrontendKey::new(question.to.ip().into(), Be16::new(question.to.port()), question.protocol.number());
@@ -144,7 +146,7 @@ pub struct Run {
 
 struct Told<'a> {
     host: &'a mut HostTables,
-    names: &'a dyn Names,
+    names: &'a TableNames<'a>,
     steps: Vec<Step>,
 }
 

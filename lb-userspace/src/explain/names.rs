@@ -3,21 +3,10 @@ use std::net::SocketAddr;
 
 use lb_common::frontend::FrontendKey;
 
-use crate::agent::Origins;
 use crate::diff::Tables;
 use crate::plan::{Desired, kind_field};
 
-/// Answers which object a value came from.
-pub trait Names {
-    /// A backend service's name.
-    fn backend_service(&self, id: u32) -> String;
-    /// The Service of a backend service.
-    fn backend_service_origin(&self, id: u32) -> Option<String>;
-    /// The Service of a frontend and the field of it.
-    fn frontend_origin(&self, key: &FrontendKey) -> Option<String>;
-    /// The EndpointSlice of a backend service's endpoint, where that is known.
-    fn endpoint_origin(&self, backend_service: u32, endpoint: SocketAddr) -> Option<String>;
-}
+use super::Origins;
 
 /// Who knows the `EndpointSlice` of an endpoint.
 pub enum Slices<'a> {
@@ -35,12 +24,16 @@ pub struct TableNames<'a> {
     pub slices: Slices<'a>,
 }
 
-impl Names for TableNames<'_> {
-    fn backend_service(&self, id: u32) -> String {
+impl TableNames<'_> {
+    /// A backend service's name.
+    #[must_use]
+    pub fn backend_service(&self, id: u32) -> String {
         self.tables.name(id).map_or_else(|| format!("#{id}"), |stored| stored.name.to_string())
     }
 
-    fn backend_service_origin(&self, id: u32) -> Option<String> {
+    /// The Service of a backend service.
+    #[must_use]
+    pub fn backend_service_origin(&self, id: u32) -> Option<String> {
         let stored = self.tables.name(id)?;
         let service = &stored.name.service;
         let version = &stored.resource_version;
@@ -49,13 +42,17 @@ impl Names for TableNames<'_> {
         Some(format!("Service {service}{suffix}"))
     }
 
-    fn frontend_origin(&self, key: &FrontendKey) -> Option<String> {
+    /// The Service of a frontend and the field of it.
+    #[must_use]
+    pub fn frontend_origin(&self, key: &FrontendKey) -> Option<String> {
         let frontend = self.tables.frontends().get(key)?;
         let field = frontend.kind().map_or("", kind_field);
         Some(format!("{}, {field}", self.backend_service_origin(frontend.backend_service)?))
     }
 
-    fn endpoint_origin(&self, backend_service: u32, endpoint: SocketAddr) -> Option<String> {
+    /// The EndpointSlice of a backend service's endpoint, where that is known.
+    #[must_use]
+    pub fn endpoint_origin(&self, backend_service: u32, endpoint: SocketAddr) -> Option<String> {
         let name = &self.tables.name(backend_service)?.name;
         let desired = match &self.slices {
             Slices::Desired(desired) => desired,

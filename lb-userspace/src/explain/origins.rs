@@ -42,7 +42,7 @@ impl Origins {
     ///
     /// # Errors
     /// The folder cannot be made or read.
-    pub(super) fn begin(&self, desired: &Desired) -> Result<()> {
+    pub(crate) fn begin(&self, desired: &Desired) -> Result<()> {
         let cannot = || format!("cannot use {}; give another --run-dir", self.dir.display());
         std::fs::create_dir_all(&self.dir).with_context(cannot)?;
         let wanted: BTreeSet<PathBuf> = desired.services().keys().map(|name| self.file(name)).collect();
@@ -57,7 +57,7 @@ impl Origins {
 
     /// Writes the files of Services whose plan changed. What cannot be written costs nothing but the
     /// slice's name in an explanation.
-    pub(super) fn update(&self, desired: &Desired, changed: &BTreeSet<ObjectName>) {
+    pub(crate) fn update(&self, desired: &Desired, changed: &BTreeSet<ObjectName>) {
         for name in changed {
             let file = self.file(name);
             let done = match desired.service(name) {
