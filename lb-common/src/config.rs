@@ -1,10 +1,13 @@
 //! CONFIG: what the programs must know of this node.
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Address, Prefix};
+use crate::{Address, Be16, Prefix};
 
 /// Most cluster prefixes (pod CIDRs): two of each family.
 pub const CLUSTER_PREFIXES_MAX: usize = 4;
+
+/// Most prefixes of cluster IPs (ServiceCIDR objects): two of each family.
+pub const SERVICE_PREFIXES_MAX: usize = 4;
 
 /// The one value of CONFIG, an array of length 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -16,6 +19,14 @@ pub struct Config {
     pub node_v6: Address,
     /// Sources that count as pods of the cluster; the first [`Config::cluster_prefixes_count`] hold.
     pub cluster_prefixes: [Prefix; CLUSTER_PREFIXES_MAX],
+    /// Prefixes that cluster IPs are taken from; the first [`Config::service_prefixes_count`] hold. A
+    /// packet to an address there that no Service has is dropped.
+    pub service_prefixes: [Prefix; SERVICE_PREFIXES_MAX],
+    /// `SO_NETNS_COOKIE` of the node's own network namespace: its processes reach node ports on
+    /// loopback addresses, those of pods do not.
+    pub node_namespace_cookie: u64,
+    /// How many of [`Config::service_prefixes`] hold.
+    pub service_prefixes_count: u32,
     /// How many of [`Config::cluster_prefixes`] hold.
     pub cluster_prefixes_count: u32,
     /// Bits of [`flags`].
@@ -24,11 +35,13 @@ pub struct Config {
     pub snat_port_first: u16,
     /// Number of ports of source NAT; zero switches it off.
     pub snat_ports: u16,
+    /// UDP port of the encapsulation to other nodes (RFC 8926 §3.3 assigns 6081).
+    pub dsr_port: Be16,
     /// Zero.
-    pub padding: u32,
+    pub padding: [u16; 3],
 }
 
-const _: () = assert!(size_of::<Config>() == 176);
+const _: () = assert!(size_of::<Config>() == 320);
 
 /// Bits of [`Config::flags`].
 pub mod flags {
@@ -54,16 +67,29 @@ impl Config {
     #[must_use]
     #[inline(always)]
     pub fn is_in_cluster(&self, address: &Address) -> bool {
-        let mut index = 0;
-        while index < CLUSTER_PREFIXES_MAX {
-            if index as u32 >= self.cluster_prefixes_count {
-                return false;
-            }
-            if self.cluster_prefixes[index].contains(address) {
-                return true;
-            }
-            index += 1;
-        }
-        false
+        covers(&self.cluster_prefixes, self.cluster_prefixes_count, address)
     }
+
+    /// Whether `address` is in a prefix that cluster IPs are taken from.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_service_address(&self, address: &Address) -> bool {
+        covers(&self.service_prefixes, self.service_prefixes_count, address)
+    }
+}
+
+/// Whether one of the first `count` prefixes covers an address.
+#[inline(always)]
+fn covers<const N: usize>(prefixes: &[Prefix; N], count: u32, address: &Address) -> bool {
+    let mut index = 0;
+    while index < N {
+        if index as u32 >= count {
+            return false;
+        }
+        if prefixes[index].contains(address) {
+            return true;
+        }
+        index += 1;
+    }
+    false
 }

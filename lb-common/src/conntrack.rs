@@ -59,6 +59,12 @@ pub mod flags {
     pub const SOURCE_NAT: u32 = 1 << 0;
     /// The entry's packets go [to the client](super::Direction::ToClient).
     pub const TO_CLIENT: u32 = 1 << 1;
+    /// Packets to the endpoint are encapsulated with the VIP for its node, which answers the client
+    /// itself (direct server return): no reply passes this node, so there is no entry for one.
+    pub const DSR: u32 = 1 << 2;
+    /// The client is this node: replies are undone where they arrive, before the network stack, and go
+    /// on to it.
+    pub const CLIENT_IS_NODE: u32 = 1 << 3;
 }
 
 /// Which way the packets of an entry go.

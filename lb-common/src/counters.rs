@@ -29,11 +29,21 @@ pub enum Reason {
     ForwardReply,
     /// A socket hook chose an endpoint.
     ForwardSocket,
+    /// Forwarded: an ICMP error about a packet of a known flow, translated as the flow is.
+    ForwardIcmpError,
+    /// Forwarded to its node, which answers the client itself, in an encapsulation.
+    ForwardEncapsulated,
+    /// Taken out of another node's encapsulation and delivered to an endpoint of this node.
+    ForwardDecapsulated,
+    /// Answered: an echo request to a VIP.
+    AnswerEcho,
+    /// Held: a fragment whose first one has not come yet; the agent brings it again when it has.
+    HoldFragment,
     /// Passed: to no frontend of ours.
     PassNotOurs,
     /// Passed: neither IPv4 nor IPv6 in Ethernet.
     PassNotIp,
-    /// Passed: neither TCP nor UDP.
+    /// Passed: neither TCP, UDP nor SCTP, nor an ICMP message about them.
     PassOtherProtocol,
     /// Passed: a fragment.
     PassFragment,
@@ -45,10 +55,22 @@ pub enum Reason {
     PassHopLimit,
     /// Refused: the backend service has no endpoint.
     RefuseNoEndpoint,
+    /// Refused: the VIP has no frontend on this port.
+    RefuseUnusedPort,
+    /// Refused: every source NAT port tried for this endpoint is taken.
+    RefuseSourceNatExhausted,
+    /// Refused: larger than the way to the endpoint takes; the sender is told the size that fits.
+    RefuseTooBig,
+    /// Refused: the TCP connection's endpoint is gone and its drain is over; the client gets a reset.
+    RefuseEndpointGone,
+    /// Dropped: the source is in none of the Service's `loadBalancerSourceRanges`.
+    DropSourceRange,
+    /// Dropped: an address of a service prefix that no Service has.
+    DropUnallocated,
+    /// Dropped: a fragment whose first one never came, or that there was no room to hold.
+    DropFragment,
     /// Dropped: the policy is `Local` and no endpoint is on this node.
     DropNoLocalEndpoint,
-    /// Dropped: every source NAT port tried for this endpoint is taken.
-    DropSourceNatExhausted,
     /// Dropped: this node has no address of the packet's family to source-NAT to.
     DropNoNodeAddress,
     /// Dropped: CONNTRACK took no entry.
@@ -68,6 +90,10 @@ pub enum Reason {
 pub enum Outcome {
     /// Rewritten and sent on.
     Forward,
+    /// Answered in place of whoever was asked.
+    Answer,
+    /// Kept for a moment.
+    Hold,
     /// Answered with an error.
     Refuse,
     /// Discarded.
@@ -84,6 +110,8 @@ impl Outcome {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Forward => "forward",
+            Self::Answer => "answer",
+            Self::Hold => "hold",
             Self::Refuse => "refuse",
             Self::Drop => "drop",
             Self::Pass => "pass",
@@ -94,11 +122,16 @@ impl Outcome {
 
 impl Reason {
     /// Every reason in the order of its number.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 31] = [
         Self::ForwardKnown,
         Self::ForwardNew,
         Self::ForwardReply,
         Self::ForwardSocket,
+        Self::ForwardIcmpError,
+        Self::ForwardEncapsulated,
+        Self::ForwardDecapsulated,
+        Self::AnswerEcho,
+        Self::HoldFragment,
         Self::PassNotOurs,
         Self::PassNotIp,
         Self::PassOtherProtocol,
@@ -107,8 +140,14 @@ impl Reason {
         Self::PassNoRoute,
         Self::PassHopLimit,
         Self::RefuseNoEndpoint,
+        Self::RefuseUnusedPort,
+        Self::RefuseSourceNatExhausted,
+        Self::RefuseTooBig,
+        Self::RefuseEndpointGone,
+        Self::DropSourceRange,
+        Self::DropUnallocated,
+        Self::DropFragment,
         Self::DropNoLocalEndpoint,
-        Self::DropSourceNatExhausted,
         Self::DropNoNodeAddress,
         Self::DropConntrackFull,
         Self::DropDangling,
@@ -121,9 +160,15 @@ impl Reason {
     #[must_use]
     pub const fn outcome(self) -> Outcome {
         match self {
-            Self::ForwardKnown | Self::ForwardNew | Self::ForwardReply | Self::ForwardSocket => {
-                Outcome::Forward
-            }
+            Self::ForwardKnown
+            | Self::ForwardNew
+            | Self::ForwardReply
+            | Self::ForwardSocket
+            | Self::ForwardIcmpError
+            | Self::ForwardEncapsulated
+            | Self::ForwardDecapsulated => Outcome::Forward,
+            Self::AnswerEcho => Outcome::Answer,
+            Self::HoldFragment => Outcome::Hold,
             Self::PassNotOurs
             | Self::PassNotIp
             | Self::PassOtherProtocol
@@ -131,9 +176,15 @@ impl Reason {
             | Self::PassMalformed
             | Self::PassNoRoute
             | Self::PassHopLimit => Outcome::Pass,
-            Self::RefuseNoEndpoint => Outcome::Refuse,
-            Self::DropNoLocalEndpoint
-            | Self::DropSourceNatExhausted
+            Self::RefuseNoEndpoint
+            | Self::RefuseUnusedPort
+            | Self::RefuseSourceNatExhausted
+            | Self::RefuseTooBig
+            | Self::RefuseEndpointGone => Outcome::Refuse,
+            Self::DropSourceRange
+            | Self::DropUnallocated
+            | Self::DropFragment
+            | Self::DropNoLocalEndpoint
             | Self::DropNoNodeAddress
             | Self::DropConntrackFull
             | Self::DropDangling
@@ -150,6 +201,11 @@ impl Reason {
             Self::ForwardNew => "new-flow",
             Self::ForwardReply => "reply",
             Self::ForwardSocket => "socket",
+            Self::ForwardIcmpError => "icmp-error",
+            Self::ForwardEncapsulated => "encapsulated",
+            Self::ForwardDecapsulated => "decapsulated",
+            Self::AnswerEcho => "echo",
+            Self::HoldFragment => "fragment-early",
             Self::PassNotOurs => "not-ours",
             Self::PassNotIp => "not-ip",
             Self::PassOtherProtocol => "other-protocol",
@@ -158,8 +214,14 @@ impl Reason {
             Self::PassNoRoute => "no-route",
             Self::PassHopLimit => "hop-limit",
             Self::RefuseNoEndpoint => "no-endpoint",
+            Self::RefuseUnusedPort => "unused-port",
+            Self::RefuseSourceNatExhausted => "source-nat-exhausted",
+            Self::RefuseTooBig => "too-big",
+            Self::RefuseEndpointGone => "endpoint-gone-reset",
+            Self::DropSourceRange => "source-range",
+            Self::DropUnallocated => "unallocated",
+            Self::DropFragment => "fragment-lost",
             Self::DropNoLocalEndpoint => "no-local-endpoint",
-            Self::DropSourceNatExhausted => "source-nat-exhausted",
             Self::DropNoNodeAddress => "no-node-address",
             Self::DropConntrackFull => "conntrack-full",
             Self::DropDangling => "dangling",

@@ -21,11 +21,16 @@ pub struct Endpoint {
     /// Rises by one each time the id is given up. A flow remembers the one it began with, and so
     /// sees with one read that its endpoint is gone.
     pub generation: u32,
+    /// When the endpoint was withdrawn, seconds of the monotonic clock; read only with
+    /// [`state::WITHDRAWN`]. The agent counts the drain deadline from it, over its own restarts too.
+    pub withdrawn_s: u32,
+    /// Zero.
+    pub padding_end: u32,
     /// Bits of [`state`]. One aligned word: taking the endpoint out of every ring is one store.
     pub state: u32,
 }
 
-const _: () = assert!(size_of::<Endpoint>() == 32);
+const _: () = assert!(size_of::<Endpoint>() == 40);
 
 /// Bits of [`Endpoint::state`].
 pub mod state {
@@ -37,6 +42,9 @@ pub mod state {
     pub const DRAINING: u32 = 1 << 2;
     /// On this node.
     pub const LOCAL: u32 = 1 << 3;
+    /// No EndpointSlice names it any more. Its TCP flows go on until the agent gives the id up, at the
+    /// drain deadline of its backend service; no new flow begins here.
+    pub const WITHDRAWN: u32 = 1 << 4;
 }
 
 impl Endpoint {
@@ -51,7 +59,7 @@ impl Endpoint {
     #[must_use]
     #[inline(always)]
     pub const fn takes_new_flows(&self) -> bool {
-        self.state & (state::PRESENT | state::HEALTHY) == state::PRESENT | state::HEALTHY
+        self.state & (state::PRESENT | state::HEALTHY | state::WITHDRAWN) == state::PRESENT | state::HEALTHY
     }
 
     /// Whether the endpoint is on this node.

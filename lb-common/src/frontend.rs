@@ -27,6 +27,15 @@ impl FrontendKey {
     pub const fn new(address: Address, port: Be16, protocol: u8) -> Self {
         Self { address, port, protocol: protocol as u16, padding: 0 }
     }
+
+    /// The key under which a VIP itself is known, whatever its ports: port and protocol zero. Its entry
+    /// has [`flags::VIP`] set and leads nowhere; it says that the address is ours, for refusals of its
+    /// other ports and for echo requests.
+    #[must_use]
+    #[inline(always)]
+    pub const fn vip(address: Address) -> Self {
+        Self { address, port: Be16::from_raw(0), protocol: 0, padding: 0 }
+    }
 }
 
 /// Value of FRONTENDS.
@@ -54,6 +63,17 @@ pub mod flags {
     pub const EXTERNAL_EMPTY_DROPS: u32 = 1 << 3;
     /// The same for the internal NEG.
     pub const INTERNAL_EMPTY_DROPS: u32 = 1 << 4;
+    /// A new flow's source must be in SOURCE_RANGES for the backend service
+    /// (`spec.loadBalancerSourceRanges`).
+    pub const CHECK_SOURCE: u32 = 1 << 5;
+    /// New flows from outside to an endpoint on another node keep the client's address: direct server
+    /// return.
+    pub const DSR: u32 = 1 << 6;
+    /// The entry stands for the VIP alone, under [`super::FrontendKey::vip`].
+    pub const VIP: u32 = 1 << 7;
+    /// On an entry for a VIP: a packet to a port that is no frontend is refused. Without it, such a
+    /// packet passes, since the address may be a host's own.
+    pub const REFUSE_OTHER_PORTS: u32 = 1 << 8;
 }
 
 /// The field of a Service that a frontend's address comes from.

@@ -17,12 +17,15 @@ pub mod conntrack;
 pub mod counters;
 pub mod endpoint;
 pub mod flow_hash;
+pub mod fragment;
 pub mod frontend;
 pub mod interface;
 pub mod maps;
 pub mod neg;
 pub mod protocol;
 pub mod socket_flow;
+pub mod source_range;
+pub mod vip_filter;
 
 pub use address::{Address, Prefix};
 pub use byte_order::{Be16, Be32};

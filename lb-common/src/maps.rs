@@ -1,7 +1,7 @@
 //! The names, default sizes and version of the maps.
 
 /// Rises when the layout of any pinned map changes; a part of the pin path.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// {VIP, port, protocol} → [`crate::frontend::Frontend`]. Hash.
 pub const FRONTENDS: &str = "FRONTENDS";
@@ -21,6 +21,16 @@ pub const CONNTRACK: &str = "CONNTRACK";
 pub const AFFINITY: &str = "AFFINITY";
 /// [`crate::socket_flow::SocketFlowKey`] → [`crate::socket_flow::SocketFlow`]. LRU hash.
 pub const SOCKET_FLOWS: &str = "SOCKET_FLOWS";
+/// [`crate::source_range::SourceRangeKey`] → `u32` (1). LPM trie.
+pub const SOURCE_RANGES: &str = "SOURCE_RANGES";
+/// [`crate::fragment::FragmentKey`] → [`crate::fragment::FragmentPorts`]. LRU hash.
+pub const FRAGMENTS: &str = "FRAGMENTS";
+/// Frames of fragments that came before their first one. Ring buffer.
+pub const HELD_FRAMES: &str = "HELD_FRAMES";
+/// Word → `u64`, see [`crate::vip_filter`]. Array, memory-mapped.
+pub const VIP_FILTER: &str = "VIP_FILTER";
+/// Address of a node of the cluster ([`crate::Address`]) → `u32` (1). Hash.
+pub const NODES: &str = "NODES";
 /// Interface index → [`crate::interface::Interface`]. Hash.
 pub const INTERFACES: &str = "INTERFACES";
 /// 0 → [`crate::config::Config`]. Array.
@@ -33,7 +43,7 @@ pub const ENDPOINT_TRAFFIC: &str = "ENDPOINT_TRAFFIC";
 pub const REASONS: &str = "REASONS";
 
 /// All maps, in the order of the design's table.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 19] = [
     FRONTENDS,
     BACKEND_SERVICES,
     BACKEND_SERVICE_NAMES,
@@ -43,6 +53,11 @@ pub const ALL: [&str; 14] = [
     CONNTRACK,
     AFFINITY,
     SOCKET_FLOWS,
+    SOURCE_RANGES,
+    FRAGMENTS,
+    HELD_FRAMES,
+    VIP_FILTER,
+    NODES,
     INTERFACES,
     CONFIG,
     BACKEND_SERVICE_TRAFFIC,
@@ -64,6 +79,15 @@ pub const CONNTRACK_MAX: u32 = 524_288;
 pub const AFFINITY_MAX: u32 = 65_536;
 /// Default bound on sockets with a translated peer. At the bound the least recently used go.
 pub const SOCKET_FLOWS_MAX: u32 = 131_072;
+/// Default bound on source ranges, of all backend services. At the bound a frontend whose ranges do not
+/// fit is not programmed, and that is reported.
+pub const SOURCE_RANGES_MAX: u32 = 65_536;
+/// Bound on datagrams whose fragments are on their way. At the bound the least recently used go.
+pub const FRAGMENTS_MAX: u32 = 16_384;
+/// Size of the ring of held frames, bytes. At the bound a frame is dropped and counted.
+pub const HELD_FRAMES_BYTES: u32 = 1 << 20;
+/// Bound on node addresses. At the bound packets from further nodes stay encapsulated, and that is reported.
+pub const NODES_MAX: u32 = 32_768;
 /// Bound on interfaces.
 pub const INTERFACES_MAX: u32 = 4_096;
 

@@ -31,12 +31,14 @@ pub struct SocketFlow {
     pub endpoint: u32,
     /// The endpoint's generation when it was chosen.
     pub endpoint_generation: u32,
+    /// `bpf_get_netns_cookie` of the socket: where the agent finds it.
+    pub namespace_cookie: u64,
     /// The port that was dialled.
     pub port: Be16,
+    /// IP protocol number.
+    pub protocol: u16,
     /// Zero.
-    pub padding: u16,
-    /// Zero.
-    pub padding_end: u32,
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<SocketFlow>() == 32);
+const _: () = assert!(size_of::<SocketFlow>() == 40);

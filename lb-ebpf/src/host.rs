@@ -1,6 +1,6 @@
 //! Frame and tables in ordinary memory: the path without a kernel, for tests and `podway explain`.
 use core::ops::Deref;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::vec::Vec;
 
 use lb_common::affinity::{Affinity, AffinityKey};
@@ -9,9 +9,11 @@ use lb_common::config::Config;
 use lb_common::conntrack::{Flow, FlowKey, FlowState};
 use lb_common::counters::{Reason, Traffic};
 use lb_common::endpoint::Endpoint;
+use lb_common::fragment::{FragmentKey, FragmentPorts};
 use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::neg::Ring;
 use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
+use lb_common::source_range::SourceRangeKey;
 use lb_common::{Address, Be16};
 
 use crate::checksum::{Delta, apply_to_udp};
@@ -104,6 +106,12 @@ pub struct HostTables {
     pub affinities: HashMap<AffinityKey, Affinity>,
     /// SOCKET_FLOWS.
     pub socket_flows: HashMap<SocketFlowKey, SocketFlow>,
+    /// SOURCE_RANGES.
+    pub source_ranges: HashSet<SourceRangeKey>,
+    /// NODES.
+    pub nodes: HashSet<Address>,
+    /// FRAGMENTS.
+    pub fragments: HashMap<FragmentKey, FragmentPorts>,
     /// The way to each destination.
     pub routes: HashMap<Address, Route>,
     /// The way to every other destination; `None` is no way.
@@ -196,7 +204,34 @@ impl Tables for HostTables {
         Ok(())
     }
 
-    fn route(&mut self, _source: &Address, destination: &Address) -> Route {
+    /// The filter of the frontends that are there, without its false positives.
+    fn is_maybe_vip(&self, address: &Address) -> bool {
+        self.frontends.keys().any(|key| key.address == *address)
+    }
+
+    fn is_source_allowed(&self, key: &SourceRangeKey) -> bool {
+        let client = u128::from_be_bytes(bytemuck::cast(key.client));
+        self.source_ranges.iter().any(|range| {
+            let kept_bits = range.prefix_bits - lb_common::source_range::ID_BITS;
+            let mask = u128::MAX.checked_shl(128 - kept_bits).unwrap_or(0);
+            let network = u128::from_be_bytes(bytemuck::cast(range.client));
+            range.backend_service == key.backend_service && (client ^ network) & mask == 0
+        })
+    }
+
+    fn is_node(&self, address: &Address) -> bool {
+        self.nodes.contains(address)
+    }
+
+    fn fragment(&mut self, key: &FragmentKey) -> Option<FragmentPorts> {
+        self.fragments.get(key).copied()
+    }
+
+    fn put_fragment(&mut self, key: &FragmentKey, ports: &FragmentPorts) {
+        self.fragments.insert(*key, *ports);
+    }
+
+    fn route(&mut self, _source: &Address, destination: &Address, _length_bytes: u16) -> Route {
         self.routes.get(destination).copied().or(self.default_route).unwrap_or(Route::None)
     }
 

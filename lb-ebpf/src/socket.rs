@@ -81,9 +81,10 @@ fn choose<T: Tables>(tables: &mut T, caller: &Caller, peer: &Peer, point: u32) -
         address: peer.address,
         endpoint: id,
         endpoint_generation: endpoint.generation,
+        namespace_cookie: caller.namespace_cookie,
         port: peer.port,
+        protocol: u16::from(caller.protocol),
         padding: 0,
-        padding_end: 0,
     };
     let key = key(caller.cookie, &chosen);
     if tables.socket_flow(&key) == Some(flow) {

@@ -8,9 +8,11 @@ use lb_common::config::Config;
 use lb_common::conntrack::{Flow, FlowKey, FlowState};
 use lb_common::counters::Reason;
 use lb_common::endpoint::Endpoint;
+use lb_common::fragment::{FragmentKey, FragmentPorts};
 use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::neg::Ring;
 use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
+use lb_common::source_range::SourceRangeKey;
 
 use crate::packet::Mac;
 
@@ -43,6 +45,11 @@ pub enum Route {
     Neighbour {
         /// Interface index.
         interface: u32,
+    },
+    /// The packet is larger than the way takes.
+    TooBig {
+        /// What fits, from the IP header on, bytes.
+        mtu_bytes: u32,
     },
     /// Not by this hook.
     None,
@@ -98,8 +105,19 @@ pub trait Tables {
     /// [`TableFull`]: replies could not be named, so the call is refused.
     fn put_socket_flow(&mut self, key: &SocketFlowKey, flow: &SocketFlow) -> Result<(), TableFull>;
 
-    /// The way from `source` to `destination`.
-    fn route(&mut self, source: &Address, destination: &Address) -> Route;
+    /// VIP_FILTER: whether an address may be a VIP; `false` is certain.
+    fn is_maybe_vip(&self, address: &Address) -> bool;
+    /// SOURCE_RANGES: whether a range covers the key's client.
+    fn is_source_allowed(&self, key: &SourceRangeKey) -> bool;
+    /// NODES: whether an address is a node's.
+    fn is_node(&self, address: &Address) -> bool;
+    /// FRAGMENTS.
+    fn fragment(&mut self, key: &FragmentKey) -> Option<FragmentPorts>;
+    /// Puts the ports of a datagram. Where they cannot be kept, its later fragments find none.
+    fn put_fragment(&mut self, key: &FragmentKey, ports: &FragmentPorts);
+
+    /// The way from `source` to `destination` for a packet of `length_bytes` from its IP header on.
+    fn route(&mut self, source: &Address, destination: &Address, length_bytes: u16) -> Route;
 
     /// Adds to the traffic of a backend service and of an endpoint.
     fn count_traffic(

@@ -1,12 +1,19 @@
 //! The programs in the kernel with private, unpinned maps: load, fill, run on a frame.
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow};
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{CgroupSockAddr, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::{NoUninit, bytes_of};
-use lb_common::maps;
+use lb_common::backend_service::BackendService;
+use lb_common::config::Config;
+use lb_common::conntrack::{Flow, FlowKey};
+use lb_common::endpoint::Endpoint;
+use lb_common::source_range::SourceRangeKey;
+use lb_common::{maps, vip_filter};
 use lb_ebpf::host::HostTables;
 
 /// Every program in the object, by kind.
@@ -88,11 +95,18 @@ impl Kernel {
     /// # Errors
     /// A map that refuses an entry.
     pub fn fill(&mut self, tables: &HostTables) -> Result<()> {
+        const FLOW_KEY: usize = size_of::<FlowKey>();
+        let mut filter = BTreeMap::<u32, u64>::new();
         for (key, value) in &tables.frontends {
+            let (word, bit) = vip_filter::place(&key.address);
+            *filter.entry(word).or_default() |= bit;
             self.put_hash::<24, 16>(maps::FRONTENDS, key, value)?;
         }
+        for (word, bits) in filter {
+            self.put_array::<8>(maps::VIP_FILTER, word, &bits)?;
+        }
         for (id, value) in &tables.backend_services {
-            self.put_array::<8>(maps::BACKEND_SERVICES, *id, value)?;
+            self.put_array::<{ size_of::<BackendService>() }>(maps::BACKEND_SERVICES, *id, value)?;
         }
         for (id, value) in &tables.rings {
             self.put_array::<8>(maps::NEGS, *id, value)?;
@@ -101,13 +115,22 @@ impl Kernel {
             self.put_array::<4>(maps::RING_SLOTS, *id, value)?;
         }
         for (id, value) in &tables.endpoints {
-            self.put_array::<32>(maps::ENDPOINTS, *id, value)?;
+            self.put_array::<{ size_of::<Endpoint>() }>(maps::ENDPOINTS, *id, value)?;
         }
         for (key, value) in &tables.flows {
-            self.put_hash::<40, 64>(maps::CONNTRACK, key, value)?;
+            self.put_hash::<FLOW_KEY, { size_of::<Flow>() }>(maps::CONNTRACK, key, value)?;
+        }
+        for (key, value) in &tables.fragments {
+            self.put_hash::<40, 8>(maps::FRAGMENTS, key, value)?;
+        }
+        for address in &tables.nodes {
+            self.put_hash::<16, 4>(maps::NODES, address, &1_u32)?;
+        }
+        for range in &tables.source_ranges {
+            self.put_source_range(range)?;
         }
         if let Some(config) = &tables.config {
-            self.put_array::<176>(maps::CONFIG, 0, config)?;
+            self.put_array::<{ size_of::<Config>() }>(maps::CONFIG, 0, config)?;
         }
         Ok(())
     }
@@ -126,6 +149,16 @@ impl Kernel {
         let key: [u8; K] = bytes_of(key).try_into()?;
         let value: [u8; V] = bytes_of(value).try_into()?;
         map.insert(key, value, 0).with_context(|| format!("cannot put an entry into {name}"))
+    }
+
+    /// Puts one range into SOURCE_RANGES.
+    fn put_source_range(&mut self, range: &SourceRangeKey) -> Result<()> {
+        const DATA: usize = size_of::<SourceRangeKey>() - size_of::<u32>();
+        let mut trie: LpmTrie<&mut MapData, [u8; DATA], u32> =
+            LpmTrie::try_from(self.map(maps::SOURCE_RANGES)?)?;
+        let data: [u8; DATA] = bytes_of(range)[size_of::<u32>()..].try_into()?;
+        let key = Key::new(range.prefix_bits, data);
+        trie.insert(&key, 1, 0).with_context(|| format!("cannot put {range:?}"))
     }
 
     /// Puts one value into an array map.

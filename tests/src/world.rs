@@ -116,6 +116,8 @@ impl Builder {
                 padding: 0,
                 backend_service,
                 generation: 1,
+                withdrawn_s: 0,
+                padding_end: 0,
                 state: *state,
             };
             self.tables.endpoints.insert(id, endpoint);

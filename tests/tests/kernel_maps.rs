@@ -49,6 +49,7 @@ fn sizes() -> Sizes {
         conntrack_max: 64,
         affinity_max: 64,
         socket_flows_max: 64,
+        source_ranges_max: 64,
     }
 }
 
@@ -70,6 +71,8 @@ fn endpoint(last: u8, bits: u32) -> Endpoint {
         padding: 0,
         backend_service: 0,
         generation: 0,
+        withdrawn_s: 0,
+        padding_end: 0,
         state: bits,
     }
 }
@@ -142,9 +145,9 @@ fn what_operations_wrote_is_what_a_dump_and_the_kernel_have() {
     let slots: Vec<u32> = values::<4>(&pins, names::RING_SLOTS).into_iter().map(u32::from_ne_bytes).collect();
     assert_eq!(slots, [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0]);
     assert_eq!(values::<8>(&pins, names::NEGS)[0], 0x0000_0008_0000_0004_u64.to_ne_bytes());
-    let second = values::<32>(&pins, names::ENDPOINTS)[1];
+    let second = values::<40>(&pins, names::ENDPOINTS)[1];
     assert_eq!(second[8..20], [0, 0, 0xff, 0xff, 10, 4, 2, 9, 0x1f, 0x90, 6, 0]);
-    assert_eq!(second[28..], (HEALTHY | state::LOCAL).to_ne_bytes());
+    assert_eq!(second[36..], (HEALTHY | state::LOCAL).to_ne_bytes());
 }
 
 #[test]
@@ -353,7 +356,7 @@ fn a_pinned_map_of_another_layout_is_refused_by_name() {
     let object = Object::File(need.ebpf_object.clone());
     let error = load(&object, &pins.0, &sizes()).err().unwrap().to_string();
     assert!(error.contains("CONFIG: it is PerCpuArray of 4 and 8 bytes"), "{error}");
-    assert!(error.contains("this version needs: Array of 4 and 176; remove"), "{error}");
+    assert!(error.contains("this version needs: Array of 4 and 320; remove"), "{error}");
 }
 
 #[test]

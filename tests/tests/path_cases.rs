@@ -184,7 +184,7 @@ fn source_nat_port_of_another_flow_is_not_taken() {
                 assert!(taken.insert((tuple.source, tuple.destination)), "{tuple:?} twice");
             }
             Verdict::Drop(reason) => {
-                assert_eq!(reason, Reason::DropSourceNatExhausted);
+                assert_eq!(reason, Reason::RefuseSourceNatExhausted);
                 dropped += 1;
             }
             _ => {}

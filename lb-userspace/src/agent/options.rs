@@ -100,6 +100,9 @@ pub struct Options {
     /// Bound on sockets with a translated peer.
     #[arg(long, default_value_t = bounds::SOCKET_FLOWS_MAX, value_parser = clap::value_parser!(u32).range(16..))]
     pub socket_flows_max: u32,
+    /// Bound on `loadBalancerSourceRanges`, of all Services together.
+    #[arg(long, default_value_t = bounds::SOURCE_RANGES_MAX, value_parser = clap::value_parser!(u32).range(1..))]
+    pub source_ranges_max: u32,
 }
 
 impl Options {
@@ -116,6 +119,7 @@ impl Options {
             conntrack_max: self.conntrack_max,
             affinity_max: self.affinity_max,
             socket_flows_max: self.socket_flows_max,
+            source_ranges_max: self.source_ranges_max,
         }
     }
 

@@ -176,6 +176,8 @@ impl<'a> Draft<'a> {
             padding: 0,
             backend_service,
             generation: former.generation,
+            withdrawn_s: 0,
+            padding_end: 0,
             state: plan.state_bits(),
         };
         if former != endpoint {

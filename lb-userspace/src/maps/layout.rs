@@ -1,16 +1,20 @@
 //! Type and size of every map of the layout: what a pinned map is held against.
 use aya::maps::MapType;
+use lb_common::Address;
 use lb_common::affinity::{Affinity, AffinityKey};
 use lb_common::backend_service::{BackendService, BackendServiceName};
 use lb_common::config::Config;
 use lb_common::conntrack::{Flow, FlowKey};
 use lb_common::counters::{Reason, Traffic};
 use lb_common::endpoint::Endpoint;
+use lb_common::fragment::{FragmentKey, FragmentPorts};
 use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::interface::Interface;
 use lb_common::maps;
 use lb_common::neg::{NEGS_PER_BACKEND_SERVICE, Ring};
 use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
+use lb_common::source_range::SourceRangeKey;
+use lb_common::vip_filter::VIP_FILTER_WORDS;
 
 use crate::diff::Limits;
 
@@ -26,6 +30,8 @@ pub struct Sizes {
     pub affinity_max: u32,
     /// Entries of SOCKET_FLOWS.
     pub socket_flows_max: u32,
+    /// Entries of SOURCE_RANGES.
+    pub source_ranges_max: u32,
 }
 
 impl Default for Sizes {
@@ -35,6 +41,7 @@ impl Default for Sizes {
             conntrack_max: maps::CONNTRACK_MAX,
             affinity_max: maps::AFFINITY_MAX,
             socket_flows_max: maps::SOCKET_FLOWS_MAX,
+            source_ranges_max: maps::SOURCE_RANGES_MAX,
         }
     }
 }
@@ -65,7 +72,7 @@ const fn shape<K, V>(name: &'static str, kind: MapType, entries_max: u32, flag: 
 
 /// Every map, in the order of `lb_common::maps::ALL`.
 pub(super) fn shapes(sizes: &Sizes) -> [Shape; maps::ALL.len()] {
-    use MapType::{Array, Hash, LruHash, PerCpuArray};
+    use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
     let Limits { frontends_max, backend_services_max, endpoints_max, ring_slots_max } = sizes.limits;
     let negs_max = backend_services_max.saturating_mul(NEGS_PER_BACKEND_SERVICE);
     let of_services = "--backend-services-max";
@@ -90,6 +97,16 @@ pub(super) fn shapes(sizes: &Sizes) -> [Shape; maps::ALL.len()] {
             sizes.socket_flows_max,
             "--socket-flows-max",
         ),
+        shape::<SourceRangeKey, u32>(
+            maps::SOURCE_RANGES,
+            LpmTrie,
+            sizes.source_ranges_max,
+            "--source-ranges-max",
+        ),
+        shape::<FragmentKey, FragmentPorts>(maps::FRAGMENTS, LruHash, maps::FRAGMENTS_MAX, ""),
+        shape::<(), ()>(maps::HELD_FRAMES, RingBuf, maps::HELD_FRAMES_BYTES, ""),
+        shape::<u32, u64>(maps::VIP_FILTER, Array, VIP_FILTER_WORDS, ""),
+        shape::<Address, u32>(maps::NODES, Hash, maps::NODES_MAX, ""),
         shape::<u32, Interface>(maps::INTERFACES, Hash, maps::INTERFACES_MAX, ""),
         shape::<u32, Config>(maps::CONFIG, Array, 1, ""),
         shape::<u32, Traffic>(maps::BACKEND_SERVICE_TRAFFIC, PerCpuArray, backend_services_max, of_services),

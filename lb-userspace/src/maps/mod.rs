@@ -19,6 +19,7 @@ mod mapped;
 mod pins;
 mod read;
 mod table;
+mod vip_filter;
 mod write;
 
 pub use layout::Sizes;
@@ -27,6 +28,7 @@ pub use pins::{PIN_PATH_DEFAULT, Pins};
 
 use mapped::{Access, Mapped};
 use table::{ArrayTable, HashTable, PerCpuTable};
+use vip_filter::VipFilter;
 
 /// The open maps of one node.
 pub struct Maps {
@@ -39,6 +41,7 @@ pub struct Maps {
     endpoints: Mapped,
     conntrack: HashTable<FlowKey, Flow>,
     affinity: HashTable<AffinityKey, Affinity>,
+    vip_filter: VipFilter,
     interfaces: HashTable<u32, Interface>,
     config: ArrayTable<Config>,
     backend_service_traffic: PerCpuTable<Traffic>,
@@ -63,9 +66,11 @@ impl Maps {
     fn open_as(pins: &Pins, access: Access) -> Result<Self> {
         let dir = pins.maps();
         let mapped = |name, value_bytes| read::mapped(&dir, name, value_bytes, access);
+        let frontends = HashTable::open(&dir, maps::FRONTENDS)?;
         Ok(Self {
             access,
-            frontends: HashTable::open(&dir, maps::FRONTENDS)?,
+            vip_filter: VipFilter::new(mapped(maps::VIP_FILTER, size_of::<u64>())?, &frontends, access)?,
+            frontends,
             backend_services: ArrayTable::open(&dir, maps::BACKEND_SERVICES)?,
             names: ArrayTable::open(&dir, maps::BACKEND_SERVICE_NAMES)?,
             negs: mapped(maps::NEGS, size_of::<Ring>())?,

@@ -123,7 +123,12 @@ impl<V: Pod> PerCpuTable<V> {
 
 /// The bound on a map's entries.
 pub(super) fn entries_max(map: &Map) -> Result<u32> {
-    let (Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data)) = map else {
+    let (Map::Array(data)
+    | Map::HashMap(data)
+    | Map::LruHashMap(data)
+    | Map::LpmTrie(data)
+    | Map::PerCpuArray(data)) = map
+    else {
         anyhow::bail!("a map of the layout has a type that is not in it");
     };
     let info = data.info().context("cannot ask the kernel about a map")?;

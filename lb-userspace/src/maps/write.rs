@@ -48,11 +48,15 @@ impl Maps {
                     .map_err(|error| refused(&error, maps::BACKEND_SERVICES, self.backend_services.count()))
             }
             Op::PutFrontend { key, frontend } => {
+                self.vip_filter.put(key);
                 let put = self.frontends.put(key, frontend);
                 put.map_err(|error| refused(&error, maps::FRONTENDS, self.frontends.entries_max()))
             }
             Op::DeleteFrontend { key } => {
                 let removed = self.frontends.remove(key);
+                if removed.is_ok() {
+                    self.vip_filter.remove(key);
+                }
                 removed.map_err(|error| refused(&error, maps::FRONTENDS, self.frontends.entries_max()))
             }
         };

@@ -3,10 +3,11 @@ use core::ffi::c_void;
 use core::ops::Deref;
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_NOEXIST};
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use lb_common::Address;
 use lb_common::affinity::{Affinity, AffinityKey};
 use lb_common::backend_service::{BackendService, BackendServiceName};
@@ -14,11 +15,14 @@ use lb_common::config::Config;
 use lb_common::conntrack::{Flow, FlowKey, FlowState};
 use lb_common::counters::{Reason, Traffic};
 use lb_common::endpoint::Endpoint;
+use lb_common::fragment::{FragmentKey, FragmentPorts};
 use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::interface::Interface;
 use lb_common::maps as bounds;
 use lb_common::neg::{NEGS_PER_BACKEND_SERVICE, Ring};
 use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
+use lb_common::source_range::SourceRangeKey;
+use lb_common::vip_filter;
 use lb_ebpf::packet::Packet;
 use lb_ebpf::parse::parse;
 use lb_ebpf::path::Scratch;
@@ -47,6 +51,18 @@ static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entrie
 static SOCKET_FLOWS: LruHashMap<SocketFlowKey, SocketFlow> =
     LruHashMap::with_max_entries(bounds::SOCKET_FLOWS_MAX, 0);
 #[map]
+static SOURCE_RANGES: LpmTrie<SourceRangeData, u32> =
+    LpmTrie::with_max_entries(bounds::SOURCE_RANGES_MAX, BPF_F_NO_PREALLOC);
+#[map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
+    LruHashMap::with_max_entries(bounds::FRAGMENTS_MAX, 0);
+#[map]
+static HELD_FRAMES: RingBuf = RingBuf::with_byte_size(bounds::HELD_FRAMES_BYTES, 0);
+#[map]
+static VIP_FILTER: Array<u64> = Array::with_max_entries(vip_filter::VIP_FILTER_WORDS, BPF_F_MMAPABLE);
+#[map]
+static NODES: HashMap<Address, u32> = HashMap::with_max_entries(bounds::NODES_MAX, 0);
+#[map]
 pub(crate) static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(bounds::INTERFACES_MAX, 0);
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
@@ -56,6 +72,14 @@ static SERVICE_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(bou
 static ENDPOINT_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(bounds::ENDPOINTS_MAX, 0);
 #[map]
 static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
+
+/// A [`SourceRangeKey`] behind its length, which the trie's key type holds apart.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct SourceRangeData {
+    backend_service: u32,
+    client: [u32; 4],
+}
 
 /// What this CPU's packet needs beside the stack; see [`scratch_for`].
 #[map]
@@ -245,8 +269,40 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn route(&mut self, source: &Address, destination: &Address) -> Route {
-        route::find(self, source, destination)
+    fn is_maybe_vip(&self, address: &Address) -> bool {
+        let (word, bit) = vip_filter::place(address);
+        VIP_FILTER.get(word).is_some_and(|bits| bits & bit != 0)
+    }
+
+    #[inline(always)]
+    fn is_source_allowed(&self, key: &SourceRangeKey) -> bool {
+        let SourceRangeKey { prefix_bits, backend_service, client } = *key;
+        SOURCE_RANGES.get(Key::new(prefix_bits, SourceRangeData { backend_service, client })).is_some()
+    }
+
+    #[inline(always)]
+    fn is_node(&self, address: &Address) -> bool {
+        NODES.get_ptr(address).is_some()
+    }
+
+    #[inline(always)]
+    fn fragment(&mut self, key: &FragmentKey) -> Option<FragmentPorts> {
+        // SAFETY: copied out at once.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_fragment(&mut self, key: &FragmentKey, ports: &FragmentPorts) {
+        if !is_dry_run() {
+            // An LRU map refuses only when the kernel has no memory; later fragments are then dropped
+            // and counted.
+            let _ = FRAGMENTS.insert(key, ports, u64::from(BPF_ANY));
+        }
+    }
+
+    #[inline(always)]
+    fn route(&mut self, source: &Address, destination: &Address, length_bytes: u16) -> Route {
+        route::find(self, source, destination, length_bytes)
     }
 
     #[inline(always)]

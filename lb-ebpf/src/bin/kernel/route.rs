@@ -1,5 +1,8 @@
 //! Routes from the kernel's FIB.
-use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup};
+use aya_ebpf::bindings::{
+    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+    bpf_fib_lookup as FibLookup,
+};
 use aya_ebpf::helpers::bpf_fib_lookup;
 use lb_common::{Address, interface};
 use lb_ebpf::packet::Mac;
@@ -21,12 +24,18 @@ const AF_INET6: u8 = 10;
 /// The way from `source` to `destination` for a packet that came in by the tables' interface. Not
 /// inlined: the query takes 64 of a kernel program's 512 bytes of stack.
 #[inline(never)]
-pub(crate) fn find(tables: &KernelTables, source: &Address, destination: &Address) -> Route {
+pub(crate) fn find(
+    tables: &KernelTables,
+    source: &Address,
+    destination: &Address,
+    length_bytes: u16,
+) -> Route {
     let KernelTables { ctx, hook, interface, .. } = *tables;
     // SAFETY: a plain C struct of integers, for which all zero is a value.
     let mut aligned: Aligned = unsafe { core::mem::zeroed() };
     let query = &mut aligned.0;
     query.ifindex = interface;
+    query.__bindgen_anon_1.tot_len = length_bytes;
     if destination.is_v4() {
         query.family = AF_INET;
         query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(source.v4_bytes());
@@ -41,6 +50,10 @@ pub(crate) fn find(tables: &KernelTables, source: &Address, destination: &Addres
     let out = query.ifindex;
     if status == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) && hook == Hook::Tc {
         return Route::Neighbour { interface: out };
+    }
+    if status == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) {
+        // SAFETY: an integer over the length that was given; the kernel has put the MTU there.
+        return Route::TooBig { mtu_bytes: u32::from(unsafe { query.__bindgen_anon_1.mtu_result }) };
     }
     if status != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
         return Route::None;

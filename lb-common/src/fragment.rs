@@ -1,0 +1,59 @@
+//! FRAGMENTS: the ports of a fragmented datagram, which only its first fragment carries.
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Address, Be16};
+
+/// Key of FRAGMENTS: what the fragments of one datagram have in common (RFC 791 §3.2, RFC 8200 §4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Source address, before any rewrite.
+    pub source: Address,
+    /// Destination address, before any rewrite.
+    pub destination: Address,
+    /// Identification as it stands on the wire; of IPv4 in the low two bytes.
+    pub identification: u32,
+    /// IP protocol number.
+    pub protocol: u32,
+}
+
+const _: () = assert!(size_of::<FragmentKey>() == 40);
+
+/// Value of FRAGMENTS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C, align(4))]
+pub struct FragmentPorts {
+    /// Source port of the datagram.
+    pub source_port: Be16,
+    /// Destination port of the datagram.
+    pub destination_port: Be16,
+    /// When the first fragment came, seconds of the monotonic clock.
+    pub created_s: u32,
+}
+
+const _: () = assert!(size_of::<FragmentPorts>() == 8);
+
+/// Seconds for which an entry counts: a datagram whose fragments take longer is dropped. Linux waits
+/// 30 s (`net.ipv4.ipfrag_time`), by which time a fast sender has used the identification again.
+pub const FRAGMENT_TIMEOUT_S: u32 = 15;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_pinned() {
+        let key = FragmentKey {
+            source: Address::v4([192, 0, 2, 1]),
+            destination: Address::v4([198, 51, 100, 1]),
+            identification: 0x0102,
+            protocol: 17,
+        };
+        let bytes = bytemuck::bytes_of(&key);
+        assert_eq!(bytes[10..16], [0xff, 0xff, 192, 0, 2, 1]);
+        assert_eq!(bytes[32..], [2, 1, 0, 0, 17, 0, 0, 0]);
+        let ports =
+            FragmentPorts { source_port: Be16::new(53), destination_port: Be16::new(4096), created_s: 7 };
+        assert_eq!(bytemuck::bytes_of(&ports), [0, 53, 16, 0, 7, 0, 0, 0]);
+    }
+}

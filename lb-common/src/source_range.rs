@@ -1,0 +1,75 @@
+//! SOURCE_RANGES: whom a Service lets in (`spec.loadBalancerSourceRanges`).
+use bytemuck::{Pod, Zeroable};
+
+use crate::Address;
+
+/// Key of SOURCE_RANGES, an LPM trie: a prefix of {backend service, client address}. The trie compares
+/// bits in memory order, so the id is in big-endian order; it is always part of the prefix whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
+pub struct SourceRangeKey {
+    /// Bits that count: [`ID_BITS`] and those of the client's prefix, of an IPv4 prefix with the 96
+    /// mapped ones.
+    pub prefix_bits: u32,
+    /// Backend-service id, big-endian.
+    pub backend_service: u32,
+    /// The client's address or network.
+    pub client: [u32; 4],
+}
+
+const _: () = assert!(size_of::<SourceRangeKey>() == 24);
+
+/// Bits of the backend-service id.
+pub const ID_BITS: u32 = 32;
+
+impl SourceRangeKey {
+    /// The key that finds the longest range of `client`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_client(backend_service: u32, client: &Address) -> Self {
+        let [first, last] = client.halves();
+        Self {
+            prefix_bits: ID_BITS + 128,
+            backend_service: backend_service.to_be(),
+            // In memory order whatever the machine's.
+            client: if cfg!(target_endian = "little") {
+                [first as u32, (first >> 32) as u32, last as u32, (last >> 32) as u32]
+            } else {
+                [(first >> 32) as u32, first as u32, (last >> 32) as u32, last as u32]
+            },
+        }
+    }
+
+    /// The key of a range: `length_bits` in the bits of the network's own family.
+    #[must_use]
+    pub const fn of_range(backend_service: u32, network: &Address, length_bits: u8) -> Self {
+        let mapped_bits = if network.is_v4() { 96 } else { 0 };
+        Self {
+            prefix_bits: ID_BITS + mapped_bits + length_bits as u32,
+            ..Self::of_client(backend_service, network)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_pinned() {
+        let key = SourceRangeKey::of_range(0x0102, &Address::v4([203, 0, 113, 0]), 24);
+        assert_eq!(
+            bytemuck::bytes_of(&key),
+            [152, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 0]
+        );
+        let client = SourceRangeKey::of_client(0x0102, &Address::v4([203, 0, 113, 9]));
+        assert_eq!(client.prefix_bits, 160);
+        assert_eq!(client.client[..3], key.client[..3]);
+    }
+
+    #[test]
+    fn an_ipv6_range_counts_its_own_bits() {
+        let network = Address::v6([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(SourceRangeKey::of_range(7, &network, 32).prefix_bits, 64);
+    }
+}

@@ -1,0 +1,134 @@
+//! The first packet of a flow: endpoint, way, entries.
+use lb_common::conntrack::{Flow, FlowState, flags};
+use lb_common::counters::Reason;
+use lb_common::endpoint::Endpoint;
+use lb_common::flow_hash;
+use lb_common::frontend::{Frontend, flags as frontend_flags};
+
+use crate::flow;
+use crate::icmp;
+use crate::packet::Packet;
+use crate::parse::Parsed;
+use crate::select;
+use crate::tables::{TableFull, Tables};
+use crate::verdict::Verdict;
+
+use super::source_nat;
+use super::way::{Way, send, way_for};
+use super::{Entries, Scratch, Side, reply_flow};
+
+/// What a new flow's frontend means for where it came from.
+pub(super) struct Entrance {
+    backend_service: u32,
+    neg: u32,
+    /// Whether an empty NEG drops instead of refusing.
+    empty_drops: bool,
+    side: Side,
+}
+
+impl Entrance {
+    #[inline(always)]
+    pub(super) fn of<T: Tables>(tables: &T, parsed: &Parsed, side: Side, frontend: &Frontend) -> Self {
+        let is_external = side == Side::Uplink
+            && !tables.config().is_some_and(|config| config.is_in_cluster(&parsed.key.source));
+        let (neg, empty_drops) = if is_external {
+            (frontend.neg_external, frontend_flags::EXTERNAL_EMPTY_DROPS)
+        } else {
+            (frontend.neg_internal, frontend_flags::INTERNAL_EMPTY_DROPS)
+        };
+        Self {
+            backend_service: frontend.backend_service,
+            neg,
+            empty_drops: frontend.flags & empty_drops != 0,
+            side,
+        }
+    }
+}
+
+/// Not inlined: the kernel counts 512 bytes of stack for a chain of calls, and this has its own part
+/// only while it runs.
+#[inline(never)]
+pub(super) fn forward_new<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    scratch: &mut Scratch,
+    entrance: &Entrance,
+) -> Verdict {
+    let Scratch { parsed, entries } = scratch;
+    let hash = flow_hash::of_flow(&parsed.key);
+    let Some(id) = select::choose(tables, entrance.neg, &parsed.key.source, hash) else {
+        return refuse(packet, parsed, entrance);
+    };
+    let Some(endpoint) = tables.endpoint(id) else {
+        return Verdict::Drop(Reason::DropDangling);
+    };
+    entries.flow = flow_to(id, &endpoint, parsed, entrance.backend_service, tables.now_s());
+    if entrance.side == Side::Uplink && !endpoint.is_local() {
+        let Some(address) = tables.config().and_then(|config| config.node_address(&parsed.key.source)) else {
+            return Verdict::Drop(Reason::DropNoNodeAddress);
+        };
+        entries.flow.new_source = address;
+        entries.flow.flags = flags::SOURCE_NAT;
+    }
+    let way = match way_for(tables, parsed, &entries.flow) {
+        Ok(way) => way,
+        Err(verdict) => return verdict,
+    };
+    if let Err(reason) = enter(tables, parsed, entries, hash) {
+        return Verdict::Drop(reason);
+    }
+    let flow = &entries.flow;
+    tables.count_traffic(flow.backend_service, flow.endpoint, 1, packet.length_bytes() as u64, 1);
+    send_new(packet, parsed, flow, &way)
+}
+
+#[inline(never)]
+fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed, entrance: &Entrance) -> Verdict {
+    if entrance.empty_drops {
+        return Verdict::Drop(Reason::DropNoLocalEndpoint);
+    }
+    match icmp::refuse(packet, parsed) {
+        Some(()) => Verdict::Answer(Reason::RefuseNoEndpoint),
+        None => Verdict::Drop(Reason::DropRewriteFailed),
+    }
+}
+
+/// The entry of a new flow without source NAT.
+#[inline(always)]
+fn flow_to(id: u32, endpoint: &Endpoint, parsed: &Parsed, backend_service: u32, now_s: u32) -> Flow {
+    let state = flow::next_state(FlowState::Opening, parsed.is_tcp(), parsed.tcp_flags);
+    Flow {
+        new_source: parsed.key.source,
+        new_destination: endpoint.address,
+        new_source_port: parsed.key.source_port,
+        new_destination_port: endpoint.port,
+        endpoint: id,
+        endpoint_generation: endpoint.generation,
+        backend_service,
+        created_s: now_s,
+        last_seen_s: now_s,
+        state: state as u32,
+        flags: 0,
+    }
+}
+
+#[inline(never)]
+fn send_new<P: Packet>(packet: &mut P, parsed: &Parsed, flow: &Flow, way: &Way) -> Verdict {
+    send(packet, parsed, flow, way, Reason::ForwardNew)
+}
+
+/// Enters a new flow: the reply first, since the client's next packet may overtake us; with source NAT
+/// under a port that it finds.
+#[inline(never)]
+fn enter<T: Tables>(tables: &mut T, parsed: &Parsed, entries: &mut Entries, hash: u32) -> Result<(), Reason> {
+    let Entries { flow, reply_key, reply } = entries;
+    *reply_key = parsed.key.reply(flow);
+    *reply = reply_flow(parsed, flow);
+    if flow.is_source_nat() {
+        source_nat::enter(tables, reply_key, reply, hash)?;
+        flow.new_source_port = reply_key.destination_port;
+    } else {
+        tables.put_flow(reply_key, reply).map_err(|TableFull| Reason::DropConntrackFull)?;
+    }
+    tables.put_flow(&parsed.key, flow).map_err(|TableFull| Reason::DropConntrackFull)
+}
