@@ -24,3 +24,5 @@ pub mod uplink;
 pub mod world;
 
 pub mod api_server;
+
+pub mod reference;
