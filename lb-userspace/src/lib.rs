@@ -19,6 +19,7 @@ pub mod drain;
 
 pub mod attach;
 pub mod health;
+pub mod service_health;
 
 pub mod explain;
 

@@ -12,7 +12,7 @@ use crate::model::{ObjectName, Problem};
 use crate::plan::{self, BackendServiceName, Desired, EmptyAction, Family, ServicePlan, neg_kind};
 use crate::ring::Arena;
 
-use super::drain::{Drain, drain_deadline_s};
+use super::drain::Drain;
 use super::{Diff, Op, StoredName, Tables};
 
 /// See the module's text.
@@ -108,7 +108,7 @@ impl<'a> Draft<'a> {
             self.neg(kind.id(id), plan, members, &endpoint_ids);
         }
         let value = backend_service_value(plan);
-        let name = StoredName::new(&plan.name, &plan.resource_version).with_drain(drain_deadline_s(plan));
+        let name = StoredName::new(&plan.name, &plan.resource_version).with_drain(plan.drain.deadline_s);
         if self.tables.backend_service(id) != Some(&value) || self.tables.name(id) != Some(&name) {
             self.put_backend_services.push(Op::PutBackendService { id, backend_service: value, name });
         }
@@ -127,7 +127,7 @@ impl<'a> Draft<'a> {
     /// the order of address and port.
     fn endpoints(&mut self, backend_service: u32, plan: &plan::BackendService) -> Vec<Option<u32>> {
         let tables = self.tables;
-        let deadline_s = drain_deadline_s(plan);
+        let deadline_s = plan.drain.deadline_s;
         let place = |id: &u32| {
             let endpoint = tables.endpoint(*id);
             (endpoint.address, endpoint.port)

@@ -6,18 +6,9 @@ use lb_common::endpoint::{Endpoint, state};
 use lb_common::protocol::UDP;
 
 use crate::model::ObjectName;
-use crate::plan;
 
 use super::Op;
 use super::draft::Draft;
-
-/// Seconds for which TCP connections to a withdrawn endpoint go on.
-const DRAIN_DEADLINE_S: u32 = 3_600;
-
-/// The drain contract of a backend service.
-pub(super) fn drain_deadline_s(_plan: &plan::BackendService) -> u32 {
-    DRAIN_DEADLINE_S
-}
 
 /// What a diff does with endpoints that no slice names.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! Endpoints that no slice names any more.
 use lb_common::endpoint::{Endpoint, state};
 
+use crate::model::DrainContract;
+
 use super::*;
 
 const DEADLINE_MS: u64 = 3_600_000;
@@ -168,4 +170,28 @@ fn a_slot_that_names_a_withdrawn_endpoint_is_found() {
     let damaged = Tables::recover(*tables.limits(), dump);
     let found: Vec<String> = damaged.check().iter().map(ToString::to_string).collect();
     assert_eq!(found, ["the ring of NEG 0 names endpoint 0, which is withdrawn"]);
+}
+
+fn with_contract(deadline_s: u32, endpoints: Vec<SliceEndpoint>) -> Desired {
+    let facts = Service { drain: DrainContract { deadline_s }, ..service("cart", "10.96.0.1") };
+    desired([planned(&facts, endpoints)])
+}
+
+#[test]
+fn the_contract_to_reset_gives_an_endpoint_up_at_once() {
+    let mut tables = Tables::new(Limits::default());
+    bring(&mut tables, &with_contract(0, vec![ready("10.1.0.1", "node-a")]), 0);
+    bring(&mut tables, &with_contract(0, vec![]), NOW_MS);
+    assert_eq!(tables.endpoint_ids().count(), 0);
+    assert_eq!(tables.endpoint(0).generation, 1);
+}
+
+#[test]
+fn a_contract_that_changes_moves_the_deadline_of_those_already_withdrawn() {
+    let mut tables = withdrawn();
+    bring(&mut tables, &with_contract(60, vec![ready("10.1.0.1", "node-a")]), NOW_MS + 5_000);
+    let endpoint = tables.endpoint(1);
+    assert_eq!((endpoint.withdrawn_s, endpoint.drain_until_s), (10, 70));
+    bring(&mut tables, &with_contract(0, vec![ready("10.1.0.1", "node-a")]), NOW_MS + 5_000);
+    assert_eq!(tables.withdrawn().count(), 0);
 }
