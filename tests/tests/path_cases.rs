@@ -55,7 +55,7 @@ fn set_state(tables: &mut HostTables, address: IpAddr, state: u32) {
     tables.endpoints.values_mut().find(|endpoint| endpoint.address == wanted).unwrap().state = state;
 }
 
-/// What the agent does to an endpoint that is withdrawn.
+/// What the agent does to an endpoint whose drain is over.
 fn give_up(tables: &mut HostTables, address: IpAddr) {
     let wanted = Address::from(address);
     let endpoint = tables.endpoints.values_mut().find(|endpoint| endpoint.address == wanted).unwrap();
@@ -64,16 +64,7 @@ fn give_up(tables: &mut HostTables, address: IpAddr) {
 }
 
 #[test]
-fn tcp_flow_stays_with_its_endpoint_when_that_is_withdrawn() {
-    let mut tables = tables();
-    let first = chosen(&mut tables, &tcp(40_000, world::PORT_LOCAL, SYN));
-    assert_eq!(chosen(&mut tables, &tcp(40_000, world::PORT_LOCAL, ACK)), first);
-    give_up(&mut tables, first.ip());
-    assert_eq!(chosen(&mut tables, &tcp(40_000, world::PORT_LOCAL, ACK)), first);
-}
-
-#[test]
-fn udp_flow_leaves_an_endpoint_that_is_withdrawn_with_its_next_datagram() {
+fn udp_flow_leaves_an_endpoint_that_is_given_up_with_its_next_datagram() {
     let mut tables = tables();
     let first = chosen(&mut tables, &udp(40_000, world::PORT_LOCAL));
     give_up(&mut tables, first.ip());
