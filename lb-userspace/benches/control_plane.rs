@@ -8,7 +8,6 @@ use lb_common::Address;
 use lb_userspace::diff::{self, Diff, Limits, Tables};
 use lb_userspace::model::{
     EndpointSlice, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, Snapshot,
-    TrafficPolicy,
 };
 use lb_userspace::plan::{self, NodeContext, ReadinessAlone};
 use lb_userspace::ring::{self, Member, Reach};
@@ -19,7 +18,11 @@ const ROUNDS: usize = 9;
 
 fn main() {
     rings();
-    let node = NodeContext { name: "node-a".into(), addresses: vec![IpAddr::from([198, 51, 100, 1])] };
+    let node = NodeContext {
+        name: "node-a".into(),
+        addresses: vec![IpAddr::from([198, 51, 100, 1])],
+        ..NodeContext::default()
+    };
     many_services(&node);
     one_large_service(&node);
 }
@@ -97,26 +100,15 @@ fn snapshot(services: u32, endpoints: u32) -> Snapshot {
 fn facts(number: u32, endpoints: u32) -> (Service, EndpointSlice) {
     let name = format!("service-{number}");
     let service = Service {
-        name: ObjectName::new("bench", &name),
         resource_version: "1".into(),
-        created_s: None,
         cluster_ips: vec![IpAddr::from(Ipv4Addr::from(0x0a60_0000 + number))],
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        external_traffic_policy: TrafficPolicy::Cluster,
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        affinity_timeout_s: None,
-        health_check: None,
+        ..Service::new(ObjectName::new("bench", &name))
     };
     let node: Arc<str> = "node-b".into();
     let endpoint = |index| SliceEndpoint {
-        address: pod(number * ENDPOINTS + index),
-        ready: true,
-        serving: true,
-        terminating: false,
         node: Some(Arc::clone(&node)),
-        zone: None,
+        ..SliceEndpoint::new(pod(number * ENDPOINTS + index))
     };
     let slice = EndpointSlice {
         name: service.name.clone(),

@@ -16,6 +16,7 @@ pub mod maps;
 
 pub mod attach;
 pub mod health;
+pub mod service_health;
 
 pub mod explain;
 

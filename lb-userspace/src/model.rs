@@ -37,6 +37,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 impl Protocol {
@@ -46,6 +48,7 @@ impl Protocol {
         match self {
             Self::Tcp => lb_common::protocol::TCP,
             Self::Udp => lb_common::protocol::UDP,
+            Self::Sctp => lb_common::protocol::SCTP,
         }
     }
 
@@ -55,6 +58,7 @@ impl Protocol {
         match number {
             lb_common::protocol::TCP => Some(Self::Tcp),
             lb_common::protocol::UDP => Some(Self::Udp),
+            lb_common::protocol::SCTP => Some(Self::Sctp),
             _ => None,
         }
     }
@@ -65,6 +69,7 @@ impl std::fmt::Display for Protocol {
         f.write_str(match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
         })
     }
 }
@@ -90,6 +95,42 @@ pub struct HealthCheck {
     pub healthy_threshold: u32,
     /// Failures in a row that make an endpoint unhealthy.
     pub unhealthy_threshold: u32,
+}
+
+/// How long the TCP flows of an endpoint that no slice names any more may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainContract {
+    /// Seconds from the moment when the endpoint went until its flows are reset; zero resets them at
+    /// once.
+    pub deadline_s: u32,
+}
+
+/// An hour: longer than most deployments take to roll, short enough that ids come back.
+impl Default for DrainContract {
+    fn default() -> Self {
+        Self { deadline_s: 3_600 }
+    }
+}
+
+/// How a client outside the cluster reaches an endpoint on another node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ExternalMode {
+    /// Source NAT: the endpoint sees this node's address, and its reply comes back here.
+    #[default]
+    Snat,
+    /// Direct server return: the endpoint sees the client's address, and its node answers the client.
+    Dsr,
+}
+
+/// `spec.loadBalancerSourceRanges`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SourceRanges {
+    /// The ranges, as network address and prefix length in bits; sorted, each once.
+    pub ranges: Vec<(IpAddr, u8)>,
+    /// Whether the field has entries that are no address prefix.
+    pub has_unreadable: bool,
 }
 
 /// One port of a Service.
@@ -133,6 +174,41 @@ pub struct Service {
     pub affinity_timeout_s: Option<u32>,
     /// From annotations; `None` means readiness alone decides.
     pub health_check: Option<HealthCheck>,
+    /// `spec.loadBalancerSourceRanges`.
+    pub source_ranges: SourceRanges,
+    /// `spec.healthCheckNodePort` of a Service that a load balancer checks for local endpoints.
+    pub health_check_node_port: Option<u16>,
+    /// From annotations.
+    pub drain: DrainContract,
+    /// From an annotation; `None` means as the agent's flag says.
+    pub external_mode: Option<ExternalMode>,
+    /// Weights of endpoints by their address, from an annotation; they go before those of the slices.
+    pub endpoint_weights: BTreeMap<IpAddr, u16>,
+}
+
+impl Service {
+    /// One without addresses and ports, and with the API's defaults for all else.
+    #[must_use]
+    pub fn new(name: ObjectName) -> Self {
+        Self {
+            name,
+            resource_version: "".into(),
+            created_s: None,
+            cluster_ips: Vec::new(),
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            ports: Vec::new(),
+            external_traffic_policy: TrafficPolicy::Cluster,
+            internal_traffic_policy: TrafficPolicy::Cluster,
+            affinity_timeout_s: None,
+            health_check: None,
+            source_ranges: SourceRanges::default(),
+            health_check_node_port: None,
+            drain: DrainContract::default(),
+            external_mode: None,
+            endpoint_weights: BTreeMap::new(),
+        }
+    }
 }
 
 /// One endpoint of an EndpointSlice (its first address; the API allows no use of the others).
@@ -150,6 +226,30 @@ pub struct SliceEndpoint {
     pub node: Option<Arc<str>>,
     /// `zone`.
     pub zone: Option<Arc<str>>,
+    /// `hints.forZones`.
+    pub zone_hints: Vec<Arc<str>>,
+    /// `hints.forNodes`.
+    pub node_hints: Vec<Arc<str>>,
+    /// Share of new flows relative to other endpoints, from the slice's annotations.
+    pub weight: Option<u16>,
+}
+
+impl SliceEndpoint {
+    /// A ready one of which no more than the address is known.
+    #[must_use]
+    pub fn new(address: IpAddr) -> Self {
+        Self {
+            address,
+            ready: true,
+            serving: true,
+            terminating: false,
+            node: None,
+            zone: None,
+            zone_hints: Vec::new(),
+            node_hints: Vec::new(),
+            weight: None,
+        }
+    }
 }
 
 /// One port of an EndpointSlice.

@@ -23,3 +23,5 @@ pub mod kernel;
 pub mod world;
 
 pub mod api_server;
+
+pub mod reference;

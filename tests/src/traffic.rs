@@ -353,6 +353,8 @@ fn flag(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "--tcp",
         Protocol::Udp => "--udp",
+        // lb-traffic refuses it: it has sockets of the other two.
+        Protocol::Sctp => "--sctp",
     }
 }
 

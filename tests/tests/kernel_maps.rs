@@ -15,7 +15,6 @@ use lb_userspace::diff::{self, Limits, Op, StoredName, Tables};
 use lb_userspace::maps::{Maps, Object, Pins, Sizes, load};
 use lb_userspace::model::{
     EndpointSlice, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, Snapshot,
-    TrafficPolicy,
 };
 use lb_userspace::plan::{BackendServiceName, NodeContext, ReadinessAlone, plan};
 
@@ -280,25 +279,15 @@ fn an_id_that_stays_in_use_keeps_its_counts() {
 /// The Service `shop/cart` with two ready endpoints on two nodes.
 fn facts() -> Snapshot {
     let endpoint = |address: &str, node: &str| SliceEndpoint {
-        address: address.parse().unwrap(),
-        ready: true,
-        serving: true,
-        terminating: false,
         node: Some(node.into()),
-        zone: None,
+        ..SliceEndpoint::new(address.parse().unwrap())
     };
     let service = Service {
-        name: ObjectName::new("shop", "cart"),
         resource_version: "81".into(),
-        created_s: None,
         cluster_ips: vec!["192.0.2.1".parse().unwrap()],
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
         ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        external_traffic_policy: TrafficPolicy::Cluster,
-        internal_traffic_policy: TrafficPolicy::Cluster,
         affinity_timeout_s: Some(600),
-        health_check: None,
+        ..Service::new(ObjectName::new("shop", "cart"))
     };
     let slice = EndpointSlice {
         name: ObjectName::new("shop", "cart-1"),
@@ -317,7 +306,11 @@ fn facts() -> Snapshot {
 fn a_restarted_agent_has_nothing_to_do_for_the_same_plan() {
     let Some(need) = need::kernel() else { return };
     let pins = TestPins::new();
-    let node = NodeContext { name: "node-a".into(), addresses: vec!["198.51.100.1".parse().unwrap()] };
+    let node = NodeContext {
+        name: "node-a".into(),
+        addresses: vec!["198.51.100.1".parse().unwrap()],
+        ..NodeContext::default()
+    };
     let desired = plan(&facts(), &node, &ReadinessAlone);
     let object = Object::File(need.ebpf_object.clone());
     let (_ebpf, mut maps) = load(&object, &pins.0, &roomy()).unwrap();

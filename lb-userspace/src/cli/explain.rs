@@ -35,7 +35,7 @@ pub(super) struct Explain {
     /// What it dials: IP:PORT.
     #[arg(long)]
     to: SocketAddr,
-    /// Protocol.
+    /// Protocol: tcp, udp or sctp.
     #[arg(long = "proto", value_parser = protocol, default_value = "tcp")]
     protocol: Protocol,
     /// How the packet comes in; without, it follows from the client's address.
@@ -77,7 +77,8 @@ fn protocol(text: &str) -> Result<Protocol, String> {
     match text.to_ascii_lowercase().as_str() {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
-        _ => Err(format!("cannot forward {text:?}: want tcp or udp")),
+        "sctp" => Ok(Protocol::Sctp),
+        _ => Err(format!("cannot forward {text:?}: want tcp, udp or sctp")),
     }
 }
 

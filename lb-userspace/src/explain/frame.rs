@@ -54,6 +54,7 @@ fn transport(question: &Question) -> Vec<u8> {
             bytes.extend([0, 8, 0, 0]);
             6
         }
+        Protocol::Sctp => return sctp(bytes),
     };
     let mut pseudo = octets(question.from.ip());
     pseudo.extend(octets(question.to.ip()));
@@ -65,6 +66,23 @@ fn transport(question: &Question) -> Vec<u8> {
     }
     bytes[checksum_offset..checksum_offset + 2].copy_from_slice(&checksum);
     bytes
+}
+
+/// An INIT chunk after the two ports (RFC 9260 §3.3.2): its initiate tag may not be zero, the packet's
+/// verification tag is (§8.5.1).
+fn sctp(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.extend([0; 8]);
+    bytes.extend([1, 0, 0, 20, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    let checksum = crc32c(&bytes);
+    bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// RFC 9260 appendix A.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 != 0 { 0x82f6_3b78 } else { 0 })
+    })
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -79,4 +97,17 @@ fn checksum(parts: &[&[u8]]) -> [u8; 2] {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let sum: u64 = words.map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum();
     (!(((sum - 1) % 0xffff) as u16 + 1)).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc32c_is_that_of_rfc_3720() {
+        // RFC 3720 appendix B.4: 32 bytes of zero, and those from 0 to 31.
+        assert_eq!(crc32c(&[0; 32]).to_le_bytes(), [0xaa, 0x36, 0x91, 0x8a]);
+        let rising: Vec<u8> = (0..32).collect();
+        assert_eq!(crc32c(&rising).to_le_bytes(), [0x4e, 0x79, 0xdd, 0x46]);
+    }
 }

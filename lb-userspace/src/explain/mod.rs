@@ -155,8 +155,10 @@ fn packet_text(question: &Question) -> String {
     let what = match (protocol, entry) {
         (Protocol::Tcp, Entry::Socket) => "TCP connect()",
         (Protocol::Udp, Entry::Socket) => "UDP connect()",
+        (Protocol::Sctp, Entry::Socket) => "SCTP connect()",
         (Protocol::Tcp, _) => "TCP SYN",
         (Protocol::Udp, _) => "UDP datagram",
+        (Protocol::Sctp, _) => "SCTP INIT",
     };
     let hook = match entry {
         Entry::Uplink => "arrives at an uplink (xdp_uplink, else tc_uplink_in)",

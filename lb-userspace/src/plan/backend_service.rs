@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use lb_common::neg::NegKind;
 
-use crate::model::{HealthCheck, ObjectName, Protocol};
+use crate::model::{DrainContract, HealthCheck, ObjectName, Protocol};
 
 use super::{Endpoint, Neg, Origin};
 
@@ -42,6 +42,8 @@ pub struct BackendService {
     pub affinity_timeout_s: Option<u32>,
     /// The health check, where readiness alone does not decide.
     pub health_check: Option<HealthCheck>,
+    /// How long the TCP flows of an endpoint that is gone may go on.
+    pub drain: DrainContract,
     /// Every endpoint that a slice names, usable or not: flows that an endpoint already has go on
     /// while it is there. In the order of address and port.
     pub endpoints: Vec<Endpoint>,

@@ -2,9 +2,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{
-    EndpointSlice, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TrafficPolicy,
-};
+use crate::model::{EndpointSlice, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort};
 
 use super::NodeContext;
 
@@ -19,30 +17,16 @@ pub(crate) fn port(name: &str, port: u16) -> ServicePort {
 /// `shop/NAME` with one cluster IP and the port 80, named http.
 pub(crate) fn service(name: &str, cluster_ip: &str) -> Service {
     Service {
-        name: ObjectName::new("shop", name),
         resource_version: "7".into(),
-        created_s: None,
         cluster_ips: vec![ip(cluster_ip)],
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
         ports: vec![port("http", 80)],
-        external_traffic_policy: TrafficPolicy::Cluster,
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        affinity_timeout_s: None,
-        health_check: None,
+        ..Service::new(ObjectName::new("shop", name))
     }
 }
 
 /// A ready endpoint.
 pub(crate) fn ready(address: &str, node: &str) -> SliceEndpoint {
-    SliceEndpoint {
-        address: ip(address),
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: Some(node.into()),
-        zone: None,
-    }
+    SliceEndpoint { node: Some(node.into()), ..SliceEndpoint::new(ip(address)) }
 }
 
 /// An endpoint that terminates and still serves.

@@ -109,11 +109,12 @@ impl Serialize for HealthCheckText<'_> {
 impl Serialize for BackendService {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let negs: Vec<NegText<'_>> = self.negs.iter().map(|neg| NegText(self, neg)).collect();
-        let mut out = serializer.serialize_struct("BackendService", 6)?;
+        let mut out = serializer.serialize_struct("BackendService", 7)?;
         out.serialize_field("name", &*self.name)?;
         out.serialize_field("resourceVersion", &self.resource_version)?;
         out.serialize_field("affinityTimeoutSeconds", &self.affinity_timeout_s)?;
         out.serialize_field("healthCheck", &self.health_check.as_ref().map(HealthCheckText))?;
+        out.serialize_field("drain", &self.drain)?;
         out.serialize_field("endpoints", &self.endpoints)?;
         out.serialize_field("negs", &negs)?;
         out.end()

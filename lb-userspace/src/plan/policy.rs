@@ -11,7 +11,7 @@ use super::{BackendServiceName, EmptyAction, Endpoint, Family, Frontend, Neg, No
 
 /// The endpoints of one family that each scope may use, before health: ready ones, else those that
 /// are serving and terminating, decided for each scope alone (`topology.go`, `CategorizeEndpoints`;
-/// KEP-1669).
+/// KEP-1669). Those of them that weigh nothing take no new flows.
 pub(super) struct Usable {
     cluster: Vec<u32>,
     local: Vec<u32>,
@@ -33,7 +33,9 @@ fn first_choice(endpoints: &[Endpoint], is_in_scope: impl Fn(&Endpoint) -> bool)
         numbered.filter(|(_, e)| is_in_scope(e) && is_usable(e)).map(|(index, _)| index).collect()
     };
     let ready = choose(&|e| e.facts().ready);
-    if ready.is_empty() { choose(&Endpoint::serves_while_terminating) } else { ready }
+    let mut usable = if ready.is_empty() { choose(&Endpoint::serves_while_terminating) } else { ready };
+    usable.retain(|index| endpoints[*index as usize].weight > 0);
+    usable
 }
 
 /// Endpoints that fail their health check leave the ring while one that passes it remains. Where none

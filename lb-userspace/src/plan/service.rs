@@ -151,7 +151,7 @@ impl PortPlan {
     ) -> Self {
         let policy = PortPolicy::new(service, port);
         let problem = port_without_slice(service, port, slices);
-        let mut endpoints = endpoints(port, families, slices, node);
+        let mut endpoints = endpoints(service, port, families, slices, node);
         if service.health_check.is_some() {
             for endpoint in &mut endpoints {
                 endpoint.passes_health_check = health.is_healthy(&name, endpoint.address, endpoint.port);
@@ -171,6 +171,7 @@ impl PortPlan {
             resource_version: service.resource_version.clone(),
             affinity_timeout_s: service.affinity_timeout_s,
             health_check: service.health_check.clone(),
+            drain: service.drain,
             endpoints,
             negs,
         };
@@ -211,6 +212,7 @@ fn slice_port(slice: &EndpointSlice, port: &ServicePort) -> Option<u16> {
 
 /// All endpoints of the port, one for each address and port, in that order.
 fn endpoints(
+    service: &Service,
     port: &ServicePort,
     families: &[Family],
     slices: &[Arc<EndpointSlice>],
@@ -223,10 +225,11 @@ fn endpoints(
             if !families.contains(&Family::of(facts.address)) {
                 continue;
             }
+            let given = service.endpoint_weights.get(&facts.address).copied();
             all.push(Endpoint {
                 address: facts.address,
                 port: number,
-                weight: WEIGHT_DEFAULT,
+                weight: given.or(facts.weight).unwrap_or(WEIGHT_DEFAULT),
                 passes_health_check: true,
                 is_local: facts.node.as_ref().is_some_and(|name| *name == node.name && !name.is_empty()),
                 slice: Arc::clone(slice),

@@ -4,7 +4,7 @@ use lb_common::endpoint::state;
 use lb_common::frontend::Kind;
 use lb_common::neg::NegKind;
 
-use crate::model::{HealthCheck, Protocol, Service, SlicePort, TrafficPolicy};
+use crate::model::{DrainContract, HealthCheck, Protocol, Service, SlicePort, TrafficPolicy};
 
 use super::fixture::{ip, node, port, ready, service, slice, terminating, unready};
 use super::*;
@@ -404,4 +404,34 @@ fn origins_name_the_object_and_its_version() {
     assert_eq!(chain.backend_service.origin(), chain.service.origin());
     let endpoint = &chain.backend_service.endpoints[0];
     assert_eq!(endpoint.origin().to_string(), "EndpointSlice shop/cart-1 at resourceVersion 11");
+}
+
+#[test]
+fn the_drain_contract_is_that_of_the_service() {
+    let facts = Service { drain: DrainContract { deadline_s: 90 }, ..service("cart", "10.96.0.1") };
+    assert_eq!(planned(&facts, &[]).backend_services[0].drain, DrainContract { deadline_s: 90 });
+}
+
+/// The ready endpoints 10.1.0.1, 10.1.0.2 … of these weights.
+fn weighted(weights: &[u16]) -> Arc<EndpointSlice> {
+    let endpoint = |(number, weight): (usize, &u16)| crate::model::SliceEndpoint {
+        weight: Some(*weight),
+        ..ready(&format!("10.1.0.{}", number + 1), "node-a")
+    };
+    slice("cart-1", "cart", weights.iter().enumerate().map(endpoint).collect())
+}
+
+#[test]
+fn weight_by_the_service_goes_before_that_by_the_slice() {
+    let facts = Service { endpoint_weights: [(ip("10.1.0.2"), 7)].into(), ..service("cart", "10.96.0.1") };
+    let plan = planned(&facts, &[weighted(&[3, 4])]);
+    let weights = plan.backend_services[0].endpoints.iter().map(|endpoint| endpoint.weight);
+    assert_eq!(weights.collect::<Vec<_>>(), [3, 7]);
+}
+
+#[test]
+fn an_endpoint_that_weighs_nothing_takes_no_new_flows() {
+    let plan = planned(&service("cart", "10.96.0.1"), &[weighted(&[0, 1])]);
+    assert_eq!(members(&plan, NegKind::ClusterV4), ["10.1.0.2:8080"]);
+    assert_eq!(plan.backend_services[0].endpoints.len(), 2, "its flows go on");
 }

@@ -48,6 +48,7 @@ pub fn dial(requests: &Requests) -> Result<()> {
         let outcome = match requests.protocol {
             Protocol::Tcp => ask_tcp(requests),
             Protocol::Udp => ask_udp(requests),
+            Protocol::Sctp => Err(ErrorKind::Unsupported.into()),
         };
         let elapsed = began.elapsed();
         print(&Answer {

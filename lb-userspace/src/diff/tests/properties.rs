@@ -69,12 +69,11 @@ fn service_shape() -> impl Strategy<Value = ServiceShape> {
 fn pod() -> impl Strategy<Value = SliceEndpoint> {
     (0u8..10, any::<[bool; 3]>(), any::<bool>()).prop_map(|(pod, [ready, serving, terminating], is_local)| {
         SliceEndpoint {
-            address: pod_address(pod),
             ready,
             serving,
             terminating,
             node: Some(if is_local { "node-a" } else { "node-b" }.into()),
-            zone: None,
+            ..SliceEndpoint::new(pod_address(pod))
         }
     })
 }

@@ -3,7 +3,9 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice as Object};
 
-use super::{Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, SERVICE_NAME_LABEL, label, name_of};
+use super::{
+    Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, SERVICE_NAME_LABEL, annotations, label, name_of,
+};
 use super::{port_label, port_number, protocol};
 use crate::model::{Change, EndpointSlice, SliceEndpoint, SlicePort};
 use crate::source::Interner;
@@ -40,7 +42,13 @@ pub fn endpoint_slice(object: &Object, interner: &mut Interner) -> Converted {
     };
     let service = interner.shared(service);
     let endpoints = object.endpoints.iter().flatten();
-    let endpoints = endpoints.filter_map(|e| endpoint(e, family, interner, &mut faults)).collect();
+    let mut endpoints: Vec<SliceEndpoint> =
+        endpoints.filter_map(|e| endpoint(e, family, interner, &mut faults)).collect();
+    let of_slice = annotations::weight(&object.metadata, &mut faults);
+    let of_addresses = annotations::endpoint_weights(&object.metadata, &mut faults);
+    for endpoint in &mut endpoints {
+        endpoint.weight = of_addresses.get(&endpoint.address).copied().or(of_slice);
+    }
     let ports = object.ports.iter().flatten();
     let ports = ports.filter_map(|p| port(p, interner, &mut faults)).collect();
     let resource_version = object.metadata.resource_version.as_deref().unwrap_or_default().into();
@@ -66,6 +74,8 @@ fn endpoint(
         }
     };
     let conditions = object.conditions.as_ref();
+    let zones = object.hints.iter().flat_map(|hints| hints.for_zones.iter().flatten());
+    let nodes = object.hints.iter().flat_map(|hints| hints.for_nodes.iter().flatten());
     // discovery/v1 EndpointConditions: nil ready is true, nil serving is ready, nil terminating is false.
     let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
     Some(SliceEndpoint {
@@ -75,6 +85,9 @@ fn endpoint(
         terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
         node: object.node_name.as_deref().filter(|n| !n.is_empty()).map(|n| interner.shared(n)),
         zone: object.zone.as_deref().filter(|z| !z.is_empty()).map(|z| interner.shared(z)),
+        zone_hints: zones.map(|zone| interner.shared(&zone.name)).collect(),
+        node_hints: nodes.map(|node| interner.shared(&node.name)).collect(),
+        weight: None,
     })
 }
 

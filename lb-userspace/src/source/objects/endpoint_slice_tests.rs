@@ -39,9 +39,11 @@ endpoints:
   conditions: {{ready: false, serving: true, terminating: true}}
   nodeName: node-a
   zone: zone-1
+  hints: {{forZones: [{{name: zone-1}}, {{name: zone-2}}], forNodes: [{{name: node-a}}]}}
 ports:
 - {{name: http, port: 8080}}
 - {{name: dns, port: 53, protocol: UDP}}
+- {{name: signal, port: 36412, protocol: SCTP}}
 - {{name: everything}}
 "
     ));
@@ -56,10 +58,14 @@ ports:
             terminating: true,
             node: Some("node-a".into()),
             zone: Some("zone-1".into()),
+            zone_hints: vec!["zone-1".into(), "zone-2".into()],
+            node_hints: vec!["node-a".into()],
+            weight: None,
         }],
         ports: vec![
             SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 },
             SlicePort { name: "dns".into(), protocol: Protocol::Udp, port: 53 },
+            SlicePort { name: "signal".into(), protocol: Protocol::Sctp, port: 36_412 },
         ],
     };
     assert_eq!(converted, Converted { change: Change::EndpointSlice(expected), problems: vec![] });
@@ -170,20 +176,20 @@ fn slice_of_a_headless_service_is_left_out_in_silence() {
 }
 
 #[test]
-fn sctp_and_out_of_range_ports_are_named_and_left_out() {
+fn unusable_ports_are_named_and_left_out() {
     let converted = converted(&format!(
         "{HEAD}
 addressType: IPv4
 endpoints: []
 ports:
-- {{name: signal, port: 36412, protocol: SCTP}}
+- {{name: odd, port: 1, protocol: DCCP}}
 - {{name: zero, port: 0}}
 "
     ));
     assert_eq!(
         messages(&converted),
         [
-            "port \"signal\" (36412) is left out: protocol SCTP is not forwarded; use TCP or UDP",
+            "port \"odd\" (1) is left out: protocol \"DCCP\" is unknown; use TCP, UDP or SCTP",
             "port \"zero\" (0) is left out: port number 0 is not between 1 and 65535",
         ]
     );
@@ -202,4 +208,19 @@ fn node_names_are_shared_between_slices() {
         other => panic!("not a slice: {other:?}"),
     };
     assert!(Arc::ptr_eq(&node(), &node()));
+}
+
+#[test]
+fn weight_of_an_address_goes_before_that_of_its_slice() {
+    let yaml = "
+        metadata:
+          namespace: shop
+          name: web-1
+          labels: {kubernetes.io/service-name: web}
+          annotations: {podway.io/weight: '5', podway.io/endpoint-weights: 198.51.100.2=0}
+        addressType: IPv4
+        endpoints: [{addresses: [198.51.100.1]}, {addresses: [198.51.100.2]}]
+        ";
+    let weights = fact(converted(yaml)).endpoints.into_iter().map(|endpoint| endpoint.weight);
+    assert_eq!(weights.collect::<Vec<_>>(), [Some(5), Some(0)]);
 }

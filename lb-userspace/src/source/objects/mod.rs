@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::model::{Change, ObjectName, Problem, Protocol};
 
+mod annotations;
 mod endpoint_slice;
 mod health_check;
 mod node;
@@ -83,8 +84,8 @@ fn protocol(text: Option<&str>) -> Result<Protocol, String> {
     match text.unwrap_or("TCP") {
         "TCP" => Ok(Protocol::Tcp),
         "UDP" => Ok(Protocol::Udp),
-        "SCTP" => Err("protocol SCTP is not forwarded; use TCP or UDP".to_owned()),
-        other => Err(format!("protocol {other:?} is unknown; use TCP or UDP")),
+        "SCTP" => Ok(Protocol::Sctp),
+        other => Err(format!("protocol {other:?} is unknown; use TCP, UDP or SCTP")),
     }
 }
 
@@ -104,4 +105,12 @@ fn port_label(name: Option<&str>, number: Option<i32>) -> String {
         (name, None) => format!("port {name:?}"),
         (name, Some(number)) => format!("port {name:?} ({number})"),
     }
+}
+
+/// An address prefix, as written.
+fn prefix(text: &str) -> Option<(std::net::IpAddr, u8)> {
+    let (address, bits) = text.split_once('/')?;
+    let address: std::net::IpAddr = address.parse().ok()?;
+    let bits: u8 = bits.parse().ok()?;
+    (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, bits))
 }

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Node as Object, NodeSpec};
 
-use super::{Converted, Faults, label, name_of};
+use super::{Converted, Faults, label, name_of, prefix};
 use crate::model::{Change, Node};
 use crate::source::Interner;
 
@@ -57,13 +57,6 @@ fn pod_cidrs(spec: &NodeSpec, faults: &mut Faults) -> Vec<(IpAddr, u8)> {
         }
     }
     parsed
-}
-
-fn prefix(text: &str) -> Option<(IpAddr, u8)> {
-    let (address, bits) = text.split_once('/')?;
-    let address: IpAddr = address.parse().ok()?;
-    let bits: u8 = bits.parse().ok()?;
-    (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, bits))
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service as Object, ServicePort as ObjectPort, ServiceSpec, ServiceStatus};
 
-use super::{Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, health_check, label, name_of};
-use super::{port_label, port_number, protocol};
-use crate::model::{Change, Service, ServicePort, TrafficPolicy};
+use super::{Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, annotations, health_check, label, name_of};
+use super::{port_label, port_number, prefix, protocol};
+use crate::model::{Change, Service, ServicePort, SourceRanges, TrafficPolicy};
 use crate::source::Interner;
 
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` where it is absent (core/v1
@@ -48,6 +48,11 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
         ),
         affinity_timeout_s: affinity_timeout_s(spec, &mut faults),
         health_check: health_check::of_annotations(&object.metadata, &mut faults),
+        source_ranges: source_ranges(spec, &mut faults),
+        health_check_node_port: health_check_node_port(spec, &mut faults),
+        drain: annotations::drain(&object.metadata, &mut faults),
+        external_mode: annotations::external_mode(&object.metadata, &mut faults),
+        endpoint_weights: annotations::endpoint_weights(&object.metadata, &mut faults),
         name,
     };
     faults.with(Change::Service(fact))
@@ -161,6 +166,48 @@ fn affinity_timeout_s(spec: &ServiceSpec, faults: &mut Faults) -> Option<u32> {
                  {AFFINITY_TIMEOUT_DEFAULT_S} is used"
             ));
             Some(AFFINITY_TIMEOUT_DEFAULT_S)
+        }
+    }
+}
+
+/// `loadBalancerSourceRanges`, without the blanks that the API lets through around a range
+/// (`pkg/proxy/serviceport.go`, `newBaseServiceInfo`). kube-proxy reads no annotation for it.
+fn source_ranges(spec: &ServiceSpec, faults: &mut Faults) -> SourceRanges {
+    let mut found = SourceRanges::default();
+    for text in spec.load_balancer_source_ranges.iter().flatten() {
+        match prefix(text.trim()) {
+            Some((address, bits)) => found.ranges.push((network(address, bits), bits)),
+            None => {
+                found.has_unreadable = true;
+                faults.add(format!(
+                    "spec.loadBalancerSourceRanges: {text:?} is not an address prefix; nobody comes in by it"
+                ));
+            }
+        }
+    }
+    found.ranges.sort_unstable();
+    found.ranges.dedup();
+    found
+}
+
+/// The address without the bits past the prefix.
+fn network(address: IpAddr, bits: u8) -> IpAddr {
+    lb_common::Prefix::new(address, bits).network.into()
+}
+
+/// A load balancer asks the port whether the node has endpoints, which is worth knowing with
+/// `externalTrafficPolicy: Local` alone (`pkg/api/v1/service`, `NeedsHealthCheck`).
+fn health_check_node_port(spec: &ServiceSpec, faults: &mut Faults) -> Option<u16> {
+    let is_balanced = spec.type_.as_deref() == Some("LoadBalancer");
+    if !is_balanced || spec.external_traffic_policy.as_deref() != Some("Local") {
+        return None;
+    }
+    let number = spec.health_check_node_port.filter(|number| *number != 0)?;
+    match port_number(number) {
+        Ok(port) => Some(port),
+        Err(reason) => {
+            faults.add(format!("healthCheckNodePort is left out: {reason}"));
+            None
         }
     }
 }

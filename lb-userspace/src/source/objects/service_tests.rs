@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{HealthCheck, ObjectName, Protocol};
+use crate::model::{DrainContract, ExternalMode, HealthCheck, ObjectName, Protocol, SourceRanges};
 
 fn converted(yaml: &str) -> Converted {
     service(&serde_yaml_ng::from_str(yaml).expect("test YAML"), &mut Interner::default())
@@ -29,17 +29,24 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
           name: web
           resourceVersion: '42'
           creationTimestamp: '2026-01-02T03:04:05Z'
+          annotations:
+            podway.io/drain: reset
+            podway.io/external-mode: dsr
+            podway.io/endpoint-weights: 203.0.113.99=3
         spec:
           type: LoadBalancer
           clusterIP: 198.51.100.7
           clusterIPs: [198.51.100.7, '2001:db8::7']
           externalIPs: [203.0.113.7]
           externalTrafficPolicy: Local
+          healthCheckNodePort: 30999
+          loadBalancerSourceRanges: ['2001:db8::7/32', ' 192.0.2.9/24 ', 192.0.2.0/24]
           sessionAffinity: ClientIP
           sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}
           ports:
           - {name: http, port: 80, targetPort: 8080, nodePort: 30080}
           - {name: dns, port: 53, protocol: UDP}
+          - {name: signal, port: 36412, protocol: SCTP}
         status:
           loadBalancer:
             ingress:
@@ -59,11 +66,23 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
         ports: vec![
             ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: Some(30_080) },
             ServicePort { name: "dns".into(), protocol: Protocol::Udp, port: 53, node_port: None },
+            ServicePort { name: "signal".into(), protocol: Protocol::Sctp, port: 36_412, node_port: None },
         ],
         external_traffic_policy: TrafficPolicy::Local,
         internal_traffic_policy: TrafficPolicy::Cluster,
         affinity_timeout_s: Some(60),
         health_check: None,
+        source_ranges: SourceRanges {
+            ranges: vec![
+                ("192.0.2.0".parse().expect("address"), 24),
+                ("2001:db8::".parse().expect("address"), 32),
+            ],
+            has_unreadable: false,
+        },
+        health_check_node_port: Some(30_999),
+        drain: DrainContract { deadline_s: 0 },
+        external_mode: Some(ExternalMode::Dsr),
+        endpoint_weights: [("203.0.113.99".parse().expect("address"), 3)].into(),
     };
     assert_eq!(converted, Converted { change: Change::Service(expected), problems: vec![] });
 }
@@ -109,7 +128,6 @@ fn unusable_ports_are_named_and_the_others_stay() {
         spec:
           clusterIP: 198.51.100.7
           ports:
-          - {name: signal, port: 36412, protocol: SCTP}
           - {name: odd, port: 1, protocol: DCCP}
           - {port: 70000}
           - {name: http, port: 80, nodePort: 70001}
@@ -118,8 +136,7 @@ fn unusable_ports_are_named_and_the_others_stay() {
     assert_eq!(
         messages(&converted),
         [
-            "port \"signal\" (36412) is left out: protocol SCTP is not forwarded; use TCP or UDP",
-            "port \"odd\" (1) is left out: protocol \"DCCP\" is unknown; use TCP or UDP",
+            "port \"odd\" (1) is left out: protocol \"DCCP\" is unknown; use TCP, UDP or SCTP",
             "port 70000 is left out: port number 70000 is not between 1 and 65535",
             "port \"http\" (80) has no node port: port number 70001 is not between 1 and 65535",
         ]
@@ -217,4 +234,36 @@ fn unknown_health_check_leaves_the_decision_to_readiness() {
         ["annotation podway.io/health-check \"http\" is unknown; use \"tcp\"; readiness alone decides"]
     );
     assert_eq!(fact(converted).health_check, None);
+}
+
+#[test]
+fn an_unreadable_source_range_is_named_and_the_others_hold() {
+    let converted = converted(
+        "
+        metadata: {namespace: shop, name: web}
+        spec:
+          clusterIP: 198.51.100.7
+          loadBalancerSourceRanges: [192.0.2.0/33, 192.0.2.0/24]
+          ports: [{port: 80}]
+        ",
+    );
+    assert_eq!(
+        messages(&converted),
+        ["spec.loadBalancerSourceRanges: \"192.0.2.0/33\" is not an address prefix; nobody comes in by it"]
+    );
+    let ranges = vec![(IpAddr::from([192, 0, 2, 0]), 24)];
+    assert_eq!(fact(converted).source_ranges, SourceRanges { ranges, has_unreadable: true });
+}
+
+#[test]
+fn health_check_node_port_is_for_balanced_services_with_local_policy() {
+    let port = |spec: &str| {
+        let yaml = format!(
+            "metadata: {{name: web}}\nspec: {{clusterIP: 198.51.100.7, healthCheckNodePort: 30999, {spec}}}"
+        );
+        fact(converted(&yaml)).health_check_node_port
+    };
+    assert_eq!(port("type: LoadBalancer, externalTrafficPolicy: Local"), Some(30_999));
+    assert_eq!(port("type: LoadBalancer"), None);
+    assert_eq!(port("type: NodePort, externalTrafficPolicy: Local"), None);
 }

@@ -1,0 +1,164 @@
+//! The rules, one sentence of the API's documentation after the other.
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use super::world::{Endpoint, From, IpMode, Kind, Policy, Port, Question, Service, World};
+
+/// What becomes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// No Service has the address and port.
+    NotAService,
+    /// It goes to one of these.
+    OneOf(BTreeSet<SocketAddr>),
+    /// The client is told that nobody serves.
+    Refused,
+    /// Nobody is told anything.
+    Dropped,
+}
+
+/// How a Service came to the address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Through {
+    ClusterIp,
+    Outer,
+}
+
+/// What the node of the world does with a first packet.
+#[must_use]
+pub fn answer(world: &World, question: &Question) -> Answer {
+    let mut askers: Vec<&Service> =
+        world.services.iter().filter(|service| place(world, service, question).is_some()).collect();
+    // Two Services may ask for one external address and port; the API leaves open who gets it. Podway
+    // gives it to the older one, one without an age last, then to the lesser name.
+    askers.sort_by_key(|service| (service.created_s.unwrap_or(i64::MAX), service.name.clone()));
+    let Some(service) = askers.first() else { return Answer::NotAService };
+    let Some((through, port)) = place(world, service, question) else { return Answer::NotAService };
+    if wants_local(service, through, question.from) {
+        of_this_node(world, service, port, question.address)
+    } else {
+        of_the_cluster(world, service, port, question.address)
+    }
+}
+
+/// Where the Service has the address and port that were dialled.
+fn place<'a>(world: &World, service: &'a Service, question: &Question) -> Option<(Through, &'a Port)> {
+    // "Headless Services: a cluster IP is not allocated, kube-proxy does not handle these Services";
+    // "ExternalName: without any proxying"; the label hands the Service to another proxy.
+    if matches!(service.kind, Kind::Headless | Kind::ExternalName) || service.is_of_other_proxy {
+        return None;
+    }
+    // `ipFamilies`: a Service is of the families of its cluster IPs.
+    if !service.cluster_ips.iter().any(|ip| ip.is_ipv4() == question.address.is_ipv4()) {
+        return None;
+    }
+    service.ports.iter().filter(|port| port.protocol == question.protocol).find_map(|port| {
+        if port.port == question.port && service.cluster_ips.contains(&question.address) {
+            return Some((Through::ClusterIp, port));
+        }
+        // `externalIPs`: "nodes in the cluster will also accept traffic for this service".
+        let is_external = service.external_ips.contains(&question.address);
+        // KEP-1860: "Proxy": the node does not take the balancer's address.
+        let is_ingress =
+            service.ingress.iter().any(|(ip, mode)| *ip == question.address && *mode != IpMode::Proxy);
+        if port.port == question.port && (is_external || is_ingress) {
+            return Some((Through::Outer, port));
+        }
+        // `nodePort`: "the port on each node on which this service is exposed".
+        let node = &world.nodes[world.here];
+        let is_node_port = port.node_port == Some(question.port);
+        (is_node_port && node.addresses.contains(&question.address)).then_some((Through::Outer, port))
+    })
+}
+
+/// `internalTrafficPolicy`: "how nodes distribute service traffic they receive on the ClusterIP".
+/// `externalTrafficPolicy`: "traffic they receive on one of the Service's externally-facing addresses
+/// (NodePorts, ExternalIPs, and LoadBalancer IPs)"; "traffic sent to an External IP or LoadBalancer IP
+/// from within the cluster will always get Cluster semantics".
+fn wants_local(service: &Service, through: Through, from: From) -> bool {
+    match (through, from) {
+        (Through::ClusterIp, _) => service.internal_policy == Policy::Local,
+        (Through::Outer, From::Outside) => service.external_policy == Policy::Local,
+        (Through::Outer, From::Pod) => false,
+    }
+}
+
+fn of_the_cluster(world: &World, service: &Service, port: &Port, dialled: IpAddr) -> Answer {
+    let usable = usable(&endpoints(world, service, port, dialled));
+    if usable.is_empty() { Answer::Refused } else { Answer::OneOf(usable) }
+}
+
+/// `Local`: "preserves the client source IP by routing only to endpoints on the same node as the traffic
+/// was received on (dropping the traffic if there are no local endpoints)". With no endpoint anywhere the
+/// connection is refused as for any Service without endpoints.
+fn of_this_node(world: &World, service: &Service, port: &Port, dialled: IpAddr) -> Answer {
+    let all = endpoints(world, service, port, dialled);
+    let name = &world.nodes[world.here].name;
+    let local: Vec<_> = all.iter().filter(|(_, e)| e.node.as_ref() == Some(name)).cloned().collect();
+    let here = usable(&local);
+    if !here.is_empty() {
+        return Answer::OneOf(here);
+    }
+    if usable(&all).is_empty() { Answer::Refused } else { Answer::Dropped }
+}
+
+/// KEP-1669: ready endpoints; where none is ready, those that still serve while they terminate.
+fn usable(endpoints: &[(SocketAddr, Endpoint)]) -> BTreeSet<SocketAddr> {
+    let ready: BTreeSet<SocketAddr> =
+        endpoints.iter().filter(|(_, e)| is_ready(e)).map(|(place, _)| *place).collect();
+    if !ready.is_empty() {
+        return ready;
+    }
+    let still_serving = endpoints.iter().filter(|(_, e)| is_serving(e) && e.terminating == Some(true));
+    still_serving.map(|(place, _)| *place).collect()
+}
+
+/// EndpointConditions: "a nil value should be interpreted as true".
+fn is_ready(endpoint: &Endpoint) -> bool {
+    endpoint.ready != Some(false)
+}
+
+/// EndpointConditions: "if nil, consumers should defer to the ready condition".
+fn is_serving(endpoint: &Endpoint) -> bool {
+    endpoint.serving.unwrap_or_else(|| is_ready(endpoint))
+}
+
+/// The endpoints behind a Service port in the family of the address that was dialled: those of all
+/// slices with the Service's label, at the slice's port of the same name and protocol.
+fn endpoints(world: &World, service: &Service, port: &Port, dialled: IpAddr) -> Vec<(SocketAddr, Endpoint)> {
+    let mut found: Vec<(SocketAddr, Endpoint)> = Vec::new();
+    let mut slices: Vec<_> = world.slices.iter().filter(|slice| slice.service == service.name).collect();
+    slices.sort_by_key(|slice| slice.name.clone());
+    for slice in slices {
+        if slice.is_v4 != dialled.is_ipv4() {
+            continue;
+        }
+        let name = port.name.clone().unwrap_or_default();
+        let number = slice.ports.iter().find_map(|candidate| {
+            let is_it =
+                candidate.name.clone().unwrap_or_default() == name && candidate.protocol == port.protocol;
+            candidate.port.filter(|_| is_it)
+        });
+        let Some(number) = number else { continue };
+        for endpoint in &slice.endpoints {
+            found.push((SocketAddr::new(endpoint.address, number), endpoint.clone()));
+        }
+    }
+    without_doubles(world, found)
+}
+
+/// "Endpoints may appear in several slices at once" while they move; a consumer takes each once. Which one
+/// holds is left open: Podway takes the one on its own node, then a ready, then a serving one.
+fn without_doubles(world: &World, found: Vec<(SocketAddr, Endpoint)>) -> Vec<(SocketAddr, Endpoint)> {
+    let here = &world.nodes[world.here].name;
+    let rank = |e: &Endpoint| (e.node.as_ref() == Some(here), is_ready(e), is_serving(e));
+    let mut kept: Vec<(SocketAddr, Endpoint)> = Vec::new();
+    for (place, endpoint) in found {
+        match kept.iter_mut().find(|(known, _)| *known == place) {
+            None => kept.push((place, endpoint)),
+            Some((_, known)) if rank(&endpoint) > rank(known) => *known = endpoint,
+            Some(_) => {}
+        }
+    }
+    kept
+}

@@ -1,0 +1,82 @@
+//! Host tier: the plan against a second model of the Kubernetes rules, over seeded random worlds.
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use lb_common::Be16;
+use lb_common::frontend::FrontendKey;
+use lb_tests::reference::random::questions;
+use lb_tests::reference::world::From;
+use lb_tests::reference::{self, Answer, Question, World, objects};
+use lb_userspace::plan::{self, Desired, EmptyAction, Family, NodeContext, ReadinessAlone, neg_kind};
+
+/// Worlds of one run; a failure prints its seed, and [`check`] of that seed repeats it.
+const WORLDS: u64 = 100_000;
+
+fn planned(world: &World) -> Desired {
+    let snapshot = objects::snapshot(world);
+    let here = snapshot.nodes.get(world.nodes[world.here].name.as_str()).expect("this node");
+    plan::plan(&snapshot, &NodeContext::of_node(here), &ReadinessAlone)
+}
+
+/// What the plan says of a packet.
+fn of_plan(desired: &Desired, question: &Question) -> Answer {
+    let key = FrontendKey::new(question.address.into(), Be16::new(question.port), question.protocol.number());
+    let Some(chain) = desired.frontend(&key) else { return Answer::NotAService };
+    let (scope, empty) = match question.from {
+        From::Pod => (chain.frontend.neg_internal, chain.frontend.empty_internal),
+        From::Outside => (chain.frontend.neg_external, chain.frontend.empty_external),
+    };
+    let neg = chain.backend_service.neg(neg_kind(scope, Family::of(question.address)));
+    let neg = neg.expect("the NEG that a frontend names");
+    let members = neg.members.iter().map(|index| &chain.backend_service.endpoints[*index as usize]);
+    let members: BTreeSet<SocketAddr> =
+        members.map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port)).collect();
+    match (members.is_empty(), empty) {
+        (false, _) => Answer::OneOf(members),
+        (true, EmptyAction::Refuse) => Answer::Refused,
+        (true, EmptyAction::Drop) => Answer::Dropped,
+    }
+}
+
+/// How often each answer was given: worlds that only ever say one thing prove nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    forwarded: u64,
+    refused: u64,
+    dropped: u64,
+    none: u64,
+}
+
+fn check(seed: u64, tally: &mut Tally) {
+    let world = reference::world(seed);
+    let desired = planned(&world);
+    for question in questions(&world) {
+        let expected = reference::answer(&world, &question);
+        let found = of_plan(&desired, &question);
+        assert_eq!(found, expected, "seed {seed}: {question:?}\n{world:#?}");
+        match expected {
+            Answer::OneOf(_) => tally.forwarded += 1,
+            Answer::Refused => tally.refused += 1,
+            Answer::Dropped => tally.dropped += 1,
+            Answer::NotAService => tally.none += 1,
+        }
+    }
+}
+
+#[test]
+fn plan_and_reference_agree_on_every_packet_of_random_worlds() {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+    let tallies: Vec<Tally> = std::thread::scope(|scope| {
+        let run = |first: u64| {
+            let mut tally = Tally::default();
+            (first..WORLDS).step_by(threads as usize).for_each(|seed| check(seed, &mut tally));
+            tally
+        };
+        let workers: Vec<_> = (0..threads).map(|first| scope.spawn(move || run(first))).collect();
+        workers.into_iter().map(|worker| worker.join().expect("a disagreement, printed above")).collect()
+    });
+    let sum = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();
+    for count in [sum(|t| t.forwarded), sum(|t| t.refused), sum(|t| t.dropped), sum(|t| t.none)] {
+        assert!(count > WORLDS / 2, "the worlds seldom give one of the answers: {tallies:?}");
+    }
+}
