@@ -10,6 +10,7 @@ pub(crate) const STORIES: &[Story] = &[
     story("pods reach node ports of other nodes", pods_reach_node_ports_of_other_nodes),
     story("pods reach a host-network endpoint of every node", pods_reach_a_host_network_endpoint),
     story("pods' datagrams without a connection are answered from the VIP", unconnected_datagrams),
+    story("a pod reaches itself through its Service", hairpin),
     with_socket_hooks("processes of a node reach every kind of address", processes_reach_everything),
     with_socket_hooks(
         "processes reach a host-network endpoint, their own node's too",
@@ -48,6 +49,15 @@ fn unconnected_datagrams(world: &mut World) -> Result<()> {
     let request = Dial { udp_socket: UdpSocketKind::Unconnected, ..Dial::times(1, Protocol::Udp, to) };
     let answered = ask_as(world.host("web-a-3"), &request)?;
     ensure!(answered.by.starts_with("web-b-") && answered.peer == to, "{answered:?}");
+    Ok(())
+}
+
+/// A packet that comes back to its pod needs another source: the node's.
+fn hairpin(world: &mut World) -> Result<()> {
+    let sees = if world.mode.has_socket_hooks() { "web-b-1" } else { "node-b" };
+    for at in [At::Cluster, At::LoadBalancer] {
+        world.expect("web-b-1", "own", at, &["web-b-1"], sees)?;
+    }
     Ok(())
 }
 

@@ -14,6 +14,8 @@ mod refusals;
 mod services;
 mod world;
 
+use std::time::Instant;
+
 use lb_tests::agent::Podway;
 use lb_tests::need;
 
@@ -41,9 +43,11 @@ fn tell(mode: Mode) {
     for family in [Family::V4, Family::V6] {
         world.family = family;
         for story in stories().filter(|story| story.name.contains(&wanted) && (story.has_meaning)(mode)) {
+            let begun = Instant::now();
             if let Err(error) = (story.tell)(&mut world) {
                 failures.push(format!("{mode:?}, {family:?}, {}: {error:#}", story.name));
             }
+            println!("{mode:?} {family:?} {:5} ms  {}", begun.elapsed().as_millis(), story.name);
         }
     }
     for agent in &world.cluster.agents {

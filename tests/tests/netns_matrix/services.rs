@@ -62,6 +62,7 @@ pub(crate) fn all(topology: &Topology) -> Vec<Service> {
         of("west", 83, &["web-c-1", "web-c-2"]),
         of("empty", 86, &[]),
         of("host", 90, &["node-c"]),
+        of("own", 96, &["web-b-1"]),
         of("moving", 93, &["web-b-1"]),
         of("restless", 94, &["web-b-1", "web-c-1"]),
     ];

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use lb_tests::agent::{Options, Podway, SocketHooks, XdpMode};
 use lb_tests::cluster::{Cluster, PROTOCOLS};
 use lb_tests::topology::{Host, Topology};
@@ -39,7 +39,7 @@ impl Mode {
             Self::Tc => (XdpMode::Off, SocketHooks::On),
             Self::NoSocketHooks => (XdpMode::Native, SocketHooks::Off),
         };
-        Options { xdp_mode, socket_hooks }
+        Options { xdp_mode, socket_hooks, ..Options::default() }
     }
 
     /// Whether `connect()` is translated.
@@ -199,11 +199,7 @@ impl World {
     pub(crate) fn count(&self, node: &str, reason: &str) -> Result<u64> {
         let nodes = self.cluster.topology.nodes();
         let agent = nodes.iter().zip(&self.cluster.agents).find(|(of, _)| of.host().name() == node);
-        let rows = agent.context("no such node")?.1.get("counters")?;
-        let mut rows = rows.as_array().into_iter().flatten();
-        let row = rows.find(|row| row["reason"] == reason);
-        let Some(count) = row.and_then(|row| row["packets"].as_u64()) else { bail!("no counter {reason}") };
-        Ok(count)
+        agent.context("no such node")?.1.count(reason)
     }
 
     /// Puts these hosts behind a Service, ready.
