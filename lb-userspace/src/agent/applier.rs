@@ -41,6 +41,8 @@ struct Counts {
     rings: usize,
     negs: usize,
     backend_services: usize,
+    source_ranges: usize,
+    vips: usize,
     frontends: usize,
     deleted: usize,
 }
@@ -64,9 +66,13 @@ impl Counts {
             Op::SwitchNeg { .. } => self.negs += 1,
             Op::PutBackendService { .. } => self.backend_services += 1,
             Op::PutFrontend { .. } => self.frontends += 1,
-            Op::DeleteFrontend { .. } | Op::DeleteBackendService { .. } | Op::DeleteEndpoint { .. } => {
-                self.deleted += 1;
-            }
+            Op::PutSourceRange { .. } => self.source_ranges += 1,
+            Op::PutVip { .. } => self.vips += 1,
+            Op::DeleteFrontend { .. }
+            | Op::DeleteVip { .. }
+            | Op::DeleteSourceRange { .. }
+            | Op::DeleteBackendService { .. }
+            | Op::DeleteEndpoint { .. } => self.deleted += 1,
         }
     }
 }
@@ -120,10 +126,23 @@ impl Applier {
         let is_stuck = self.last_refusal.is_some() || (!self.pending.is_empty() && done == 0);
         self.retry = if is_stuck { (self.retry * 2).min(RETRY_MAX) } else { RETRY_MIN };
         if done > 0 {
-            let Counts { endpoints, rings, negs, backend_services, frontends, deleted } = counts;
+            let Counts { endpoints, rings, negs, backend_services, source_ranges, vips, frontends, deleted } =
+                counts;
             let micros = begun.elapsed().as_micros() as u64;
             let pending = self.pending.len();
-            info!(endpoints, rings, negs, backend_services, frontends, deleted, pending, micros, "applied");
+            info!(
+                endpoints,
+                rings,
+                negs,
+                backend_services,
+                source_ranges,
+                vips,
+                frontends,
+                deleted,
+                pending,
+                micros,
+                "applied"
+            );
         }
     }
 
