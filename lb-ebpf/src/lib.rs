@@ -20,7 +20,10 @@ pub mod select;
 
 pub mod checksum;
 pub mod icmp;
+pub mod reset;
 pub mod rewrite;
+
+pub mod geneve;
 
 pub mod path;
 pub mod socket;
