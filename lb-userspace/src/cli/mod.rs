@@ -40,15 +40,22 @@ enum Command {
 /// # Errors
 /// One line and its causes: operation, datum, cause, remedy.
 pub fn run(cli: Cli) -> Result<()> {
-    let text = match cli.command {
-        Command::Agent(options) => return crate::agent::run(&options),
-        Command::Get(get) => get::run(&get)?,
-        Command::Describe(describe) => describe::run(&describe)?,
-        Command::Explain(explain) => explain::run(&explain)?,
-        Command::Plan(plan) => plan::run(&plan)?,
-        Command::Verify(verify) => verify::run(&verify)?,
-    };
-    print(&text)
+    print(&output(cli)?)
+}
+
+/// Runs a command; returns what it prints.
+///
+/// # Errors
+/// As [`run`].
+pub fn output(cli: Cli) -> Result<String> {
+    match cli.command {
+        Command::Agent(options) => crate::agent::run(&options).map(|()| String::new()),
+        Command::Get(get) => get::run(&get),
+        Command::Describe(describe) => describe::run(&describe),
+        Command::Explain(explain) => explain::run(&explain),
+        Command::Plan(plan) => plan::run(&plan),
+        Command::Verify(verify) => verify::run(&verify),
+    }
 }
 
 /// Standard output may be closed early (`| head`): that is no error.
