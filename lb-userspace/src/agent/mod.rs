@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tracing::{info, warn};
 
 use crate::attach::{self, Attachments, Instance, LinkMonitor};
@@ -34,6 +34,8 @@ use problems::ProblemReport;
 
 /// Events that wait between a source and the loop.
 const EVENTS_MAX: usize = 1024;
+/// Time between two looks at the drains.
+const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Least time between two looks at the interfaces: links come in bursts, one for each pod.
 const LINKS_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -125,6 +127,8 @@ impl Agent {
         let interval = Duration::from_millis(self.options.apply_interval_ms);
         let mut due = Due { apply: None, links: None };
         let mut last_apply: Option<Instant> = None;
+        let mut seconds = tokio::time::interval(DRAIN_INTERVAL);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -137,6 +141,7 @@ impl Agent {
                     self.apply();
                     due.apply = self.applier.retry_after().map(|wait| Instant::now() + wait);
                 }
+                _ = seconds.tick() => self.end_drains(),
                 Some(event) = events.recv() => self.take(event),
                 () = until(due.links) => {
                     due.links = None;
@@ -239,6 +244,13 @@ impl Agent {
             is_other
         });
         self.report_problems();
+    }
+
+    /// Not before the first plan: what it names again is taken back.
+    fn end_drains(&mut self) {
+        if self.is_begun {
+            self.applier.end_drains(&self.planner.desired, &|_| false);
+        }
     }
 
     fn report_problems(&mut self) {
