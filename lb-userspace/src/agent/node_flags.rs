@@ -66,10 +66,11 @@ impl NodeFlags {
         namespace_cookie: u64,
     ) -> Config {
         let pods = snapshot.nodes.values().flat_map(|node| &node.pod_cidrs);
+        let services = snapshot.service_cidrs.values().flat_map(|cidr| &cidr.prefixes);
         attach::config(&NodeConfig {
             addresses,
             cluster: &given_or(&self.cluster_cidr, pods),
-            services: &self.service_cidr,
+            services: &given_or(&self.service_cidr, services),
             snat_ports,
             dsr_port: self.dsr_port,
             namespace_cookie,
