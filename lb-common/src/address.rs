@@ -45,6 +45,16 @@ impl Address {
         self.0[0] == 0 && self.0[1] & MAPPED_MASK == MAPPED_MARK
     }
 
+    /// Whether the address is a host's loopback: 127.0.0.0/8 (RFC 1122 §3.2.1.3) or `::1` (RFC 4291
+    /// §2.5.3).
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_loopback(&self) -> bool {
+        let [first, ..] = self.v4_bytes();
+        (self.is_v4() && first == 127)
+            || (self.0[0] == 0 && self.0[1] == u64::from_ne_bytes([0, 0, 0, 0, 0, 0, 0, 1]))
+    }
+
     /// The two halves in memory order.
     #[must_use]
     #[inline(always)]
@@ -164,6 +174,13 @@ mod tests {
         let address = Address::from(ip);
         assert!(!address.is_v4());
         assert_eq!(IpAddr::from(address), ip);
+    }
+
+    #[test]
+    fn loopback_is_told_in_both_families() {
+        let is_loopback = |text: &str| Address::from(text.parse::<IpAddr>().unwrap()).is_loopback();
+        assert!(["127.0.0.1", "127.255.0.9", "::1"].into_iter().all(is_loopback));
+        assert!(!["128.0.0.1", "126.0.0.1", "::", "::7f00:1", "2001:db8::1"].into_iter().any(is_loopback));
     }
 
     #[test]

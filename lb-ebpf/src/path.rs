@@ -80,7 +80,7 @@ pub fn to_backend<P: Packet, T: Tables>(
                 }
             }
             // Other replies are undone where they leave the node (`to_client`), behind the stack.
-            Direction::ToClient if side == Side::Uplink && known.is_source_nat() => {
+            Direction::ToClient if known.is_source_nat() => {
                 return reply(packet, tables, parsed, &known);
             }
             Direction::ToClient => return Verdict::Pass(Reason::PassNotOurs),

@@ -1,8 +1,9 @@
 //! The choice at `connect()` and `sendmsg()`, and the VIP as the peer's name afterwards: processes and
 //! pods of this node talk to endpoints directly, at no cost per packet.
 use lb_common::counters::Reason;
-use lb_common::frontend::{FrontendKey, flags};
+use lb_common::frontend::{Frontend, FrontendKey, Kind, flags};
 use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
+use lb_common::source_range::SourceRangeKey;
 use lb_common::{Address, Be16, flow_hash};
 
 use crate::select;
@@ -63,10 +64,18 @@ pub fn name<T: Tables>(tables: &mut T, cookie: u64, peer: &Peer) -> Option<Peer>
 
 #[inline(always)]
 fn choose<T: Tables>(tables: &mut T, caller: &Caller, peer: &Peer, point: u32) -> SocketVerdict {
-    let frontend_key = FrontendKey::new(peer.address, peer.port, caller.protocol);
-    let Some(frontend) = tables.frontend(&frontend_key) else {
+    let Some(frontend) = dialled(tables, caller, peer) else {
         return SocketVerdict::Pass(Reason::PassNotOurs);
     };
+    if frontend.flags & flags::CHECK_SOURCE != 0 {
+        // A pod's address is not known here: its packet is judged where it enters the node.
+        if !is_of_node(tables, caller) {
+            return SocketVerdict::Pass(Reason::PassNotOurs);
+        }
+        if !is_node_allowed(tables, frontend.backend_service, &peer.address) {
+            return SocketVerdict::Refuse(Reason::DropSourceRange);
+        }
+    }
     let client = namespace_address(caller.namespace_cookie);
     let Some(id) = select::choose(tables, frontend.neg_internal, &client, point) else {
         let drops = frontend.flags & flags::INTERNAL_EMPTY_DROPS != 0;
@@ -95,6 +104,34 @@ fn choose<T: Tables>(tables: &mut T, caller: &Caller, peer: &Peer, point: u32) -
     }
     tables.count_traffic(frontend.backend_service, id, 0, 0, 1);
     SocketVerdict::Peer(Reason::ForwardSocket, chosen)
+}
+
+/// The frontend that a peer's address stands for. On loopback addresses of the node itself its node
+/// ports are served as well; loopback of a pod is the pod's own.
+#[inline(always)]
+fn dialled<T: Tables>(tables: &T, caller: &Caller, peer: &Peer) -> Option<Frontend> {
+    let found = tables.frontend(&FrontendKey::new(peer.address, peer.port, caller.protocol));
+    if found.is_some() || !peer.address.is_loopback() || !is_of_node(tables, caller) {
+        return found;
+    }
+    let address = tables.config()?.node_address(&peer.address)?;
+    let frontend = tables.frontend(&FrontendKey::new(address, peer.port, caller.protocol))?;
+    (frontend.kind() == Some(Kind::NodePort)).then_some(frontend)
+}
+
+/// Whether the socket is in the node's own network namespace.
+#[inline(always)]
+fn is_of_node<T: Tables>(tables: &T, caller: &Caller) -> bool {
+    tables.config().is_some_and(|config| config.node_namespace_cookie == caller.namespace_cookie)
+}
+
+/// Whether a source range covers this node's address in the family of `peer`.
+#[inline(never)]
+fn is_node_allowed<T: Tables>(tables: &T, backend_service: u32, peer: &Address) -> bool {
+    let address = tables.config().and_then(|config| config.node_address(peer));
+    address.is_some_and(|address| {
+        tables.is_source_allowed(&SourceRangeKey::of_client(backend_service, &address))
+    })
 }
 
 #[inline(always)]

@@ -21,7 +21,7 @@ use lb_userspace::model::{Protocol, TrafficPolicy};
 use tempfile::TempDir;
 
 use crate::agent::{Agent, Frontend, Options, Podway, frontend};
-use crate::manifests::{EXTERNAL_IP, LOAD_BALANCER_IPS, Manifests, Service};
+use crate::manifests::{EXTERNAL_IP, Families, LOAD_BALANCER_IPS, Manifests, Service};
 use crate::topology::{Host, NODE_NAMES, Node, Topology};
 use crate::traffic::Server;
 
@@ -53,9 +53,18 @@ impl Cluster {
     /// A part cannot be started, or an agent does not get ready.
     pub fn start(podway: &Podway, options: Options) -> Result<Self> {
         let topology = Topology::two_nodes(3)?;
+        let services = services(&topology);
+        Self::on(topology, services, podway, options)
+    }
+
+    /// These Services on that topology, a server in every pod and an agent on every node.
+    ///
+    /// # Errors
+    /// A part cannot be started, or an agent does not get ready.
+    pub fn on(topology: Topology, services: Vec<Service>, podway: &Podway, options: Options) -> Result<Self> {
         let dir = TempDir::with_prefix("podway-manifests-").context("cannot make a folder")?;
         let mut manifests = Manifests::new(dir.path(), &topology)?;
-        for service in services(&topology) {
+        for service in services {
             manifests.put(service)?;
         }
         let servers = topology
@@ -63,8 +72,8 @@ impl Cluster {
             .map(|pod| Ok((pod.name().to_owned(), Server::start(pod, &ports())?)))
             .collect::<Result<Vec<_>>>()?;
         let mut agents = Vec::new();
-        for node in NODE_NAMES {
-            agents.push(Agent::start(podway, &topology, node, manifests.dir(), options)?);
+        for node in topology.nodes() {
+            agents.push(Agent::start(podway, &topology, node.host().name(), manifests.dir(), options)?);
         }
         let mut cluster = Self { agents, servers, manifests, topology, _dir: dir };
         cluster.wait_for_frontends()?;
@@ -76,9 +85,8 @@ impl Cluster {
     /// # Errors
     /// One does not in time.
     pub fn wait_for_frontends(&mut self) -> Result<()> {
-        for (agent, name) in self.agents.iter_mut().zip(NODE_NAMES) {
-            let node = self.topology.node(name).host();
-            agent.wait_for(&expected_frontends(&self.manifests, node))?;
+        for (agent, node) in self.agents.iter_mut().zip(self.topology.nodes()) {
+            agent.wait_for(&expected_frontends(&self.manifests, node.host()))?;
         }
         Ok(())
     }
@@ -117,7 +125,7 @@ impl Cluster {
     /// There is no such Service or port.
     #[must_use]
     pub fn cluster_addresses(&self, service: &str, protocol: Protocol) -> Vec<SocketAddr> {
-        let ips = self.manifests.service(service).cluster_ips;
+        let ips = self.manifests.service(service).cluster_addresses();
         let is_cluster_ip = |address: &SocketAddr| ips.contains(&address.ip());
         self.addresses(service, protocol).into_iter().filter(is_cluster_ip).collect()
     }
@@ -135,8 +143,14 @@ impl Cluster {
 
 /// The VIPs of a Service that are not node addresses.
 fn vips(service: &Service) -> Vec<IpAddr> {
-    let vips = service.cluster_ips.iter().chain(&service.external_ips).chain(&service.load_balancer_ips);
-    vips.copied().collect()
+    let cluster_ips = service.cluster_addresses().into_iter();
+    let outside = service.external_ips.iter().chain(&service.load_balancer_ips).copied();
+    let has_family = |vip: &IpAddr| match service.families {
+        Families::Dual => true,
+        Families::V4 => vip.is_ipv4(),
+        Families::V6 => vip.is_ipv6(),
+    };
+    cluster_ips.chain(outside.filter(has_family)).collect()
 }
 
 /// Every frontend that `node` must have; node ports answer at its own addresses.
@@ -147,7 +161,11 @@ fn expected_frontends(manifests: &Manifests, node: &Host) -> BTreeSet<Frontend> 
             frontends.extend(vips(service).into_iter().map(|vip| frontend(port.protocol, vip, port.port)));
             let node_port = port.node_port.into_iter();
             frontends.extend(node_port.flat_map(|number| {
-                [node.v4().into(), node.v6().into()].map(|address| frontend(port.protocol, address, number))
+                let addresses: [IpAddr; 2] = [node.v4().into(), node.v6().into()];
+                service
+                    .families
+                    .indices()
+                    .map(move |family| frontend(port.protocol, addresses[family], number))
             }));
         }
     }

@@ -53,14 +53,32 @@ pub struct Endpoint {
     pub serving: bool,
     /// `conditions.terminating`.
     pub terminating: bool,
+    /// Number of the slice of its family that names it.
+    pub slice: u8,
+    /// `hints.forZones`.
+    pub zone_hints: Vec<String>,
 }
 
-/// A Service of both families with its slices.
+/// `spec.ipFamilies`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Families {
+    /// Both, IPv4 first.
+    #[default]
+    Dual,
+    /// IPv4 alone.
+    V4,
+    /// IPv6 alone.
+    V6,
+}
+
+/// A Service with its slices.
 #[derive(Clone, Debug)]
 pub struct Service {
     /// Its name.
     pub name: String,
-    /// `spec.clusterIPs`.
+    /// The families that it has.
+    pub families: Families,
+    /// `spec.clusterIPs`, as far as [`Service::families`] has them.
     pub cluster_ips: [IpAddr; 2],
     /// `spec.ports`.
     pub ports: Vec<ServicePort>,
@@ -76,8 +94,14 @@ pub struct Service {
     pub affinity_timeout_s: Option<u32>,
     /// Podway's annotations, where it checks the pods itself.
     pub health_check: Option<HealthCheck>,
+    /// Further annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Further fields of `spec`, or other values for those above.
+    pub spec: serde_json::Map<String, Value>,
     /// The pods.
     pub endpoints: Vec<Endpoint>,
+    /// Target ports that a slice has instead of those of the ports, by its number and the port's name.
+    pub slice_ports: BTreeMap<(u8, String), u16>,
 }
 
 impl Service {
@@ -95,8 +119,32 @@ impl Service {
             internal_traffic_policy: TrafficPolicy::Cluster,
             affinity_timeout_s: None,
             health_check: None,
+            annotations: BTreeMap::new(),
+            spec: serde_json::Map::new(),
             endpoints: Vec::new(),
+            slice_ports: BTreeMap::new(),
+            families: Families::Dual,
         }
+    }
+
+    /// The cluster IPs that it has.
+    #[must_use]
+    pub fn cluster_addresses(&self) -> Vec<IpAddr> {
+        self.families.indices().map(|family| self.cluster_ips[family]).collect()
+    }
+
+    /// With one more field in `spec`.
+    #[must_use]
+    pub fn with_spec(mut self, field: &str, value: Value) -> Self {
+        self.spec.insert(field.to_owned(), value);
+        self
+    }
+
+    /// With one more annotation.
+    #[must_use]
+    pub fn annotated(mut self, name: &str, value: &str) -> Self {
+        self.annotations.insert(name.to_owned(), value.to_owned());
+        self
     }
 
     /// One more port, which leads to `target_port` of the pods.
@@ -125,6 +173,8 @@ impl Service {
             ready: true,
             serving: true,
             terminating: false,
+            slice: 0,
+            zone_hints: Vec::new(),
         });
         self
     }
@@ -144,6 +194,17 @@ impl Service {
     pub fn endpoint(&mut self, pod: &str) -> &mut Endpoint {
         let endpoint = self.endpoints.iter_mut().find(|endpoint| endpoint.pod == pod);
         endpoint.unwrap_or_else(|| panic!("pod {pod} is not behind Service {}", self.name))
+    }
+}
+
+impl Families {
+    /// The indices of the families in pairs of addresses.
+    pub(crate) fn indices(self) -> impl Iterator<Item = usize> {
+        match self {
+            Self::Dual => 0..2,
+            Self::V4 => 0..1,
+            Self::V6 => 1..2,
+        }
     }
 }
 

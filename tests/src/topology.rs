@@ -1,4 +1,6 @@
-//! A client, two nodes and their pods on one machine: every host is a network namespace.
+//! A client, nodes and their pods on one machine: every host is a network namespace.
+//!
+//! Two nodes, and a client on their own segment:
 //!
 //! ```text
 //!                     192.0.2.0/24, 2001:db8:0:1::/64          (a bridge in a namespace of its own)
@@ -7,6 +9,15 @@
 //!                                   │ vethpod1, vethpod2 …     │
 //!                          web-a-1 10.244.1.11          web-b-1 10.244.2.11
 //!                          2001:db8:244:1::11           2001:db8:244:2::11
+//! ```
+//!
+//! Three nodes in two zones, and a router between them and the client:
+//!
+//! ```text
+//!     203.0.113.0/24, 2001:db8:113::/64                192.0.2.0/24, 2001:db8:0:1::/64
+//!     client .100 ──────── .1 eth1 router eth0 .1 ──┬───────────────┬───────────────┐
+//!                                              node-a .11      node-b .12      node-c .13
+//!                                                (east)          (east)          (west)
 //! ```
 //!
 //! Pods are wired as Calico does it: the pod has a /32 and a /128, its gateway is an address that the
@@ -25,12 +36,15 @@ use aya::programs::xdp::XdpLink;
 use crate::cgroup::Cgroup;
 use crate::footprint::Footprint;
 use crate::netns::{self, Namespace};
+use crate::wiring::{CLIENT_SEGMENT, GATEWAY_LAST, SEGMENT, Segment};
 use crate::{wiring, xdp_pass};
 
 /// Most pods on one node: their addresses end in .11 to .19.
 pub const PODS_PER_NODE_MAX: u8 = 9;
-/// Names of the nodes, in the order of their numbers.
+/// Names of the first two nodes, in the order of their numbers.
 pub const NODE_NAMES: [&str; 2] = ["node-a", "node-b"];
+/// The nodes with their zones, in the order of their numbers. Two nodes are the first two.
+const NODES: [(&str, &str); 3] = [("node-a", "east"), ("node-b", "east"), ("node-c", "west")];
 /// What the client reaches through a node: the Service prefix, load-balancer and external addresses.
 pub const SERVICE_PREFIXES: [&str; 5] =
     ["10.96.0.0/16", "198.51.100.10/32", "198.51.100.20/32", "2001:db8:96::/112", "2001:db8:51::10/128"];
@@ -105,6 +119,7 @@ impl Host {
 #[derive(Debug)]
 pub struct Node {
     host: Host,
+    zone: &'static str,
     /// 1 for the first node: the third number of its pods' addresses.
     number: u8,
     pods: Vec<Host>,
@@ -115,6 +130,12 @@ impl Node {
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// Its zone.
+    #[must_use]
+    pub fn zone(&self) -> &str {
+        self.zone
     }
 
     /// Its pods, in the order in which they were added.
@@ -143,6 +164,8 @@ pub struct Topology {
     /// Keep the far ends of the uplinks awake; see [`crate::xdp_pass`].
     uplink_programs: Vec<XdpLink>,
     switch: Namespace,
+    /// Between the client and the nodes' segment, where the client is not on that itself.
+    router: Option<Host>,
     client: Host,
     nodes: Vec<Node>,
 }
@@ -155,27 +178,54 @@ impl Topology {
     /// More than [`PODS_PER_NODE_MAX`] pods; not root; no iproute2 or ethtool; no cgroup2 mount.
     pub fn two_nodes(pods_per_node: u8) -> Result<Self> {
         let footprint = Footprint::new()?;
-        create_namespaces(&footprint, &["switch", "client", NODE_NAMES[0], NODE_NAMES[1]])?;
-        let node = |number: u8| -> Result<Node> {
-            let name = NODE_NAMES[usize::from(number) - 1];
-            let host = outside_host(&footprint, name, name, 10 + number)?;
-            Ok(Node { host, number, pods: Vec::new() })
+        create_namespaces(&footprint, &["client"])?;
+        let client = host(&footprint, "client", "outside", SEGMENT, 100)?;
+        Self::connect(footprint, client, None, &NODES[..2], pods_per_node)
+    }
+
+    /// A client behind a router, and three nodes in two zones: `node-a` and `node-b` in `east`, `node-c` in
+    /// `west`. The router leads [`SERVICE_PREFIXES`] to one of the nodes.
+    ///
+    /// # Errors
+    /// As [`Topology::two_nodes`].
+    pub fn three_nodes(pods_per_node: u8) -> Result<Self> {
+        let footprint = Footprint::new()?;
+        create_namespaces(&footprint, &["client", "router"])?;
+        let client = host(&footprint, "client", "outside", CLIENT_SEGMENT, 100)?;
+        let router = host(&footprint, "router", "outside", SEGMENT, GATEWAY_LAST)?;
+        Self::connect(footprint, client, Some(router), &NODES, pods_per_node)
+    }
+
+    fn connect(
+        footprint: Footprint,
+        client: Host,
+        router: Option<Host>,
+        nodes: &[(&'static str, &'static str)],
+        pods_per_node: u8,
+    ) -> Result<Self> {
+        let names = || nodes.iter().map(|(name, _)| *name);
+        create_namespaces(&footprint, &std::iter::once("switch").chain(names()).collect::<Vec<_>>())?;
+        let node = |(number, (name, zone)): (u8, &(&'static str, &'static str))| -> Result<Node> {
+            let host = host(&footprint, name, name, SEGMENT, 10 + number)?;
+            Ok(Node { host, zone, number, pods: Vec::new() })
         };
         let mut topology = Self {
             switch: Namespace::open(&footprint.namespace("switch"))?,
-            client: outside_host(&footprint, "client", "outside", 100)?,
-            nodes: vec![node(1)?, node(2)?],
+            nodes: (1..).zip(nodes).map(node).collect::<Result<_>>()?,
+            client,
+            router,
             footprint,
             uplink_programs: Vec::new(),
         };
-        wiring::connect_outside(&topology.switch, &topology.client, &topology.nodes)?;
-        topology.uplink_programs = xdp_pass::attach(&topology.switch, NODE_NAMES.into_iter())?;
+        let Self { switch, client, router, .. } = &topology;
+        wiring::connect_outside(switch, client, router.as_ref(), &topology.nodes)?;
+        topology.uplink_programs = xdp_pass::attach(&topology.switch, names())?;
         topology.route_services_via(NODE_NAMES[0])?;
-        let names: Vec<(&str, String)> = [("node-a", 'a'), ("node-b", 'b')]
-            .iter()
-            .flat_map(|(node, letter)| (1..=pods_per_node).map(move |i| (*node, format!("web-{letter}-{i}"))))
+        let pods: Vec<(&str, String)> = names()
+            .zip('a'..)
+            .flat_map(|(node, letter)| (1..=pods_per_node).map(move |i| (node, format!("web-{letter}-{i}"))))
             .collect();
-        topology.add_pods(&names)?;
+        topology.add_pods(&pods)?;
         Ok(topology)
     }
 
@@ -212,7 +262,7 @@ impl Topology {
         node.unwrap_or_else(|| panic!("no node {name} in the topology"))
     }
 
-    /// Both nodes.
+    /// All nodes, in the order of their numbers.
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
@@ -233,6 +283,17 @@ impl Topology {
         self.nodes.iter().flat_map(|node| &node.pods)
     }
 
+    /// A host of any kind.
+    ///
+    /// # Panics
+    /// There is none of this name.
+    #[must_use]
+    pub fn host(&self, name: &str) -> &Host {
+        let nodes = self.nodes.iter().map(Node::host);
+        let mut hosts = std::iter::once(&self.client).chain(&self.router).chain(nodes).chain(self.pods());
+        hosts.find(|host| host.name == name).unwrap_or_else(|| panic!("no host {name} in the topology"))
+    }
+
     /// The client outside the cluster.
     #[must_use]
     pub fn client(&self) -> &Host {
@@ -251,7 +312,7 @@ impl Topology {
         self.footprint.run_dir(node)
     }
 
-    /// Lets the client reach [`SERVICE_PREFIXES`] through `node` from now on.
+    /// Leads what the client sends to [`SERVICE_PREFIXES`] to `node` from now on.
     ///
     /// # Errors
     /// A command failed.
@@ -267,7 +328,7 @@ impl Topology {
                 false => format!("route replace {prefix} via {}\n", node.v4),
             })
             .collect();
-        self.client.namespace.ip_batch(&routes)
+        self.router.as_ref().unwrap_or(&self.client).namespace.ip_batch(&routes)
     }
 
     /// Takes everything down; dropping does the same, but only prints what fails.
@@ -279,14 +340,15 @@ impl Topology {
     }
 }
 
-/// A host on the outside segment; `last` is the end of its addresses.
-fn outside_host(footprint: &Footprint, name: &str, group: &str, last: u8) -> Result<Host> {
+/// A host on a segment outside the nodes; `last` is the end of its addresses.
+fn host(footprint: &Footprint, name: &str, group: &str, segment: Segment, last: u8) -> Result<Host> {
+    let (v4, v6) = segment.addresses(last);
     Ok(Host {
         name: name.to_owned(),
         namespace: Namespace::open(&footprint.namespace(name))?,
         cgroup: Cgroup::create(footprint.cgroup(group))?,
-        v4: Ipv4Addr::new(192, 0, 2, last),
-        v6: wiring::v6([0x2001, 0xdb8, 0, 1], last),
+        v4,
+        v6,
     })
 }
 

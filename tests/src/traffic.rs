@@ -127,8 +127,16 @@ impl Server {
     /// # Errors
     /// A port is taken, or `lb-traffic` cannot be run.
     pub fn start(host: &Host, ports: &[(Protocol, u16)]) -> Result<Self> {
+        Self::start_as(host, host.name(), ports)
+    }
+
+    /// As [`Server::start`], for a server that answers with a name of its own.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_as(host: &Host, name: &str, ports: &[(Protocol, u16)]) -> Result<Self> {
         let mut command = host.command(binary()?);
-        command.args(["serve", "--name", host.name()]);
+        command.args(["serve", "--name", name]);
         for (protocol, port) in ports {
             command.args([flag(*protocol), &port.to_string()]);
         }

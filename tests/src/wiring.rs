@@ -5,7 +5,7 @@
 //!   then wrong, so offloads are off where TCP meets XDP: at the client and on the uplinks, both ends.
 //! - A frame that XDP redirects arrives at the other end only if that end has NAPI, which `gro on`
 //!   gives it. One that XDP transmits needs more: see [`crate::xdp_pass`].
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -19,9 +19,29 @@ const GATEWAY_MAC: &str = "ee:ee:ee:ee:ee:ee";
 const GATEWAY_V6: &str = "fe80::ecee:eeff:feee:eeee";
 /// The pods' IPv4 gateway: an address nobody has, for which the node's end answers ARP.
 const GATEWAY_V4: &str = "169.254.1.1";
-/// The end of the addresses of the outside segment's own gateway, where everything goes that no host
-/// has an address for. It forwards nothing.
-const SEGMENT_GATEWAY_LAST: u8 = 1;
+/// The end of the addresses of a segment's gateway. Where no router has them, the segment itself does, and
+/// forwards nothing.
+pub(crate) const GATEWAY_LAST: u8 = 1;
+
+/// A /24 and a /64 outside the nodes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment {
+    v4: [u8; 3],
+    v6: [u16; 4],
+}
+
+/// The nodes' segment.
+pub(crate) const SEGMENT: Segment = Segment { v4: [192, 0, 2], v6: [0x2001, 0xdb8, 0, 1] };
+/// The client's, where a router is between.
+pub(crate) const CLIENT_SEGMENT: Segment = Segment { v4: [203, 0, 113], v6: [0x2001, 0xdb8, 0x113, 0] };
+
+impl Segment {
+    /// The addresses that end in `last`.
+    pub(crate) fn addresses(self, last: u8) -> (Ipv4Addr, Ipv6Addr) {
+        let [a, b, c] = self.v4;
+        (Ipv4Addr::new(a, b, c, last), v6(self.v6, last))
+    }
+}
 
 const OFFLOADS_OFF: &[&str] = &["tx", "off", "tso", "off", "gso", "off", "gro", "on"];
 const NAPI_ON: &[&str] = &["gro", "on"];
@@ -38,8 +58,8 @@ const HOST_SYSCTLS: &[(&str, &str)] = &[
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),
 ];
-/// Set on nodes in addition.
-const NODE_SYSCTLS: &[(&str, &str)] = &[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")];
+/// Set on nodes and the router in addition.
+const ROUTER_SYSCTLS: &[(&str, &str)] = &[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")];
 
 /// The address in a /64 whose end reads as the decimal number `last`: host 11 is `::11`, which keeps
 /// both families alike to the eye.
@@ -51,30 +71,54 @@ pub(crate) fn v6(prefix: [u16; 4], last: u8) -> Ipv6Addr {
     Ipv6Addr::new(a, b, c, d, 0, 0, 0, digits)
 }
 
-/// Connects the client and the nodes to a bridge in the switch's namespace.
+/// Connects the nodes to a bridge in the switch's namespace, and the client, or the router before it.
 ///
 /// # Errors
 /// A command failed.
-pub(crate) fn connect_outside(switch: &Namespace, client: &Host, nodes: &[Node]) -> Result<()> {
-    let hosts: Vec<&Host> = std::iter::once(client).chain(nodes.iter().map(Node::host)).collect();
+pub(crate) fn connect_outside(
+    switch: &Namespace,
+    client: &Host,
+    router: Option<&Host>,
+    nodes: &[Node],
+) -> Result<()> {
+    let nodes_hosts = || nodes.iter().map(Node::host);
+    let hosts: Vec<&Host> = std::iter::once(router.unwrap_or(client)).chain(nodes_hosts()).collect();
     switch.set_sysctls(HOST_SYSCTLS)?;
-    for host in &hosts {
+    for host in hosts.iter().chain(&[client]) {
         host.namespace().set_sysctls(HOST_SYSCTLS)?;
     }
-    for node in nodes {
-        node.host().namespace().set_sysctls(NODE_SYSCTLS)?;
+    for host in nodes_hosts().chain(router) {
+        host.namespace().set_sysctls(ROUTER_SYSCTLS)?;
     }
     let pairs: String =
         hosts.iter().map(|host| veth_pair(host.namespace(), "eth0", switch, host.name())).collect();
     netns::ip_batch(&[], &pairs)?;
-    switch.ip_batch(&switch_commands(&hosts))?;
-    client.namespace().ip_batch(&(outside_commands(client) + &routes_to_pods(nodes, client)))?;
-    for node in nodes {
-        let routes = routes_to_pods(nodes, node.host()) + &default_routes();
-        node.host().namespace().ip_batch(&(outside_commands(node.host()) + &routes))?;
+    switch.ip_batch(&switch_commands(&hosts, router.is_none()))?;
+    let mut ends: Vec<(&Namespace, &str)> =
+        hosts.iter().flat_map(|host| [(host.namespace(), "eth0"), (switch, host.name())]).collect();
+    if let Some(router) = router {
+        connect_client(client, router)?;
+        ends.extend([(client.namespace(), "eth0"), (router.namespace(), "eth1")]);
     }
-    let ends = hosts.iter().flat_map(|host| [(host.namespace(), "eth0"), (switch, host.name())]);
-    set_features(ends, OFFLOADS_OFF)
+    for host in hosts {
+        let gateway = if nodes_hosts().any(|node| node.name() == host.name()) {
+            default_routes(SEGMENT)
+        } else {
+            String::new()
+        };
+        host.namespace().ip_batch(&(outside_commands(host) + &routes_to_pods(nodes, host) + &gateway))?;
+    }
+    set_features(ends.into_iter(), OFFLOADS_OFF)
+}
+
+/// The client's own segment is one cable to the router.
+fn connect_client(client: &Host, router: &Host) -> Result<()> {
+    netns::ip_batch(&[], &veth_pair(client.namespace(), "eth0", router.namespace(), "eth1"))?;
+    client.namespace().ip_batch(&(outside_commands(client) + &default_routes(CLIENT_SEGMENT)))?;
+    let (v4, v6) = CLIENT_SEGMENT.addresses(GATEWAY_LAST);
+    router
+        .namespace()
+        .ip_batch(&format!("link set eth1 up\naddr add {v4}/24 dev eth1\naddr add {v6}/64 dev eth1 nodad\n"))
 }
 
 /// Connects the pods of these names to their nodes.
@@ -119,16 +163,18 @@ fn veth_pair(left: &Namespace, left_name: &str, right: &Namespace, right_name: &
 
 /// The bridge does not learn who listens to multicast: neighbour solicitations must reach everybody
 /// from the first moment.
-fn switch_commands(hosts: &[&Host]) -> String {
+fn switch_commands(hosts: &[&Host], is_gateway: bool) -> String {
     let ports: String =
         hosts.iter().map(|host| format!("link set {} master segment up\n", host.name())).collect();
-    let v6 = v6([0x2001, 0xdb8, 0, 1], SEGMENT_GATEWAY_LAST);
+    let (v4, v6) = SEGMENT.addresses(GATEWAY_LAST);
+    let addresses = match is_gateway {
+        true => format!("addr add {v4}/24 dev segment\naddr add {v6}/64 dev segment nodad\n"),
+        false => String::new(),
+    };
     format!(
         "link add segment type bridge forward_delay 0 mcast_snooping 0\n\
          link set segment up\n\
-         addr add 192.0.2.{SEGMENT_GATEWAY_LAST}/24 dev segment\n\
-         addr add {v6}/64 dev segment nodad\n\
-         {ports}"
+         {addresses}{ports}"
     )
 }
 
@@ -140,9 +186,9 @@ fn outside_commands(host: &Host) -> String {
     )
 }
 
-fn default_routes() -> String {
-    let v6 = v6([0x2001, 0xdb8, 0, 1], SEGMENT_GATEWAY_LAST);
-    format!("route add 0.0.0.0/0 via 192.0.2.{SEGMENT_GATEWAY_LAST}\nroute add ::/0 via {v6}\n")
+fn default_routes(segment: Segment) -> String {
+    let (v4, v6) = segment.addresses(GATEWAY_LAST);
+    format!("route add 0.0.0.0/0 via {v4}\nroute add ::/0 via {v6}\n")
 }
 
 /// Routes from `host` to the pod prefixes of all nodes but itself.

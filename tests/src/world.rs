@@ -7,6 +7,7 @@ use lb_common::endpoint::{Endpoint, state};
 use lb_common::frontend::{Frontend, FrontendKey, flags};
 use lb_common::neg::{NegKind, Ring};
 use lb_common::protocol::{TCP, UDP};
+use lb_common::source_range::SourceRangeKey;
 use lb_common::{Address, Be16, Prefix};
 use lb_ebpf::host::HostTables;
 use lb_ebpf::packet::Mac;
@@ -36,8 +37,13 @@ pub const PORT_PANIC: u16 = 85;
 pub const PORT_AFFINITY: u16 = 86;
 /// A frontend whose ring names an endpoint that is not there: what no agent writes.
 pub const PORT_DANGLING: u16 = 87;
+/// Source ranges that cover [`ALLOWED`] only.
+pub const PORT_RANGES: u16 = 88;
+/// The clients that [`PORT_RANGES`] lets in.
+pub const ALLOWED: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 7))];
 /// Every port that has frontends, each for TCP and UDP and both families.
-pub const PORTS: [u16; 8] = [
+pub const PORTS: [u16; 9] = [
     PORT_MIXED,
     PORT_LOCAL,
     PORT_EMPTY,
@@ -46,6 +52,7 @@ pub const PORTS: [u16; 8] = [
     PORT_PANIC,
     PORT_AFFINITY,
     PORT_DANGLING,
+    PORT_RANGES,
 ];
 /// First source NAT port.
 pub const SNAT_FIRST: u16 = 61_000;
@@ -76,6 +83,12 @@ impl Builder {
             let id = self.next_backend_service;
             self.next_backend_service += 1;
             self.tables.backend_services.insert(id, policy);
+            if flags & flags::CHECK_SOURCE != 0 {
+                let range = |client: IpAddr| {
+                    SourceRangeKey::of_range(id, &client.into(), if client.is_ipv4() { 32 } else { 128 })
+                };
+                self.tables.source_ranges.extend(ALLOWED.map(range));
+            }
             for (vip, cluster, local) in [
                 (VIP_V4, NegKind::ClusterV4, NegKind::LocalV4),
                 (VIP_V6, NegKind::ClusterV6, NegKind::LocalV6),
@@ -154,6 +167,7 @@ pub fn tables(now_s: u32) -> HostTables {
     builder.service(PORT_PANIC, plain, 0, false, &[state::PRESENT | state::LOCAL, state::PRESENT]);
     builder.service(PORT_AFFINITY, affinity, 0, false, &[local, HEALTHY, local, HEALTHY]);
     builder.service(PORT_DANGLING, plain, 0, false, &[0]);
+    builder.service(PORT_RANGES, plain, flags::CHECK_SOURCE, false, &[local, HEALTHY]);
     builder.tables
 }
 

@@ -29,7 +29,7 @@ const PACKETS_PER_SEED: usize = 6_000;
 const ETHERNET_BYTES: usize = 14;
 
 /// Reasons that the stream must have met, or it does not test what it should.
-const EXPECTED: [Reason; 11] = [
+const EXPECTED: [Reason; 12] = [
     Reason::ForwardKnown,
     Reason::ForwardNew,
     Reason::ForwardReply,
@@ -41,6 +41,7 @@ const EXPECTED: [Reason; 11] = [
     Reason::PassHopLimit,
     Reason::RefuseNoEndpoint,
     Reason::DropNoLocalEndpoint,
+    Reason::DropSourceRange,
 ];
 
 const XDP_DROP: u32 = 1;

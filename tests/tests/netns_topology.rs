@@ -1,10 +1,10 @@
 //! The simulated cluster without Podway: hosts must reach each other by plain routing, and everything
 //! must be removed, before anything else can be judged.
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
-use lb_tests::topology::{Host, Topology};
+use lb_tests::topology::{Host, Node, Topology};
 use lb_tests::traffic::{Answered, Dial, Failure, Hold, Server, UdpSocketKind, UdpStream, ask, dial};
 use lb_tests::{cgroup, need, netns};
 use lb_userspace::model::Protocol;
@@ -44,6 +44,37 @@ fn every_host_reaches_every_pod() {
         assert_reaches(topology.pod("web-a-1"), pod);
     }
     drop(servers);
+}
+
+#[test]
+fn router_leads_the_client_to_every_node_and_pod() {
+    let Some(_) = need::netns() else { return };
+    let topology = Topology::three_nodes(1).unwrap();
+    let nodes = topology.nodes().iter().map(Node::host);
+    let hosts: Vec<&Host> = topology.pods().chain(nodes).collect();
+    let _servers: Vec<Server> = hosts.iter().map(|host| serve(host)).collect();
+    for host in hosts {
+        assert_reaches(topology.client(), host);
+        assert_reaches(topology.pod("web-c-1"), host);
+    }
+}
+
+#[test]
+fn router_is_one_hop_between_the_client_and_a_node() {
+    let Some(_) = need::netns() else { return };
+    let topology = Topology::three_nodes(0).unwrap();
+    let node = topology.node("node-b").host();
+    let _server = serve(node);
+    let is_answered = |hop_limit: u32| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_ttl(hop_limit).unwrap();
+        socket.connect((node.v4(), UDP_PORT)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        socket.send(b"hop").unwrap();
+        socket.recv(&mut [0; 64]).is_ok()
+    };
+    let answered = topology.client().run_in_netns(|| [1, 2].map(is_answered)).unwrap();
+    assert_eq!(answered, [false, true]);
 }
 
 #[test]

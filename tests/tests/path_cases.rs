@@ -174,7 +174,7 @@ fn source_nat_port_of_another_flow_is_not_taken() {
     let config = tables.config.as_mut().unwrap();
     config.snat_ports = 3;
     let mut taken = BTreeSet::new();
-    let mut dropped = 0;
+    let mut refused = 0;
     for port in 40_000..40_200 {
         let (verdict, forwarded) = enter(&mut tables, &udp(port, world::PORT_MIXED), Side::Uplink);
         match verdict {
@@ -183,16 +183,18 @@ fn source_nat_port_of_another_flow_is_not_taken() {
                 assert!((61_000..61_003).contains(&tuple.source.port()));
                 assert!(taken.insert((tuple.source, tuple.destination)), "{tuple:?} twice");
             }
-            Verdict::Drop(reason) => {
+            Verdict::Answer(reason) => {
                 assert_eq!(reason, Reason::RefuseSourceNatExhausted);
-                dropped += 1;
+                verify_checksums(&forwarded).unwrap();
+                assert_eq!(forwarded[34..36], [3, 3], "destination unreachable, port unreachable");
+                refused += 1;
             }
             _ => {}
         }
     }
     // Three remote endpoints with three ports each.
     assert_eq!(taken.len(), 9);
-    assert!(dropped > 20, "{dropped}");
+    assert!(refused > 20, "{refused}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use lb_common::counters::Reason;
 use lb_common::endpoint::Endpoint;
 use lb_common::flow_hash;
 use lb_common::frontend::{Frontend, flags as frontend_flags};
+use lb_common::source_range::SourceRangeKey;
 
 use crate::flow;
 use crate::icmp;
@@ -23,6 +24,8 @@ pub(super) struct Entrance {
     neg: u32,
     /// Whether an empty NEG drops instead of refusing.
     empty_drops: bool,
+    /// Whether only the Service's source ranges are let in.
+    checks_source: bool,
     side: Side,
 }
 
@@ -40,6 +43,7 @@ impl Entrance {
             backend_service: frontend.backend_service,
             neg,
             empty_drops: frontend.flags & empty_drops != 0,
+            checks_source: frontend.flags & frontend_flags::CHECK_SOURCE != 0,
             side,
         }
     }
@@ -55,15 +59,21 @@ pub(super) fn forward_new<P: Packet, T: Tables>(
     entrance: &Entrance,
 ) -> Verdict {
     let Scratch { parsed, entries } = scratch;
+    if entrance.checks_source && !is_source_allowed(tables, parsed, entrance.backend_service) {
+        return Verdict::Drop(Reason::DropSourceRange);
+    }
     let hash = flow_hash::of_flow(&parsed.key);
     let Some(id) = select::choose(tables, entrance.neg, &parsed.key.source, hash) else {
-        return refuse(packet, parsed, entrance);
+        return match entrance.empty_drops {
+            true => Verdict::Drop(Reason::DropNoLocalEndpoint),
+            false => refuse(packet, parsed, Reason::RefuseNoEndpoint),
+        };
     };
     let Some(endpoint) = tables.endpoint(id) else {
         return Verdict::Drop(Reason::DropDangling);
     };
     entries.flow = flow_to(id, &endpoint, parsed, entrance.backend_service, tables.now_s());
-    if entrance.side == Side::Uplink && !endpoint.is_local() {
+    if needs_source_nat(parsed, entrance, &endpoint) {
         let Some(address) = tables.config().and_then(|config| config.node_address(&parsed.key.source)) else {
             return Verdict::Drop(Reason::DropNoNodeAddress);
         };
@@ -74,21 +84,36 @@ pub(super) fn forward_new<P: Packet, T: Tables>(
         Ok(way) => way,
         Err(verdict) => return verdict,
     };
-    if let Err(reason) = enter(tables, parsed, entries, hash) {
-        return Verdict::Drop(reason);
+    match enter(tables, parsed, entries, hash) {
+        Ok(()) => {}
+        Err(Reason::RefuseSourceNatExhausted) => {
+            return refuse(packet, parsed, Reason::RefuseSourceNatExhausted);
+        }
+        Err(reason) => return Verdict::Drop(reason),
     }
     let flow = &entries.flow;
     tables.count_traffic(flow.backend_service, flow.endpoint, 1, packet.length_bytes() as u64, 1);
     send_new(packet, parsed, flow, &way)
 }
 
+/// Whether a source range of the Service covers the client (`spec.loadBalancerSourceRanges`).
 #[inline(never)]
-fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed, entrance: &Entrance) -> Verdict {
-    if entrance.empty_drops {
-        return Verdict::Drop(Reason::DropNoLocalEndpoint);
-    }
+fn is_source_allowed<T: Tables>(tables: &T, parsed: &Parsed, backend_service: u32) -> bool {
+    tables.is_source_allowed(&SourceRangeKey::of_client(backend_service, &parsed.key.source))
+}
+
+/// Whether replies would not come back to this node by themselves: an outside client's from another
+/// node, and those of a pod that is its own client.
+#[inline(always)]
+fn needs_source_nat(parsed: &Parsed, entrance: &Entrance, endpoint: &Endpoint) -> bool {
+    let is_from_outside_to_elsewhere = entrance.side == Side::Uplink && !endpoint.is_local();
+    is_from_outside_to_elsewhere || endpoint.address == parsed.key.source
+}
+
+#[inline(never)]
+fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed, reason: Reason) -> Verdict {
     match icmp::refuse(packet, parsed) {
-        Some(()) => Verdict::Answer(Reason::RefuseNoEndpoint),
+        Some(()) => Verdict::Answer(reason),
         None => Verdict::Drop(Reason::DropRewriteFailed),
     }
 }

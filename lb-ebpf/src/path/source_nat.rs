@@ -5,7 +5,7 @@ use lb_common::{Be16, flow_hash};
 
 use crate::tables::{Inserted, TableFull, Tables};
 
-/// Source NAT ports that are tried for one flow before it is dropped as exhausted.
+/// Source NAT ports that are tried for one flow before it is refused as exhausted.
 pub const SOURCE_NAT_ATTEMPTS_MAX: u32 = 8;
 
 /// Finds a source port whose replies are nobody else's. Ports are shared by endpoints: the reply's

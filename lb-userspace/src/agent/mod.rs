@@ -20,10 +20,12 @@ use crate::source::{self, ProblemList, SourceEvent};
 
 mod applier;
 mod chain;
+mod node_flags;
 mod options;
 mod planner;
 mod problems;
 
+pub use node_flags::NodeFlags;
 pub use options::Options;
 
 use applier::Applier;
@@ -77,6 +79,8 @@ struct Agent {
     applier: Applier,
     attachments: Attachments,
     config: Option<Config>,
+    /// `SO_NETNS_COOKIE` of this node's namespace.
+    namespace_cookie: u64,
     source_problems: ProblemList,
     report: ProblemReport,
     origins: Origins,
@@ -95,10 +99,11 @@ struct Due {
 impl Agent {
     fn new(options: &Options, applier: Applier, attachments: Attachments) -> Result<Self> {
         Ok(Self {
-            planner: Planner::new(&options.node_name, options.node_ip.clone(), options.cluster_cidr.clone()),
+            planner: Planner::new(&options.node_name, options.node.clone()),
             applier,
             attachments,
             config: None,
+            namespace_cookie: attach::namespace_cookie()?,
             source_problems: ProblemList::default(),
             report: ProblemReport::new(&options.run_dir, &options.node_name)?,
             origins: Origins::new(&options.run_dir),
@@ -245,8 +250,7 @@ impl Agent {
 
     /// CONFIG follows the Node objects; before the first plan, the pinned one holds.
     fn put_config(&mut self) -> Result<()> {
-        let cidrs = self.planner.cluster_cidrs();
-        let config = attach::config(self.planner.addresses(), &cidrs, self.options.snat_ports);
+        let config = self.planner.config(self.options.snat_ports, self.namespace_cookie);
         if self.config != Some(config) {
             self.applier.maps.put_config(&config)?;
             self.config = Some(config);

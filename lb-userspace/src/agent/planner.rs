@@ -3,19 +3,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::attach::Cidr;
+use lb_common::config::Config;
+
+use crate::attach::PortRange;
 use crate::health::Findings;
 use crate::model::{Change, EndpointSlice, ObjectName, Snapshot};
 use crate::plan::{self, Desired, NodeContext};
 use crate::source;
 
+use super::NodeFlags;
+
 /// Snapshot, plan, and which Services must be planned again.
 #[derive(Debug)]
 pub(super) struct Planner {
     node_name: Arc<str>,
-    /// From flags; empty means from the Node object.
-    given_addresses: Vec<IpAddr>,
-    given_cidrs: Vec<Cidr>,
+    flags: NodeFlags,
     snapshot: Snapshot,
     /// Slices by the Service that they belong to, in the order of their names.
     slices: BTreeMap<ObjectName, BTreeMap<ObjectName, Arc<EndpointSlice>>>,
@@ -28,13 +30,12 @@ pub(super) struct Planner {
 }
 
 impl Planner {
-    pub(super) fn new(node_name: &str, addresses: Vec<IpAddr>, cidrs: Vec<Cidr>) -> Self {
+    pub(super) fn new(node_name: &str, flags: NodeFlags) -> Self {
         let node_name: Arc<str> = node_name.into();
         Self {
-            node: NodeContext { name: Arc::clone(&node_name), addresses: addresses.clone() },
+            node: flags.context(Arc::clone(&node_name), None),
             node_name,
-            given_addresses: addresses,
-            given_cidrs: cidrs,
+            flags,
             snapshot: Snapshot::default(),
             slices: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -86,17 +87,15 @@ impl Planner {
         self.is_node_dirty |= known != pod_cidrs;
     }
 
-    /// Node ports stand on the node's addresses, so all Services follow a change of these.
+    /// Node ports stand on the node's addresses and hints name its zone, so all Services follow a change
+    /// of these.
     fn refresh_node(&mut self) {
-        let addresses = match (&self.given_addresses[..], self.snapshot.nodes.get(&self.node_name)) {
-            ([], Some(node)) => node.addresses.clone(),
-            // The Node object may be away for a while: what it said last holds.
-            ([], None) => return,
-            (given, _) => given.to_vec(),
-        };
-        if addresses != self.node.addresses {
-            self.node.addresses = addresses;
-            self.is_node_dirty = true;
+        // The Node object may be away for a while: what it said last holds.
+        let Some(object) = self.snapshot.nodes.get(&self.node_name) else { return };
+        let node = self.flags.context(Arc::clone(&self.node_name), Some(object));
+        if node != self.node {
+            self.is_node_dirty |= node.addresses != self.node.addresses;
+            self.node = node;
             self.dirty.extend(self.snapshot.services.keys().cloned());
         }
     }
@@ -134,13 +133,9 @@ impl Planner {
         &self.node.addresses
     }
 
-    /// Prefixes of the cluster's pods.
-    pub(super) fn cluster_cidrs(&self) -> Vec<Cidr> {
-        if !self.given_cidrs.is_empty() {
-            return self.given_cidrs.clone();
-        }
-        let nodes = self.snapshot.nodes.values();
-        nodes.flat_map(|node| node.pod_cidrs.iter().map(|(address, bits)| Cidr(*address, *bits))).collect()
+    /// The value of CONFIG.
+    pub(super) fn config(&self, snat_ports: PortRange, namespace_cookie: u64) -> Config {
+        self.flags.config(&self.node.addresses, &self.snapshot, snat_ports, namespace_cookie)
     }
 }
 
@@ -155,7 +150,7 @@ mod tests {
     use crate::plan::fixture::{ip, ready, service, slice};
 
     fn planner() -> Planner {
-        Planner::new("node-a", Vec::new(), Vec::new())
+        Planner::new("node-a", NodeFlags::default())
     }
 
     fn node(name: &str, address: &str, pod_cidr: &str) -> Change {
@@ -210,9 +205,35 @@ mod tests {
 
     #[test]
     fn given_addresses_go_before_those_of_the_node_object() {
-        let mut planner = Planner::new("node-a", vec![ip("198.51.100.9")], Vec::new());
+        let flags = NodeFlags { node_ip: vec![ip("198.51.100.9")], ..NodeFlags::default() };
+        let mut planner = Planner::new("node-a", flags);
         planner.change(node("node-a", "198.51.100.1", "10.244.1.0"));
         assert_eq!(planner.addresses(), [ip("198.51.100.9")]);
+    }
+
+    #[test]
+    fn services_follow_the_zone_of_the_node() {
+        let mut planner = planner();
+        planner.change(node("node-a", "198.51.100.1", "10.244.1.0"));
+        planner.change(Change::Service(service("cart", "192.0.2.1")));
+        let endpoint = |address, zone: &str| crate::model::SliceEndpoint {
+            zone_hints: vec![zone.into()],
+            ..ready(address, "node-b")
+        };
+        let endpoints = vec![endpoint("10.4.2.8", "zone-1"), endpoint("10.4.2.9", "zone-2")];
+        planner.change(Change::EndpointSlice((*slice("cart-1", "cart", endpoints)).clone()));
+        planner.plan();
+        let members = |planner: &Planner| {
+            let service = planner.desired.backend_services().next().expect("cart");
+            let members =
+                service.negs[0].members.iter().map(|index| service.endpoints[*index as usize].address);
+            members.map(|address| address.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(members(&planner), ["10.4.2.8", "10.4.2.9"]);
+        let Change::Node(facts) = node("node-a", "198.51.100.1", "10.244.1.0") else { unreachable!() };
+        planner.change(Change::Node(Node { zone: Some("zone-2".into()), ..facts }));
+        assert_eq!(names(&planner.plan()), ["shop/cart"]);
+        assert_eq!(members(&planner), ["10.4.2.9"]);
     }
 
     #[test]
@@ -222,7 +243,8 @@ mod tests {
         planner.plan();
         planner.change(node("node-b", "198.51.100.2", "10.244.2.0"));
         assert!(planner.is_dirty());
-        assert_eq!(planner.cluster_cidrs(), [Cidr(ip("10.244.1.0"), 24), Cidr(ip("10.244.2.0"), 24)]);
+        let config = planner.config(PortRange::default(), 0);
+        assert!(["10.244.1.9", "10.244.2.9"].iter().all(|pod| config.is_in_cluster(&ip(pod).into())));
         planner.plan();
         planner.change(node("node-b", "198.51.100.3", "10.244.2.0"));
         assert!(!planner.is_dirty(), "another node's address is in no map");

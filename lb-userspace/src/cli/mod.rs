@@ -74,10 +74,7 @@ pub(crate) struct Facts {
     /// This node's name, as EndpointSlices name it.
     #[arg(long)]
     pub node_name: String,
-    /// This node's addresses; without, those of its Node object.
-    #[arg(long, value_delimiter = ',')]
-    pub node_ip: Vec<std::net::IpAddr>,
-    /// Prefixes of pod addresses; without, those of the Node objects.
-    #[arg(long, value_delimiter = ',')]
-    pub cluster_cidr: Vec<crate::attach::Cidr>,
+    /// What the node is like.
+    #[command(flatten)]
+    pub node: crate::agent::NodeFlags,
 }

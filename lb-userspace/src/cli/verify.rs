@@ -24,9 +24,9 @@ pub(super) struct Verify {
     /// This node's name, as EndpointSlices name it.
     #[arg(long)]
     node_name: Option<String>,
-    /// This node's addresses; without, those of its Node object.
-    #[arg(long, value_delimiter = ',')]
-    node_ip: Vec<std::net::IpAddr>,
+    /// What the node is like.
+    #[command(flatten)]
+    node: crate::agent::NodeFlags,
     /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -85,8 +85,7 @@ fn differences(verify: &Verify, tables: &Tables) -> Result<Vec<String>> {
     let facts = super::Facts {
         manifests: manifests.clone(),
         node_name: node_name.clone(),
-        node_ip: verify.node_ip.clone(),
-        cluster_cidr: Vec::new(),
+        node: verify.node.clone(),
     };
     let planned = manifests::plan(&facts)?;
     manifests::warn(&planned.problems);

@@ -31,7 +31,7 @@ pub use frontend::{EmptyAction, Family, Frontend, Scope, kind_field, kind_name};
 pub use health::{HealthView, ReadinessAlone};
 pub(crate) use json::{frontend_key_text, socket_text};
 pub use neg::{Neg, neg_kind, neg_kind_name};
-pub use node::NodeContext;
+pub use node::{NodeContext, NodePortAddresses};
 pub use origin::Origin;
 pub use service::{ServicePlan, service};
 
@@ -60,5 +60,7 @@ pub fn slices_by_service(snapshot: &Snapshot) -> BTreeMap<ObjectName, Vec<Arc<En
 
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod hint_tests;
 #[cfg(test)]
 mod tests;

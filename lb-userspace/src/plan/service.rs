@@ -160,7 +160,7 @@ impl PortPlan {
         let mut negs = Vec::new();
         let mut frontends = Vec::new();
         for family in families {
-            let usable = Usable::new(&endpoints, *family);
+            let usable = Usable::new(&endpoints, *family, node);
             negs.extend(policy.negs(&endpoints, &usable, *family));
             for (kind, address, frontend_port) in vips(service, port, node, *family) {
                 frontends.push(policy.frontend(kind, address, frontend_port, &name, &usable));

@@ -1,8 +1,10 @@
 //! The objects of the folder as Kubernetes writes them.
+use std::collections::BTreeSet;
+
 use lb_userspace::model::HealthCheck;
 use serde_json::{Value, json};
 
-use super::{NAMESPACE, Service, ServicePort};
+use super::{Endpoint, NAMESPACE, Service, ServicePort};
 use crate::topology::Node;
 
 pub(super) fn node(node: &Node) -> Value {
@@ -10,7 +12,11 @@ pub(super) fn node(node: &Node) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": host.name(), "resourceVersion": "1"},
+        "metadata": {
+            "name": host.name(),
+            "resourceVersion": "1",
+            "labels": {"kubernetes.io/hostname": host.name(), "topology.kubernetes.io/zone": node.zone()},
+        },
         "spec": {"podCIDRs": node.pod_cidrs()},
         "status": {"addresses": [
             {"type": "InternalIP", "address": host.v4()},
@@ -19,24 +25,27 @@ pub(super) fn node(node: &Node) -> Value {
     })
 }
 
-/// The Service and a slice for each family.
+const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
+
+/// The Service and its slices: at least one for each family.
 pub(super) fn service_and_slices(service: &Service, resource_version: u64) -> Vec<Value> {
-    vec![
-        service_object(service, resource_version),
-        slice_object(service, resource_version, "IPv4", 0),
-        slice_object(service, resource_version, "IPv6", 1),
-    ]
+    let slices: BTreeSet<u8> = service.endpoints.iter().map(|endpoint| endpoint.slice).chain([0]).collect();
+    let slices =
+        service.families.indices().flat_map(|family| slices.iter().map(move |slice| (family, *slice)));
+    let slices = slices.map(|(family, slice)| slice_object(service, resource_version, family, slice));
+    std::iter::once(service_object(service, resource_version)).chain(slices).collect()
 }
 
 fn service_object(service: &Service, resource_version: u64) -> Value {
-    let [cluster_v4, cluster_v6] = service.cluster_ips;
     let kind = service_type(service);
+    let cluster_ips = service.cluster_addresses();
+    let families: Vec<&str> = service.families.indices().map(|family| FAMILIES[family]).collect();
     let mut spec = json!({
         "type": kind,
-        "clusterIP": cluster_v4,
-        "clusterIPs": [cluster_v4, cluster_v6],
-        "ipFamilies": ["IPv4", "IPv6"],
-        "ipFamilyPolicy": "RequireDualStack",
+        "clusterIP": cluster_ips.first(),
+        "clusterIPs": cluster_ips,
+        "ipFamilies": families,
+        "ipFamilyPolicy": if families.len() == 2 { "RequireDualStack" } else { "SingleStack" },
         "externalIPs": service.external_ips,
         "internalTrafficPolicy": format!("{:?}", service.internal_traffic_policy),
         "ports": service.ports.iter().map(port_object).collect::<Vec<_>>(),
@@ -48,6 +57,13 @@ fn service_object(service: &Service, resource_version: u64) -> Value {
         spec["sessionAffinity"] = "ClientIP".into();
         spec["sessionAffinityConfig"] = json!({"clientIP": {"timeoutSeconds": timeout_s}});
     }
+    for (field, value) in &service.spec {
+        spec[field] = value.clone();
+    }
+    let mut annotations = health_annotations(service.health_check.as_ref());
+    for (name, value) in &service.annotations {
+        annotations[name] = value.as_str().into();
+    }
     let ingress: Vec<Value> = service.load_balancer_ips.iter().map(|ip| json!({"ip": ip})).collect();
     json!({
         "apiVersion": "v1",
@@ -56,7 +72,7 @@ fn service_object(service: &Service, resource_version: u64) -> Value {
             "namespace": NAMESPACE,
             "name": service.name,
             "resourceVersion": resource_version.to_string(),
-            "annotations": health_annotations(service.health_check.as_ref()),
+            "annotations": annotations,
         },
         "spec": spec,
         "status": {"loadBalancer": {"ingress": ingress}},
@@ -98,30 +114,28 @@ fn health_annotations(check: Option<&HealthCheck>) -> Value {
 }
 
 /// `family` is the index of the family in [`Endpoint::addresses`].
-fn slice_object(service: &Service, resource_version: u64, address_type: &str, family: usize) -> Value {
+fn slice_object(service: &Service, resource_version: u64, family: usize, slice: u8) -> Value {
+    let target_port = |port: &ServicePort| {
+        *service.slice_ports.get(&(slice, port.name.clone())).unwrap_or(&port.target_port)
+    };
     let ports: Vec<Value> = service
         .ports
         .iter()
-        .map(|port| json!({"name": port.name, "protocol": port.protocol, "port": port.target_port}))
+        .map(|port| json!({"name": port.name, "protocol": port.protocol, "port": target_port(port)}))
         .collect();
-    let endpoints: Vec<Value> = service
-        .endpoints
-        .iter()
-        .map(|endpoint| {
-            json!({
-                "addresses": [endpoint.addresses[family]],
-                "conditions": {"ready": endpoint.ready, "serving": endpoint.serving, "terminating": endpoint.terminating},
-                "nodeName": endpoint.node,
-                "targetRef": {"kind": "Pod", "namespace": NAMESPACE, "name": endpoint.pod},
-            })
-        })
-        .collect();
+    let endpoints = service.endpoints.iter().filter(|endpoint| endpoint.slice == slice);
+    let endpoints: Vec<Value> = endpoints.map(|endpoint| endpoint_object(endpoint, family)).collect();
+    let address_type = FAMILIES[family];
+    let name = match slice {
+        0 => format!("{}-{}", service.name, address_type.to_lowercase()),
+        slice => format!("{}-{}-{slice}", service.name, address_type.to_lowercase()),
+    };
     json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
             "namespace": NAMESPACE,
-            "name": format!("{}-{}", service.name, address_type.to_lowercase()),
+            "name": name,
             "resourceVersion": resource_version.to_string(),
             "labels": {"kubernetes.io/service-name": service.name},
         },
@@ -131,12 +145,26 @@ fn slice_object(service: &Service, resource_version: u64, address_type: &str, fa
     })
 }
 
+fn endpoint_object(endpoint: &Endpoint, family: usize) -> Value {
+    let mut object = json!({
+        "addresses": [endpoint.addresses[family]],
+        "conditions": {"ready": endpoint.ready, "serving": endpoint.serving, "terminating": endpoint.terminating},
+        "nodeName": endpoint.node,
+        "targetRef": {"kind": "Pod", "namespace": NAMESPACE, "name": endpoint.pod},
+    });
+    if !endpoint.zone_hints.is_empty() {
+        let zones: Vec<Value> = endpoint.zone_hints.iter().map(|zone| json!({"name": zone})).collect();
+        object["hints"] = json!({"forZones": zones});
+    }
+    object
+}
+
 #[cfg(test)]
 mod tests {
     use lb_userspace::model::Protocol;
 
     use super::*;
-    use crate::manifests::{Endpoint, LOAD_BALANCER_IPS};
+    use crate::manifests::{Families, LOAD_BALANCER_IPS};
 
     fn service() -> Service {
         let mut service = Service::new("web", 10).port("http", Protocol::Tcp, 80, 8080).node_port(30080);
@@ -148,6 +176,8 @@ mod tests {
             ready: true,
             serving: true,
             terminating: false,
+            slice: 0,
+            zone_hints: Vec::new(),
         });
         service
     }
@@ -176,5 +206,44 @@ mod tests {
         assert_eq!(v6["endpoints"][0]["conditions"]["ready"], false);
         assert_eq!(v6["ports"], json!([{"name": "http", "protocol": "TCP", "port": 8080}]));
         assert_eq!(v6["metadata"]["labels"]["kubernetes.io/service-name"], "web");
+    }
+
+    #[test]
+    fn endpoint_of_another_slice_has_the_target_ports_of_that() {
+        let mut service = service();
+        service.endpoints.push(Endpoint { slice: 1, ..service.endpoints[0].clone() });
+        service.slice_ports.insert((1, "http".to_owned()), 9090);
+        let objects = service_and_slices(&service, 7);
+        let ports: Vec<(&Value, &Value)> = objects[1..]
+            .iter()
+            .map(|slice| (&slice["metadata"]["name"], &slice["ports"][0]["port"]))
+            .collect();
+        let name = |name: &str| Value::from(name);
+        assert_eq!(
+            ports,
+            [
+                (&name("web-ipv4"), &json!(8080)),
+                (&name("web-ipv4-1"), &json!(9090)),
+                (&name("web-ipv6"), &json!(8080)),
+                (&name("web-ipv6-1"), &json!(9090)),
+            ]
+        );
+    }
+
+    #[test]
+    fn single_stack_service_has_one_cluster_ip_and_slices_of_its_family() {
+        let objects = service_and_slices(&Service { families: Families::V6, ..service() }, 7);
+        assert_eq!(objects[0]["spec"]["clusterIPs"], json!(["2001:db8:96::10"]));
+        assert_eq!(objects[0]["spec"]["ipFamilies"], json!(["IPv6"]));
+        assert_eq!(objects[1]["addressType"], "IPv6");
+        assert_eq!(objects.len(), 2);
+    }
+
+    #[test]
+    fn further_fields_and_annotations_are_written() {
+        let service = service().with_spec("trafficDistribution", "PreferClose".into()).annotated("a/b", "c");
+        let object = service_object(&service, 7);
+        assert_eq!(object["spec"]["trafficDistribution"], "PreferClose");
+        assert_eq!(object["metadata"]["annotations"]["a/b"], "c");
     }
 }

@@ -1,0 +1,187 @@
+//! Host tier: who may enter, and what a client of this node itself gets.
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::conntrack::flags;
+use lb_common::counters::Reason;
+use lb_common::frontend::{FrontendKey, Kind};
+use lb_common::neg::{NegKind, Ring};
+use lb_common::protocol::TCP;
+use lb_common::source_range::SourceRangeKey;
+use lb_common::{Address, Be16};
+use lb_ebpf::host::{HostFrame, HostTables};
+use lb_ebpf::parse::parse;
+use lb_ebpf::path::{self, Scratch, Side};
+use lb_ebpf::socket::{self, Caller, Peer, SocketVerdict};
+use lb_ebpf::verdict::Verdict;
+use lb_tests::packet::build::tcp_flags::{ACK, SYN};
+use lb_tests::packet::{PacketBuilder, five_tuple, verify_checksums};
+use lb_tests::world::{self, NODE_V4, NODE_V6, VIP_V4, VIP_V6};
+
+const POD_INTERFACE: u32 = 9;
+/// `SO_NETNS_COOKIE` of the node, and of a pod.
+const NODE_COOKIE: u64 = 4_026;
+const POD_COOKIE: u64 = 4_027;
+const NODE_PORT: u16 = 30_080;
+
+fn tables() -> HostTables {
+    let mut tables = HostTables { default_route: Some(world::route(POD_INTERFACE)), ..world::tables(1_000) };
+    tables.config.as_mut().unwrap().node_namespace_cookie = NODE_COOKIE;
+    tables
+}
+
+fn enter(tables: &mut HostTables, frame: &[u8], side: Side) -> (Verdict, Vec<u8>) {
+    let mut packet = HostFrame(frame.to_vec());
+    let parsed = parse(&packet).unwrap();
+    let verdict = path::to_backend(&mut packet, tables, &mut Scratch::new(parsed), side);
+    (verdict, packet.0)
+}
+
+fn syn(from: &str, to: IpAddr, port: u16) -> Vec<u8> {
+    PacketBuilder::tcp((from.parse::<IpAddr>().unwrap(), 40_000).into(), (to, port).into(), SYN).build()
+}
+
+#[test]
+fn source_range_lets_in_what_it_covers_and_drops_the_rest() {
+    for (vip, covered, foreign) in
+        [(VIP_V4, "203.0.113.7", "203.0.113.8"), (VIP_V6, "2001:db8:9::7", "2001:db8:9::8")]
+    {
+        for side in [Side::Uplink, Side::Pod] {
+            let mut tables = tables();
+            let (verdict, _) = enter(&mut tables, &syn(covered, vip, world::PORT_RANGES), side);
+            assert_eq!(verdict.reason(), Reason::ForwardNew, "{covered} {side:?}");
+            let flows = tables.flows.len();
+            let asked = syn(foreign, vip, world::PORT_RANGES);
+            let (verdict, frame) = enter(&mut tables, &asked, side);
+            assert_eq!((verdict, frame), (Verdict::Drop(Reason::DropSourceRange), asked), "{side:?}");
+            assert_eq!(tables.flows.len(), flows, "nothing is entered");
+        }
+    }
+}
+
+#[test]
+fn known_flow_outlives_its_source_range() {
+    let mut tables = tables();
+    let first = syn("203.0.113.7", VIP_V4, world::PORT_RANGES);
+    assert_eq!(enter(&mut tables, &first, Side::Uplink).0.reason(), Reason::ForwardNew);
+    tables.source_ranges.clear();
+    let client: SocketAddr = "203.0.113.7:40000".parse().unwrap();
+    let next = PacketBuilder::tcp(client, (VIP_V4, world::PORT_RANGES).into(), ACK).build();
+    assert_eq!(enter(&mut tables, &next, Side::Uplink).0.reason(), Reason::ForwardKnown);
+}
+
+#[test]
+fn ranges_of_one_service_do_not_let_into_another() {
+    let mut tables = tables();
+    let key = FrontendKey::new(VIP_V4.into(), Be16::new(world::PORT_RANGES), TCP);
+    let own = tables.frontends[&key].backend_service;
+    let of_own = SourceRangeKey::of_client(own, &Address::v4([0; 4])).backend_service;
+    tables.source_ranges.retain(|range| range.backend_service != of_own);
+    let (verdict, _) = enter(&mut tables, &syn("203.0.113.7", VIP_V4, world::PORT_RANGES), Side::Uplink);
+    assert_eq!(verdict, Verdict::Drop(Reason::DropSourceRange));
+}
+
+/// A local endpoint of `PORT_LOCAL` over TCP, alone in its ring.
+fn only_endpoint(tables: &mut HostTables, vip: IpAddr) -> SocketAddr {
+    let key = FrontendKey::new(vip.into(), Be16::new(world::PORT_LOCAL), TCP);
+    let neg = tables.frontends[&key].neg_external;
+    let (_, kind) = NegKind::of_id(neg);
+    assert!(matches!(kind, NegKind::ClusterV4 | NegKind::ClusterV6));
+    let ring = tables.rings[&neg];
+    tables.rings.insert(neg, Ring::new(ring.position(), 1));
+    let endpoint = tables.endpoints[&tables.ring_slots[&ring.position()]];
+    SocketAddr::new(endpoint.address.into(), endpoint.port.get())
+}
+
+#[test]
+fn pod_reaches_itself_through_its_vip_and_sees_the_node() {
+    for (vip, node) in [(VIP_V4, NODE_V4), (VIP_V6, NODE_V6)] {
+        let mut tables = tables();
+        let endpoint = only_endpoint(&mut tables, vip);
+        let client = SocketAddr::new(endpoint.ip(), 40_000);
+        let frontend: SocketAddr = (vip, world::PORT_LOCAL).into();
+        let asked = PacketBuilder::tcp(client, frontend, SYN).build();
+        let (verdict, forward) = enter(&mut tables, &asked, Side::Pod);
+        let out = Verdict::ToLink { reason: Reason::ForwardNew, interface: POD_INTERFACE };
+        assert_eq!(verdict, out, "back by the interface that it came from");
+        verify_checksums(&forward).unwrap();
+        let tuple = five_tuple(&forward).unwrap();
+        assert_eq!((tuple.source.ip(), tuple.destination), (node, endpoint));
+
+        let answer = PacketBuilder::tcp(tuple.destination, tuple.source, SYN | ACK).build();
+        let (verdict, back) = enter(&mut tables, &answer, Side::Pod);
+        assert_eq!(verdict, Verdict::ToLink { reason: Reason::ForwardReply, interface: POD_INTERFACE });
+        verify_checksums(&back).unwrap();
+        let tuple = five_tuple(&back).unwrap();
+        assert_eq!((tuple.source, tuple.destination), (frontend, client));
+    }
+}
+
+#[test]
+fn pod_keeps_its_address_with_other_pods_of_the_node() {
+    let mut tables = tables();
+    only_endpoint(&mut tables, VIP_V4);
+    let (verdict, forward) = enter(&mut tables, &syn("10.244.1.77", VIP_V4, world::PORT_LOCAL), Side::Pod);
+    assert_eq!(verdict, Verdict::ToStack(Reason::ForwardNew));
+    assert_eq!(five_tuple(&forward).unwrap().source, "10.244.1.77:40000".parse().unwrap());
+    assert!(tables.flows.values().all(|flow| flow.flags & flags::SOURCE_NAT == 0));
+}
+
+fn connect(tables: &mut HostTables, namespace_cookie: u64, to: &str) -> SocketVerdict {
+    let to: SocketAddr = to.parse().unwrap();
+    let caller = Caller { protocol: TCP, cookie: 9, namespace_cookie };
+    let peer = Peer { address: to.ip().into(), port: Be16::new(to.port()) };
+    socket::connect(tables, &caller, &peer)
+}
+
+/// Gives the node's address of `vip`'s family a node port with the endpoints of `PORT_LOCAL`.
+fn add_node_port(tables: &mut HostTables, vip: IpAddr, node: IpAddr) {
+    let key = FrontendKey::new(vip.into(), Be16::new(world::PORT_LOCAL), TCP);
+    let mut frontend = tables.frontends[&key];
+    frontend.flags = Kind::NodePort as u32;
+    tables.frontends.insert(FrontendKey::new(node.into(), Be16::new(NODE_PORT), TCP), frontend);
+}
+
+#[test]
+fn node_port_on_loopback_serves_processes_of_the_node_only() {
+    for (vip, node, loopback) in [
+        (VIP_V4, NODE_V4, "127.0.0.1:30080"),
+        (VIP_V4, NODE_V4, "127.9.9.9:30080"),
+        (VIP_V6, NODE_V6, "[::1]:30080"),
+    ] {
+        let mut tables = tables();
+        add_node_port(&mut tables, vip, node);
+        let verdict = connect(&mut tables, NODE_COOKIE, loopback);
+        let SocketVerdict::Peer(Reason::ForwardSocket, peer) = verdict else {
+            panic!("{loopback}: {verdict:?}")
+        };
+        let dialled: SocketAddr = loopback.parse().unwrap();
+        let named = socket::name(&mut tables, 9, &peer).unwrap();
+        assert_eq!((IpAddr::from(named.address), named.port.get()), (dialled.ip(), dialled.port()));
+        let pods_own = connect(&mut tables, POD_COOKIE, loopback);
+        assert_eq!(pods_own, SocketVerdict::Pass(Reason::PassNotOurs), "{loopback}");
+    }
+}
+
+#[test]
+fn only_node_ports_are_served_on_loopback() {
+    let mut tables = tables();
+    add_node_port(&mut tables, VIP_V4, NODE_V4);
+    let key = FrontendKey::new(NODE_V4.into(), Be16::new(NODE_PORT), TCP);
+    tables.frontends.get_mut(&key).unwrap().flags = Kind::ExternalIp as u32;
+    let verdict = connect(&mut tables, NODE_COOKIE, "127.0.0.1:30080");
+    assert_eq!(verdict, SocketVerdict::Pass(Reason::PassNotOurs));
+}
+
+#[test]
+fn socket_hooks_judge_the_nodes_own_address_and_leave_pods_to_their_packets() {
+    let mut tables = tables();
+    let vip = format!("{VIP_V4}:{}", world::PORT_RANGES);
+    let refused = connect(&mut tables, NODE_COOKIE, &vip);
+    assert_eq!(refused, SocketVerdict::Refuse(Reason::DropSourceRange));
+    assert_eq!(connect(&mut tables, POD_COOKIE, &vip), SocketVerdict::Pass(Reason::PassNotOurs));
+    let key = FrontendKey::new(VIP_V4.into(), Be16::new(world::PORT_RANGES), TCP);
+    let service = tables.frontends[&key].backend_service;
+    tables.source_ranges.insert(SourceRangeKey::of_range(service, &NODE_V4.into(), 24));
+    let allowed = connect(&mut tables, NODE_COOKIE, &vip);
+    assert!(matches!(allowed, SocketVerdict::Peer(Reason::ForwardSocket, _)), "{allowed:?}");
+}
