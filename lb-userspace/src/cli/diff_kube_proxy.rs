@@ -1,10 +1,10 @@
 //! `podway diff-kube-proxy`: would Podway do what kube-proxy does on this node?
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use lb_common::frontend::Kind;
 use serde::Serialize;
@@ -38,30 +38,18 @@ pub(super) struct DiffKubeProxy {
     /// This node's name, as EndpointSlices name it.
     #[arg(long)]
     node_name: Option<String>,
-    /// This node's addresses; without, those of its Node object.
-    #[arg(long, value_delimiter = ',')]
-    node_ip: Vec<IpAddr>,
+    /// What the node is like. With --only-service or --service-selector, those Services alone are compared.
+    #[command(flatten)]
+    node: crate::agent::NodeFlags,
     /// Which rules of kube-proxy's to read.
     #[arg(long, value_enum, default_value_t)]
     mode: Mode,
-    /// Compare this Service alone, NAMESPACE/NAME; may be given more than once.
-    #[arg(long, value_parser = object_name)]
-    only_service: Vec<ObjectName>,
     /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
     /// Where the agent pins its maps.
     #[arg(long, default_value = super::PIN_PATH)]
     pin_path: PathBuf,
-}
-
-fn object_name(text: &str) -> Result<ObjectName, String> {
-    match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
-            Ok(ObjectName::new(namespace, name))
-        }
-        _ => Err("want NAMESPACE/NAME".to_owned()),
-    }
 }
 
 /// The answer; JSON field names are stable.
@@ -116,12 +104,10 @@ fn text(report: &Report, format: Format) -> Result<String> {
 }
 
 fn report(diff: &DiffKubeProxy) -> Result<Report> {
-    let (tables, mut addresses) = tables(diff)?;
-    addresses.extend(node_port_addresses(&tables));
-    let theirs = live::frontends(diff.mode, &addresses)?;
-    let ours = kube_proxy::podway_frontends(&tables);
-    let only = diff.only_service.iter().cloned().collect();
-    let differences = kube_proxy::compare(&theirs, &ours, &only);
+    let side = side(diff)?;
+    let theirs = live::frontends(diff.mode, &side.addresses)?;
+    let ours = kube_proxy::podway_frontends(&side.tables);
+    let differences = kube_proxy::compare(&theirs, &ours, &side.only);
     Ok(Report {
         equal: differences.is_empty(),
         kube_proxy_frontends: theirs.len(),
@@ -130,21 +116,46 @@ fn report(diff: &DiffKubeProxy) -> Result<Report> {
     })
 }
 
-/// Podway's tables, and this node's addresses as far as they are known.
-fn tables(diff: &DiffKubeProxy) -> Result<(Tables, BTreeSet<IpAddr>)> {
-    let (Some(folder), Some(node_name)) = (&diff.manifests, &diff.node_name) else {
-        let maps = Maps::open(&Pins::new(&diff.pin_path))?;
-        return Ok((maps.tables()?, BTreeSet::new()));
+/// Podway's side.
+struct Side {
+    tables: Tables,
+    /// This node's addresses, as far as they are known.
+    addresses: BTreeSet<IpAddr>,
+    /// The Services to compare; none means all.
+    only: BTreeSet<ObjectName>,
+}
+
+fn side(diff: &DiffKubeProxy) -> Result<Side> {
+    let mut side = match (&diff.manifests, &diff.node_name) {
+        (Some(folder), Some(node_name)) => planned_side(diff, folder, node_name)?,
+        _ => live_side(diff)?,
     };
-    let mut planned = manifests::plan(&Facts {
-        manifests: folder.clone(),
-        node_name: node_name.clone(),
-        node_ip: diff.node_ip.clone(),
-        cluster_cidr: Vec::new(),
-    })?;
+    side.addresses.extend(node_port_addresses(&side.tables));
+    Ok(side)
+}
+
+fn live_side(diff: &DiffKubeProxy) -> Result<Side> {
+    ensure!(
+        diff.node.service_selector.is_none(),
+        "cannot choose Services by label: the maps hold no labels; name them with --only-service, or give \
+         --manifests"
+    );
+    let tables = Maps::open(&Pins::new(&diff.pin_path))?.tables()?;
+    let only = diff.node.only_service.iter().cloned().collect();
+    Ok(Side { tables, addresses: BTreeSet::new(), only })
+}
+
+fn planned_side(diff: &DiffKubeProxy, folder: &Path, node_name: &str) -> Result<Side> {
+    let facts =
+        Facts { manifests: folder.to_owned(), node_name: node_name.to_owned(), node: diff.node.clone() };
+    let mut planned = manifests::plan(&facts)?;
     let tables = manifests::tables(&mut planned);
     manifests::warn(&planned.problems);
-    Ok((tables, planned.node.addresses.into_iter().collect()))
+    let selection = &planned.node.selection;
+    let services = planned.snapshot.services.values();
+    let chosen = services.filter(|service| !selection.is_all() && selection.has(service));
+    let only = chosen.map(|service| service.name.clone()).collect();
+    Ok(Side { tables, addresses: planned.node.addresses.iter().copied().collect(), only })
 }
 
 fn node_port_addresses(tables: &Tables) -> impl Iterator<Item = IpAddr> + '_ {

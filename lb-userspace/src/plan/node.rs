@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::model::{ExternalMode, Node};
 
+use super::Selection;
+
 /// What a plan must know of its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeContext {
@@ -17,6 +19,8 @@ pub struct NodeContext {
     pub node_port_addresses: NodePortAddresses,
     /// `--external-mode`.
     pub external_mode: ExternalMode,
+    /// `--only-service` and `--service-selector`.
+    pub selection: Arc<Selection>,
 }
 
 impl NodeContext {

@@ -45,7 +45,8 @@ impl ServicePlan {
     }
 }
 
-/// Plans one Service from its EndpointSlices: `slices` are those whose label names the Service.
+/// Plans one Service from its EndpointSlices: `slices` are those whose label names the Service. A Service
+/// that is left to another proxy has an empty plan.
 #[must_use]
 pub fn service(
     service: &Service,
@@ -61,6 +62,9 @@ pub fn service(
         backend_services: Vec::with_capacity(service.ports.len()),
         problems: Vec::new(),
     };
+    if !node.selection.has(service) {
+        return plan;
+    }
     let families = families(service);
     let mut seen: BTreeMap<FrontendKey, Arc<BackendServiceName>> = BTreeMap::new();
     for port in &service.ports {
