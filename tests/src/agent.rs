@@ -102,6 +102,24 @@ impl Agent {
         manifests: &Path,
         options: Options,
     ) -> Result<Self> {
+        Self::start_with(podway, topology, node, manifests, options, &[])
+    }
+
+    /// As [`Agent::start`], with further flags.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    ///
+    /// # Panics
+    /// As [`Agent::start`].
+    pub fn start_with(
+        podway: &Podway,
+        topology: &Topology,
+        node: &str,
+        manifests: &Path,
+        options: Options,
+        flags: &[&str],
+    ) -> Result<Self> {
         let host = topology.node(node).host().clone();
         let pins = topology.pins(node);
         let mut arguments: Vec<OsString> =
@@ -115,6 +133,7 @@ impl Agent {
             SocketHooks::On => arguments.extend([OsString::from("--cgroup"), host.cgroup().into()]),
             SocketHooks::Off => arguments.push("--no-socket-hooks".into()),
         }
+        arguments.extend(flags.iter().map(Into::into));
         if let Some(object) = &podway.ebpf_object {
             arguments.extend([OsString::from("--ebpf-object"), object.into()]);
         }
