@@ -22,6 +22,8 @@ pub mod checksum;
 pub mod icmp;
 pub mod rewrite;
 
+pub mod geneve;
+
 pub mod path;
 pub mod socket;
 pub mod verdict;

@@ -253,6 +253,12 @@ impl SliceEndpoint {
             weight: None,
         }
     }
+
+    /// Whether it is on the node of this name.
+    #[must_use]
+    pub fn is_on(&self, node: &str) -> bool {
+        self.node.as_ref().is_some_and(|name| **name == *node && !name.is_empty())
+    }
 }
 
 /// One port of an EndpointSlice.

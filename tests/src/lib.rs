@@ -20,6 +20,7 @@ pub mod traffic;
 pub mod packet;
 
 pub mod kernel;
+pub mod uplink;
 pub mod world;
 
 pub mod api_server;

@@ -128,6 +128,11 @@ impl Planner {
         changed
     }
 
+    /// What the plan is made for.
+    pub(super) fn node(&self) -> &NodeContext {
+        &self.node
+    }
+
     /// This node's addresses.
     pub(super) fn addresses(&self) -> &[IpAddr] {
         &self.node.addresses

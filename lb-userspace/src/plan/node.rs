@@ -35,6 +35,16 @@ impl NodeContext {
         }
     }
 
+    /// The addresses on which this node answers a balancer's health checks: those of its node ports, or
+    /// none in particular where these are on all.
+    #[must_use]
+    pub fn health_check_addresses(&self) -> Vec<IpAddr> {
+        match &self.node_port_addresses {
+            NodePortAddresses::In(prefixes) if prefixes.iter().all(|(_, bits)| *bits == 0) => Vec::new(),
+            _ => self.node_port_addresses(),
+        }
+    }
+
     /// The addresses on which node ports answer. Loopback ones never stand in the maps: packets to
     /// them come by no interface.
     pub(super) fn node_port_addresses(&self) -> Vec<IpAddr> {
