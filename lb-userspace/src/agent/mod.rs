@@ -26,6 +26,7 @@ mod node_flags;
 mod options;
 mod planner;
 mod problems;
+mod service_health_answers;
 
 pub use node_flags::NodeFlags;
 pub use options::Options;
@@ -33,6 +34,7 @@ pub use options::Options;
 use applier::Applier;
 use planner::Planner;
 use problems::ProblemReport;
+use service_health_answers::ServiceHealthAnswers;
 
 /// Events that wait between a source and the loop.
 const EVENTS_MAX: usize = 1024;
@@ -92,6 +94,7 @@ struct Agent {
     report: ProblemReport,
     origins: Origins,
     targets: watch::Sender<Targets>,
+    service_health: ServiceHealthAnswers,
     is_synced: bool,
     /// Whether anything was applied yet.
     is_begun: bool,
@@ -119,6 +122,7 @@ impl Agent {
             report: ProblemReport::new(&options.run_dir, &options.node_name)?,
             origins: Origins::new(&options.run_dir),
             targets: watch::channel(Targets::default()).0,
+            service_health: ServiceHealthAnswers::start(),
             is_synced: false,
             is_begun: false,
             options: options.clone(),
@@ -152,6 +156,7 @@ impl Agent {
                 }
                 _ = seconds.tick() => self.end_drains(),
                 Some(event) = events.recv() => self.take(event),
+                Ok(()) = self.service_health.problems.changed() => self.report_problems(),
                 () = until(due.links) => {
                     due.links = None;
                     self.reconcile_links();
@@ -253,6 +258,7 @@ impl Agent {
             *targets = now;
             is_other
         });
+        self.service_health.follow(&self.planner, self.applier.is_up_to_date());
         self.report_problems();
     }
 
@@ -268,6 +274,7 @@ impl Agent {
         problems.extend(self.planner.desired.problems());
         problems.extend(self.applier.problems.iter().cloned());
         problems.extend(self.node_problem.clone());
+        problems.extend(self.service_health.all_problems());
         self.report.update(problems);
     }
 
