@@ -53,6 +53,10 @@ impl Packet for HostFrame {
         }
     }
 
+    fn store_checksum(&mut self, offset: usize, whole: Be16, _pseudo_header: Be16) -> Option<()> {
+        self.store(offset, whole.bytes())
+    }
+
     fn grow_front(&mut self, count: usize) -> Option<()> {
         self.0.splice(0..0, std::iter::repeat_n(0, count));
         Some(())

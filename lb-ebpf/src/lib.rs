@@ -20,6 +20,7 @@ pub mod select;
 
 pub mod checksum;
 pub mod icmp;
+pub mod reset;
 pub mod rewrite;
 
 pub mod geneve;

@@ -1,4 +1,6 @@
 //! A frame's bytes, whoever holds them.
+use lb_common::Be16;
+
 use crate::checksum::Delta;
 use crate::parse::Family;
 
@@ -52,6 +54,11 @@ pub trait Packet {
     /// Makes a transport checksum follow a change of addresses and ports. The two changes come apart
     /// since the kernel, where it has yet to compute the checksum, wants only the pseudo header's.
     fn patch_checksum(&mut self, field: TransportChecksum, addresses: Delta, ports: Delta) -> Option<()>;
+
+    /// Stores the transport checksum of a packet that was written anew: `whole` over all of it. Where the
+    /// kernel has yet to compute it, it wants the sum of the pseudo header there, which is what
+    /// `pseudo_header` is the checksum of.
+    fn store_checksum(&mut self, offset: usize, whole: Be16, pseudo_header: Be16) -> Option<()>;
 
     /// Makes `count` bytes of room before the frame; what was at offset 0 is then at `count`.
     fn grow_front(&mut self, count: usize) -> Option<()>;

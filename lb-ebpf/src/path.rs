@@ -1,6 +1,6 @@
 //! The packet path: one function per direction. Both take the packet's headers as
 //! [`parse`](crate::parse::parse) read them.
-use lb_common::conntrack::{Direction, Flow, FlowKey, flags};
+use lb_common::conntrack::{Direction, Flow, FlowKey, FlowState, flags};
 use lb_common::counters::Reason;
 
 use bytemuck::Zeroable as _;
@@ -8,6 +8,7 @@ use bytemuck::Zeroable as _;
 use crate::flow::{self, Standing};
 use crate::packet::Packet;
 use crate::parse::Parsed;
+use crate::reset;
 use crate::rewrite;
 use crate::tables::{TableFull, Tables};
 use crate::verdict::Verdict;
@@ -99,6 +100,7 @@ pub fn to_backend<P: Packet, T: Tables>(
                     Standing::Good => return forward_known(packet, tables, parsed, &known),
                     Standing::Over => {}
                     Standing::EndpointGone => tables.count(Reason::NoteEndpointGone),
+                    Standing::ConnectionGone => return refuse_gone(packet, tables, parsed, &known),
                 }
             }
             // Other replies are undone where they leave the node (`to_client`), behind the stack.
@@ -197,6 +199,26 @@ fn reply<P: Packet, T: Tables>(
         // The endpoint is this node too: the reply was about to leave it.
         Verdict::ToStack(reason) if side == Side::Node => turn_in(packet, reason),
         verdict => verdict,
+    }
+}
+
+/// The endpoint of a TCP connection is gone and its drain over: the client gets a reset, and both entries
+/// are over, so that their places and the source NAT port are free again soon.
+#[inline(never)]
+fn refuse_gone<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    parsed: &Parsed,
+    known: &T::FlowSlot,
+) -> Verdict {
+    let now_s = tables.now_s();
+    if let Some(reply) = tables.flow(&parsed.key.reply(known)) {
+        tables.record_flow(&reply, FlowState::Reset, now_s);
+    }
+    tables.record_flow(known, FlowState::Reset, now_s);
+    match reset::answer(packet, parsed) {
+        Some(()) => Verdict::Answer(Reason::RefuseEndpointGone),
+        None => Verdict::Drop(Reason::DropRewriteFailed),
     }
 }
 

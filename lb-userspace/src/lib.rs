@@ -7,12 +7,15 @@ pub mod plan;
 pub mod ids;
 pub mod ring;
 
+pub mod clock;
 pub mod diff;
 
 pub mod ebpf_object;
 pub use ebpf_object::EBPF_OBJECT;
 
 pub mod maps;
+
+pub mod drain;
 
 pub mod attach;
 pub mod health;

@@ -139,7 +139,7 @@ impl Builder {
                 backend_service,
                 generation: 1,
                 withdrawn_s: 0,
-                padding_end: 0,
+                drain_until_s: 0,
                 state: *state,
             };
             self.tables.endpoints.insert(id, endpoint);

@@ -76,7 +76,7 @@ fn endpoint(last: u8, bits: u32) -> Endpoint {
         backend_service: 0,
         generation: 0,
         withdrawn_s: 0,
-        padding_end: 0,
+        drain_until_s: 0,
         state: bits,
     }
 }

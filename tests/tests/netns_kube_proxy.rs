@@ -62,9 +62,10 @@ impl Beside {
         }
     }
 
-    fn agent(&self, flags: &[&str]) -> Agent {
+    fn agent(&self, flags: &'static [&'static str]) -> Agent {
         let (podway, folder) = (&self.podway, self.manifests.dir());
-        Agent::start_with(podway, &self.topology, "node-a", folder, Options::default(), flags).unwrap()
+        let options = Options { further: flags, ..Options::default() };
+        Agent::start(podway, &self.topology, "node-a", folder, options).unwrap()
     }
 
     fn frontends(&self, name: &str) -> BTreeSet<Frontend> {

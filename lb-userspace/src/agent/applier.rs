@@ -7,6 +7,7 @@ use lb_common::Address;
 use tokio::time::Instant;
 use tracing::{error, info};
 
+use crate::clock::now_ms;
 use crate::diff::{self, Diff, Op, Tables};
 use crate::health::Target;
 use crate::maps::Maps;
@@ -26,7 +27,6 @@ const BEHIND_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Applier {
     pub(super) maps: Maps,
     tables: Tables,
-    started: Instant,
     /// Whether the whole plan has been compared with the maps since the start.
     is_whole: bool,
     pending: BTreeSet<ObjectName>,
@@ -89,7 +89,6 @@ impl Applier {
         Ok(Self {
             maps,
             tables,
-            started: Instant::now(),
             is_whole: false,
             pending: BTreeSet::new(),
             retry: RETRY_MIN,
@@ -99,19 +98,15 @@ impl Applier {
         })
     }
 
-    fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
-    }
-
     /// Brings the maps to the plan, as far as the kernel lets. The first time everything is compared,
     /// and what no Service wants goes; later only the Services that changed and those that are pending.
     pub(super) fn apply(&mut self, desired: &Desired, changed: BTreeSet<ObjectName>) {
         let begun = Instant::now();
         let diff = if self.is_whole {
             self.pending.extend(changed);
-            diff::services(desired, &self.tables, &self.pending, self.now_ms())
+            diff::services(desired, &self.tables, &self.pending, now_ms())
         } else {
-            diff::full(desired, &self.tables, self.now_ms())
+            diff::full(desired, &self.tables, now_ms())
         };
         let was_whole = self.is_whole;
         let Diff { ops, problems, pending } = diff;
@@ -153,6 +148,20 @@ impl Applier {
         }
     }
 
+    /// Gives up the withdrawn endpoints whose drain is over: at their deadline, or when `is_idle` says that
+    /// no flow is left.
+    pub(super) fn end_drains(&mut self, desired: &Desired, is_idle: &dyn Fn(u32) -> bool) {
+        let Diff { ops, .. } = diff::drains(desired, &self.tables, is_idle, now_ms());
+        let Outcome { counts, done, left, refusal } = self.carry_out(&ops);
+        if let Some(error) = refusal {
+            error!(error, done, left, "the end of a drain failed; it will be tried again");
+        }
+        if counts.deleted > 0 {
+            let draining = self.tables.withdrawn().count();
+            info!(deleted = counts.deleted, draining, "drains are over");
+        }
+    }
+
     /// Does what the kernel lets, and leaves out what may refer to something that it refused: the next
     /// diff asks for that again.
     fn carry_out(&mut self, ops: &[Op]) -> Outcome {
@@ -165,7 +174,7 @@ impl Applier {
             }
             match self.maps.apply(op) {
                 Ok(()) => {
-                    self.tables.apply(op, self.now_ms());
+                    self.tables.apply(op, now_ms());
                     outcome.counts.add(op);
                     outcome.done += 1;
                 }
@@ -202,7 +211,7 @@ impl Applier {
         let healthy = lb_common::endpoint::state::HEALTHY;
         endpoint.state = if is_healthy { endpoint.state | healthy } else { endpoint.state & !healthy };
         match self.maps.set_endpoint_state(id, endpoint.state) {
-            Ok(()) => self.tables.apply(&Op::PutEndpoint { id, endpoint }, self.now_ms()),
+            Ok(()) => self.tables.apply(&Op::PutEndpoint { id, endpoint }, now_ms()),
             Err(error) => error!(error = format!("{error:#}"), "cannot take an unhealthy endpoint out"),
         }
     }

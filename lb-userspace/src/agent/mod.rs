@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tracing::{info, warn};
 
 use crate::attach::{self, Attachments, Instance, LinkMonitor};
@@ -36,6 +36,8 @@ use service_health_answers::ServiceHealthAnswers;
 
 /// Events that wait between a source and the loop.
 const EVENTS_MAX: usize = 1024;
+/// Time between two looks at the drains.
+const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Least time between two looks at the interfaces: links come in bursts, one for each pod.
 const LINKS_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -151,6 +153,8 @@ impl Agent {
         let interval = Duration::from_millis(self.options.apply_interval_ms);
         let mut due = Due { apply: None, links: None };
         let mut last_apply: Option<Instant> = None;
+        let mut seconds = tokio::time::interval(DRAIN_INTERVAL);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -163,6 +167,7 @@ impl Agent {
                     self.apply();
                     due.apply = self.applier.retry_after().map(|wait| Instant::now() + wait);
                 }
+                _ = seconds.tick() => self.end_drains(),
                 Some(event) = events.recv() => self.take(event),
                 Ok(()) = self.service_health.problems.changed() => self.report_problems(),
                 () = until(due.links) => {
@@ -267,6 +272,13 @@ impl Agent {
         });
         self.service_health.follow(&self.planner, self.applier.is_up_to_date());
         self.report_problems();
+    }
+
+    /// Not before the first plan: what it names again is taken back.
+    fn end_drains(&mut self) {
+        if self.is_begun {
+            self.applier.end_drains(&self.planner.desired, &|_| false);
+        }
     }
 
     fn report_problems(&mut self) {

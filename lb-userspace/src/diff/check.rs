@@ -79,6 +79,13 @@ pub enum Violation {
         /// The endpoint's id.
         endpoint: u32,
     },
+    /// A slot of the ring names an endpoint that takes no new flows for good.
+    SlotNamesWithdrawn {
+        /// The NEG's id.
+        neg: u32,
+        /// The endpoint's id.
+        endpoint: u32,
+    },
     /// Two endpoints of one backend service have one address and port.
     EndpointTwice {
         /// The endpoint's id.
@@ -131,6 +138,9 @@ impl fmt::Display for Violation {
                      {backend_service}",
                     neg_kind_name(kind)
                 )
+            }
+            Self::SlotNamesWithdrawn { neg, endpoint } => {
+                write!(f, "the ring of NEG {neg} names endpoint {endpoint}, which is withdrawn")
             }
             Self::EndpointTwice { endpoint, other } => {
                 write!(
@@ -227,6 +237,8 @@ impl Tables {
                 found.push(Violation::SlotDangles { neg, endpoint: id });
             } else if endpoint.backend_service != owner || !is_family_of(kind, &endpoint.address) {
                 found.push(Violation::SlotNamesStranger { neg, endpoint: id });
+            } else if endpoint.is_withdrawn() {
+                found.push(Violation::SlotNamesWithdrawn { neg, endpoint: id });
             }
         }
     }

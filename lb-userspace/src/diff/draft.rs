@@ -12,13 +12,14 @@ use crate::model::{ExternalMode, ObjectName, Problem};
 use crate::plan::{self, BackendServiceName, Desired, EmptyAction, Family, ServicePlan, neg_kind};
 use crate::ring::Arena;
 
+use super::drain::Drain;
 use super::source_ranges::RangeOps;
 use super::vips::{VipOps, needs_entry};
 use super::{Diff, Op, StoredName, Tables};
 
 /// See the module's text.
 pub(super) struct Draft<'a> {
-    desired: &'a Desired,
+    pub(super) desired: &'a Desired,
     pub(super) tables: &'a Tables,
     /// The arena as it will be after the operations so far.
     pub(super) arena: Arena,
@@ -27,9 +28,10 @@ pub(super) struct Draft<'a> {
     given_ids: BTreeMap<Arc<BackendServiceName>, u32>,
     frontends_added: u32,
     /// Backend services that are wanted.
-    kept: BTreeSet<u32>,
+    pub(super) kept: BTreeSet<u32>,
     /// Backend services that are not.
-    unwanted: BTreeSet<u32>,
+    pub(super) unwanted: BTreeSet<u32>,
+    pub(super) drain: Drain,
     frontends_wanted: BTreeMap<FrontendKey, frontend::Frontend>,
     /// Addresses that get an entry of their own.
     vips_added: BTreeSet<Address>,
@@ -40,9 +42,8 @@ pub(super) struct Draft<'a> {
     put_backend_services: Vec<Op>,
     put_frontends: Vec<Op>,
     pub(super) clear_negs: Vec<Op>,
-    delete_endpoints: Vec<Op>,
     problems: Vec<Problem>,
-    pending: BTreeSet<ObjectName>,
+    pub(super) pending: BTreeSet<ObjectName>,
 }
 
 impl<'a> Draft<'a> {
@@ -61,13 +62,13 @@ impl<'a> Draft<'a> {
             frontends_wanted: BTreeMap::new(),
             vips_added: BTreeSet::new(),
             ranges: RangeOps::default(),
+            drain: Drain::new(now_ms),
             put_endpoints: Vec::new(),
             write_rings: Vec::new(),
             switch_negs: Vec::new(),
             put_backend_services: Vec::new(),
             put_frontends: Vec::new(),
             clear_negs: Vec::new(),
-            delete_endpoints: Vec::new(),
             problems: Vec::new(),
             pending: BTreeSet::new(),
         }
@@ -95,6 +96,9 @@ impl<'a> Draft<'a> {
 
     fn backend_service(&mut self, plan: &plan::BackendService) {
         let Some(id) = self.backend_service_id(plan) else {
+            if self.wait_for_a_drained_service(&plan.name.service) {
+                return;
+            }
             let limit = self.tables.limits().backend_services_max;
             let message = format!(
                 "cannot put backend service {}: map BACKEND_SERVICES is full ({limit} entries); raise \
@@ -112,7 +116,7 @@ impl<'a> Draft<'a> {
         }
         self.source_ranges(id, plan);
         let value = backend_service_value(plan);
-        let name = StoredName::new(&plan.name, &plan.resource_version);
+        let name = StoredName::new(&plan.name, &plan.resource_version).with_drain(plan.drain.deadline_s);
         if self.tables.backend_service(id) != Some(&value) || self.tables.name(id) != Some(&name) {
             self.put_backend_services.push(Op::PutBackendService { id, backend_service: value, name });
         }
@@ -131,6 +135,7 @@ impl<'a> Draft<'a> {
     /// the order of address and port.
     fn endpoints(&mut self, backend_service: u32, plan: &plan::BackendService) -> Vec<Option<u32>> {
         let tables = self.tables;
+        let deadline_s = plan.drain.deadline_s;
         let place = |id: &u32| {
             let endpoint = tables.endpoint(*id);
             (endpoint.address, endpoint.port)
@@ -140,27 +145,32 @@ impl<'a> Draft<'a> {
         for endpoint in &plan.endpoints {
             let wanted = (Address::from(endpoint.address), Be16::new(endpoint.port));
             while let Some(id) = former.next_if(|id| place(id) < wanted) {
-                self.delete_endpoint(id);
+                self.let_go(id, deadline_s);
             }
             let id = former.next_if(|id| place(id) == wanted).or_else(|| self.new_endpoint_id());
             while let Some(id) = former.next_if(|id| place(id) == wanted) {
-                self.delete_endpoint(id);
+                self.give_up(id);
             }
             if let Some(id) = id {
                 self.put_endpoint(id, backend_service, plan, endpoint);
             }
             ids.push(id);
         }
-        former.for_each(|id| self.delete_endpoint(id));
-        let without_id = ids.iter().filter(|id| id.is_none()).count();
-        if without_id > 0 {
-            let (name, limit) = (&plan.name, tables.limits().endpoints_max);
-            let all = ids.len();
-            let full = format!("map ENDPOINTS is full ({limit} entries); raise --endpoints-max");
-            let message = format!("cannot put {without_id} of the {all} endpoints of {name}: {full}");
-            self.bound(&name.service, message);
-        }
+        former.for_each(|id| self.let_go(id, deadline_s));
+        self.note_endpoints_without_id(plan, &ids);
         ids
+    }
+
+    fn note_endpoints_without_id(&mut self, plan: &plan::BackendService, ids: &[Option<u32>]) {
+        let without_id = ids.iter().filter(|id| id.is_none()).count();
+        if without_id == 0 || self.wait_for_drained_endpoints(&plan.name.service, without_id) {
+            return;
+        }
+        let (name, limit) = (&plan.name, self.tables.limits().endpoints_max);
+        let all = ids.len();
+        let full = format!("map ENDPOINTS is full ({limit} entries); raise --endpoints-max");
+        let message = format!("cannot put {without_id} of the {all} endpoints of {name}: {full}");
+        self.bound(&name.service, message);
     }
 
     fn new_endpoint_id(&mut self) -> Option<u32> {
@@ -177,6 +187,9 @@ impl<'a> Draft<'a> {
         plan: &plan::Endpoint,
     ) {
         let former = self.tables.endpoint(id);
+        if former.is_withdrawn() {
+            self.drain.taken_back.insert(id);
+        }
         let endpoint = Endpoint {
             address: plan.address.into(),
             port: Be16::new(plan.port),
@@ -185,18 +198,12 @@ impl<'a> Draft<'a> {
             backend_service,
             generation: former.generation,
             withdrawn_s: 0,
-            padding_end: 0,
+            drain_until_s: 0,
             state: plan.state_bits(),
         };
         if former != endpoint {
             self.put_endpoints.push(Op::PutEndpoint { id, endpoint });
         }
-    }
-
-    fn delete_endpoint(&mut self, id: u32) {
-        let generation = self.tables.endpoint(id).generation.wrapping_add(1);
-        let endpoint = Endpoint { generation, ..Endpoint::default() };
-        self.delete_endpoints.push(Op::DeleteEndpoint { id, endpoint });
     }
 
     fn frontends(&mut self, plan: &ServicePlan) {
@@ -258,6 +265,7 @@ impl<'a> Draft<'a> {
 
     /// Adds the deletions and puts all in order.
     pub(super) fn finish(mut self) -> Diff {
+        self.make_room();
         let leftovers = self.tables.leftovers().iter().filter(|id| !self.kept.contains(id));
         self.unwanted.extend(leftovers);
         let mut deleted = BTreeSet::new();
@@ -269,16 +277,14 @@ impl<'a> Draft<'a> {
         let delete_frontends = deleted.into_iter().map(|key| Op::DeleteFrontend { key }).collect();
         let mut delete_backend_services = Vec::new();
         for id in std::mem::take(&mut self.unwanted) {
-            if self.tables.backend_service(id).is_some() {
+            let is_empty = self.let_all_go(id);
+            if is_empty && self.tables.backend_service(id).is_some() {
                 delete_backend_services.push(Op::DeleteBackendService { id });
             }
             for neg in NegKind::ALL.map(|kind| kind.id(id)) {
                 if self.tables.neg(neg) != Ring::EMPTY {
                     self.clear_negs.push(Op::SwitchNeg { neg, ring: Ring::EMPTY });
                 }
-            }
-            for endpoint in self.tables.endpoints_of(id) {
-                self.delete_endpoint(*endpoint);
             }
             self.delete_source_ranges(id);
         }
@@ -295,7 +301,7 @@ impl<'a> Draft<'a> {
             self.ranges.delete,
             delete_backend_services,
             self.clear_negs,
-            self.delete_endpoints,
+            self.drain.ops,
         ];
         Diff { ops: phases.into_iter().flatten().collect(), problems: self.problems, pending: self.pending }
     }

@@ -17,6 +17,7 @@ use crate::plan::Desired;
 
 mod check;
 mod draft;
+mod drain;
 mod name;
 mod op;
 mod ring_space;
@@ -44,8 +45,8 @@ pub struct Diff {
 }
 
 /// The way for all Services, and away from everything that no Service wants: for the start, when the
-/// tables are a dump of the pinned maps. `now_ms` is any clock that does not go back, the same one that
-/// [`Tables::apply`] gets.
+/// tables are a dump of the pinned maps. `now_ms` is the monotonic clock of the host, since withdrawn endpoints
+/// carry its time over restarts; [`Tables::apply`] gets the same.
 #[must_use]
 pub fn full(desired: &Desired, tables: &Tables, now_ms: u64) -> Diff {
     let mut draft = draft::Draft::new(desired, tables, now_ms);
@@ -53,6 +54,15 @@ pub fn full(desired: &Desired, tables: &Tables, now_ms: u64) -> Diff {
         draft.service(&plan.name);
     }
     draft.delete_unwanted();
+    draft.finish()
+}
+
+/// The end of drains: gives up the withdrawn endpoints whose deadline has passed, and those that `is_idle`
+/// says have no flow left, with the backend services that nothing else keeps.
+#[must_use]
+pub fn drains(desired: &Desired, tables: &Tables, is_idle: &dyn Fn(u32) -> bool, now_ms: u64) -> Diff {
+    let mut draft = draft::Draft::new(desired, tables, now_ms);
+    draft.end_drains(is_idle);
     draft.finish()
 }
 

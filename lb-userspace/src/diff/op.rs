@@ -203,6 +203,9 @@ fn state_words(bits: u32) -> Vec<&'static str> {
     if bits & state::DRAINING != 0 {
         words.push("draining");
     }
+    if bits & state::WITHDRAWN != 0 {
+        words.push("withdrawn");
+    }
     if bits & state::LOCAL != 0 {
         words.push("on this node");
     }

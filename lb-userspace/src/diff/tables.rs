@@ -103,6 +103,8 @@ struct Index {
     /// VIPs with an entry and no frontend that needs it.
     idle_vips: BTreeSet<Address>,
     source_ranges_used: u32,
+    /// Withdrawn endpoints by the time of it.
+    withdrawn: BTreeSet<(u32, u32)>,
 }
 
 impl Tables {
@@ -161,6 +163,7 @@ impl Tables {
         for id in 0..self.endpoints.len() as u32 {
             if self.endpoints[id as usize].is_present() {
                 self.index_endpoint(id);
+                self.note_withdrawn(id, &Endpoint::default());
             }
         }
         self.index.frontends =
@@ -221,6 +224,7 @@ impl Tables {
     fn put_endpoint(&mut self, id: u32, endpoint: Endpoint) {
         grow(&mut self.endpoints, id as usize + 1);
         let former = std::mem::replace(&mut self.endpoints[id as usize], endpoint);
+        self.note_withdrawn(id, &former);
         if !former.is_present() {
             self.endpoint_pool.take(id);
             self.index_endpoint(id);
@@ -237,6 +241,7 @@ impl Tables {
             self.index.endpoints[backend_service as usize].remove(index);
         }
         self.endpoints[id as usize] = cleared;
+        self.note_withdrawn(id, &value);
         self.endpoint_pool.release(id);
         self.note_leftover(backend_service);
     }
@@ -341,6 +346,15 @@ impl Tables {
             (other.address, other.port) < (value.address, value.port)
         });
         Some(first + ids[first..].iter().position(|other| *other == id)?)
+    }
+
+    /// Moves an endpoint in or out of the index of withdrawn ones; `former` is what it was.
+    fn note_withdrawn(&mut self, id: u32, former: &Endpoint) {
+        self.index.withdrawn.remove(&(former.withdrawn_s, id));
+        let endpoint = &self.endpoints[id as usize];
+        if endpoint.is_withdrawn() {
+            self.index.withdrawn.insert((endpoint.withdrawn_s, id));
+        }
     }
 
     fn index_endpoint(&mut self, id: u32) {

@@ -101,7 +101,8 @@ impl Maps {
         Ok(())
     }
 
-    /// A value that is in use changes by one store of its state. Any other is taken out of use first,
+    /// A value that is in use changes by one store of its state, after the times of its drain, which mean
+    /// nothing before that. Any other is taken out of use first,
     /// then filled, then put into use, so that a state is never read together with another's address.
     /// One that comes into use counts from zero, as a backend service does.
     fn store_endpoint(&mut self, id: u32, endpoint: &Endpoint) -> Result<(), String> {
@@ -112,12 +113,13 @@ impl Maps {
             cleared.map_err(|error| refused(&error, maps::ENDPOINT_TRAFFIC, self.endpoints.count()))?;
         }
         let value: [u32; ENDPOINT_WORDS] = bytemuck::cast(*endpoint);
-        let is_same_place = Endpoint { state: endpoint.state, ..former } == *endpoint;
+        let Endpoint { state, withdrawn_s, drain_until_s, .. } = *endpoint;
+        let is_same_place = Endpoint { state, withdrawn_s, drain_until_s, ..former } == *endpoint;
         if !is_same_place || !former.is_present() {
             words[STATE_WORD].store(0, Ordering::Release);
-            for (word, value) in words[..STATE_WORD].iter().zip(value) {
-                word.store(value, Ordering::Release);
-            }
+        }
+        for (word, value) in words[..STATE_WORD].iter().zip(value) {
+            word.store(value, Ordering::Release);
         }
         words[STATE_WORD].store(value[STATE_WORD], Ordering::Release);
         Ok(())

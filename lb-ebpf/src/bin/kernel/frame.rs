@@ -99,6 +99,11 @@ impl Packet for XdpFrame {
     }
 
     #[inline(always)]
+    fn store_checksum(&mut self, offset: usize, whole: Be16, _pseudo_header: Be16) -> Option<()> {
+        self.store(offset, whole.bytes())
+    }
+
+    #[inline(always)]
     fn grow_front(&mut self, count: usize) -> Option<()> {
         self.adjust(-(count as i32), 0)
     }
@@ -215,6 +220,20 @@ impl Packet for SkbFrame {
                 | bpf_l4_csum_replace(self.skb, offset as u32, 0, u64::from(ports.wsum()), mangled)
         };
         (status == 0).then_some(())
+    }
+
+    /// No helper says whether the kernel has yet to compute the checksum, but the one that patches it
+    /// leaves it alone then, unless the change is the pseudo header's (`inet_proto_csum_replace_by_diff`).
+    #[inline(always)]
+    fn store_checksum(&mut self, offset: usize, whole: Be16, pseudo_header: Be16) -> Option<()> {
+        self.store(offset, [0; 2])?;
+        // SAFETY: the context is valid while the program runs; the helper checks the offset.
+        if unsafe { bpf_l4_csum_replace(self.skb, offset as u32, 0, 1, 0) } != 0 {
+            return None;
+        }
+        let is_partial = self.load(offset)? == [0; 2];
+        let value = if is_partial { Be16::from_raw(!pseudo_header.raw()) } else { whole };
+        self.store(offset, value.bytes())
     }
 
     #[inline(always)]

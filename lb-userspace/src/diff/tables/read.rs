@@ -174,6 +174,12 @@ impl Tables {
         (0..self.endpoints.len() as u32).filter(|id| self.endpoint(*id).is_present())
     }
 
+    /// The endpoints that no slice names any more and whose flows go on, those withdrawn first before the
+    /// others.
+    pub fn withdrawn(&self) -> impl Iterator<Item = u32> + '_ {
+        self.index.withdrawn.iter().map(|(_, id)| *id)
+    }
+
     /// Free ring space, and what of it rests.
     #[must_use]
     pub fn arena(&self) -> &Arena {

@@ -27,6 +27,8 @@ enum Step {
     Slice { service: usize, number: usize, endpoints: Vec<SliceEndpoint> },
     /// These pods fail their health checks, one bit for each.
     Health { failing: u8 },
+    /// Time passes, and these endpoints have no flow left, one bit for each id.
+    Drain { passes_s: u32, idle: u32 },
     /// The agent is killed: what it did not write to the maps is lost.
     Restart,
 }
@@ -95,6 +97,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (name, 0..2usize, proptest::collection::vec(pod(), 0..6))
             .prop_map(|(service, number, endpoints)| Step::Slice { service, number, endpoints }),
         1 => any::<u8>().prop_map(|failing| Step::Health { failing }),
+        2 => (0u32..4_000, any::<u32>()).prop_map(|(passes_s, idle)| Step::Drain { passes_s, idle }),
         1 => Just(Step::Restart),
     ]
 }
@@ -184,6 +187,13 @@ impl World {
                 self.snapshot.endpoint_slices.insert(slice.name.clone(), slice);
             }
             Step::Health { failing } => self.failing = *failing,
+            Step::Drain { passes_s, idle } => {
+                self.now_ms += u64::from(*passes_s) * 1_000;
+                let is_idle = |id: u32| idle & 1u32.checked_shl(id).unwrap_or(0) != 0;
+                let diff = drains(&self.desired, &self.tables, &is_idle, self.now_ms);
+                self.apply(&Diff { pending: self.pending.clone(), ..diff }, refused);
+                return;
+            }
             Step::Restart => {
                 self.tables = Tables::recover(*self.tables.limits(), self.tables.dump());
                 self.desired = plan::plan(&self.snapshot, &node(), &Failing(self.failing));
@@ -240,7 +250,9 @@ fn assert_equal(tables: &Tables, desired: &Desired) {
     let mut endpoints = 0;
     for service in desired.backend_services() {
         let id = tables.backend_service_id(&service.name).expect("the backend service has an id");
-        let present: Vec<Endpoint> = tables.endpoints_of(id).iter().map(|id| tables.endpoint(*id)).collect();
+        let ids = tables.endpoints_of(id);
+        let named: Vec<u32> = ids.iter().copied().filter(|id| tables.endpoint(*id).is_named()).collect();
+        let present: Vec<Endpoint> = named.iter().map(|id| tables.endpoint(*id)).collect();
         let present = present.iter().map(|e| (IpAddr::from(e.address), e.port.get(), e.state));
         let planned = service.endpoints.iter().map(|e| (e.address, e.port, e.state_bits()));
         assert_eq!(present.collect::<Vec<_>>(), planned.collect::<Vec<_>>());
@@ -250,7 +262,7 @@ fn assert_equal(tables: &Tables, desired: &Desired) {
         assert_eq!(ranges.collect::<Vec<_>>(), planned_ranges.collect::<Vec<_>>());
         for kind in NegKind::ALL {
             let members = service.neg(kind).map_or(&[][..], |neg| &neg.members);
-            let members = members.iter().map(|index| tables.endpoints_of(id)[*index as usize]);
+            let members = members.iter().map(|index| named[*index as usize]);
             let slots = tables.slots(tables.neg(kind.id(id))).expect("the ring lies in the arena");
             let slots: BTreeSet<u32> = slots.iter().copied().collect();
             assert_eq!(slots, members.collect::<BTreeSet<u32>>(), "NEG {kind:?} of {}", service.name);
@@ -284,10 +296,11 @@ fn follow(limits: Limits, steps: &[Step], refusals: &[Option<usize>]) {
             }
         }
     }
-    // What was refused is taken now; former rings have rested, so there is space.
+    // What was refused is taken now; former rings have rested, so there is space; and drains are over.
     for _ in 0..2 {
         world.now_ms += QUARANTINE_MS;
         world.step(&Step::Restart, None);
+        world.step(&Step::Drain { passes_s: 4_000, idle: 0 }, None);
     }
     assert_equal(&world.tables, &world.desired);
     let recovered = Tables::recover(limits, world.tables.dump());
@@ -334,7 +347,7 @@ proptest! {
             prop_assert!(world.tables.rings().all(|(_, r)| r.position() + r.length() <= ring_slots_max));
         }
         // What waits for room gets what there is, and then nothing is left to do.
-        for _ in 0..4 {
+        for _ in 0..6 {
             world.now_ms += QUARANTINE_MS;
             world.step(&Step::Restart, None);
         }
