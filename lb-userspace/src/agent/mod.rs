@@ -63,11 +63,33 @@ pub fn run(options: &Options) -> Result<()> {
         let agent = Agent::new(options, Applier::new(maps)?, attachments)?;
         agent.run(watch_links(links)?).await?;
         if options.detach_on_exit {
-            pins.remove()?;
+            step_back(&pins, &options.run_dir)?;
             info!(pins = %pins.root().display(), "removed programs, maps and pins");
         }
         Ok(())
     })
+}
+
+/// Takes away all that an agent leaves on a node: programs, maps and pins, and the files of its run
+/// directory. Nothing is forwarded any more.
+///
+/// # Errors
+/// An agent runs on the pins, or something cannot be removed.
+pub fn remove(pins: &Pins, run_dir: &Path) -> Result<()> {
+    // Where there are no pins, none are made only to be locked.
+    if pins.root().exists() {
+        let _instance = Instance::take(pins)?;
+        return step_back(pins, run_dir);
+    }
+    step_back(pins, run_dir)
+}
+
+/// Links go with their pins: nobody else holds them.
+fn step_back(pins: &Pins, run_dir: &Path) -> Result<()> {
+    pins.remove()?;
+    let cannot = || format!("cannot clean up {}", run_dir.display());
+    Origins::new(run_dir).remove().with_context(cannot)?;
+    problems::remove(run_dir).with_context(cannot)
 }
 
 fn start_log() {

@@ -13,6 +13,7 @@ mod manifests;
 mod output;
 mod plan;
 mod programs;
+mod remove;
 mod traces;
 mod verify;
 
@@ -36,6 +37,7 @@ enum Command {
     Plan(plan::Plan),
     Verify(verify::Verify),
     DiffKubeProxy(diff_kube_proxy::DiffKubeProxy),
+    Remove(remove::Remove),
 }
 
 /// Runs a command; what it prints goes to standard output.
@@ -50,6 +52,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Explain(explain) => explain::run(&explain)?,
         Command::Plan(plan) => plan::run(&plan)?,
         Command::Verify(verify) => verify::run(&verify)?,
+        Command::Remove(remove) => remove::run(&remove)?,
         Command::DiffKubeProxy(diff) => return diff_kube_proxy::run(&diff),
     };
     print(&text)?;
