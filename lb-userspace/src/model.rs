@@ -157,6 +157,8 @@ pub struct Service {
     /// `metadata.creationTimestamp`, seconds since 1970; decides which of two Services keeps a
     /// frontend that both ask for.
     pub created_s: Option<i64>,
+    /// `metadata.labels`, by which a node may choose the Services that it serves.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// `spec.clusterIPs`.
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.externalIPs`.
@@ -194,6 +196,7 @@ impl Service {
             name,
             resource_version: "".into(),
             created_s: None,
+            labels: BTreeMap::new(),
             cluster_ips: Vec::new(),
             external_ips: Vec::new(),
             load_balancer_ips: Vec::new(),

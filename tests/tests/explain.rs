@@ -1,8 +1,7 @@
 //! What `explain --manifests` says besides verdict and endpoint.
 use std::net::SocketAddr;
 
-use clap::Parser as _;
-use lb_userspace::cli::{Cli, output};
+use lb_userspace::cli::explanation;
 use serde_json::Value;
 
 const MANIFESTS: &str = "
@@ -37,9 +36,9 @@ fn explain(from: &str, to: &str, flags: &[&str]) -> Value {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("all.yaml"), MANIFESTS).expect("the manifests");
     let folder = folder.path().display().to_string();
-    let fixed = ["podway", "explain", "-o", "json", "--node-name", "node-a", "--manifests", &folder];
+    let fixed = ["-o", "json", "--node-name", "node-a", "--manifests", &folder];
     let asked = ["--from", from, "--to", to];
-    let text = output(Cli::parse_from([&fixed[..], &asked, flags].concat())).expect("an explanation");
+    let text = explanation([&fixed[..], &asked, flags].concat()).expect("an explanation");
     serde_json::from_str(&text).expect("JSON")
 }
 

@@ -26,6 +26,7 @@ mod node_flags;
 mod options;
 mod planner;
 mod problems;
+mod service_health_answers;
 
 pub use node_flags::NodeFlags;
 pub use options::Options;
@@ -33,6 +34,7 @@ pub use options::Options;
 use applier::Applier;
 use planner::Planner;
 use problems::ProblemReport;
+use service_health_answers::ServiceHealthAnswers;
 
 /// Events that wait between a source and the loop.
 const EVENTS_MAX: usize = 1024;
@@ -61,11 +63,33 @@ pub fn run(options: &Options) -> Result<()> {
         let agent = Agent::new(options, Applier::new(maps)?, attachments)?;
         agent.run(watch_links(links)?).await?;
         if options.detach_on_exit {
-            pins.remove()?;
+            step_back(&pins, &options.run_dir)?;
             info!(pins = %pins.root().display(), "removed programs, maps and pins");
         }
         Ok(())
     })
+}
+
+/// Takes away all that an agent leaves on a node: programs, maps and pins, and the files of its run
+/// directory. Nothing is forwarded any more.
+///
+/// # Errors
+/// An agent runs on the pins, or something cannot be removed.
+pub fn remove(pins: &Pins, run_dir: &Path) -> Result<()> {
+    // Where there are no pins, none are made only to be locked.
+    if pins.root().exists() {
+        let _instance = Instance::take(pins)?;
+        return step_back(pins, run_dir);
+    }
+    step_back(pins, run_dir)
+}
+
+/// Links go with their pins: nobody else holds them.
+fn step_back(pins: &Pins, run_dir: &Path) -> Result<()> {
+    pins.remove()?;
+    let cannot = || format!("cannot clean up {}", run_dir.display());
+    Origins::new(run_dir).remove().with_context(cannot)?;
+    problems::remove(run_dir).with_context(cannot)
 }
 
 fn start_log() {
@@ -92,6 +116,7 @@ struct Agent {
     report: ProblemReport,
     origins: Origins,
     targets: watch::Sender<Targets>,
+    service_health: ServiceHealthAnswers,
     is_synced: bool,
     /// Whether anything was applied yet.
     is_begun: bool,
@@ -119,6 +144,7 @@ impl Agent {
             report: ProblemReport::new(&options.run_dir, &options.node_name)?,
             origins: Origins::new(&options.run_dir),
             targets: watch::channel(Targets::default()).0,
+            service_health: ServiceHealthAnswers::start(),
             is_synced: false,
             is_begun: false,
             options: options.clone(),
@@ -152,6 +178,7 @@ impl Agent {
                 }
                 _ = seconds.tick() => self.end_drains(),
                 Some(event) = events.recv() => self.take(event),
+                Ok(()) = self.service_health.problems.changed() => self.report_problems(),
                 () = until(due.links) => {
                     due.links = None;
                     self.reconcile_links();
@@ -253,6 +280,7 @@ impl Agent {
             *targets = now;
             is_other
         });
+        self.service_health.follow(&self.planner, self.applier.is_up_to_date());
         self.report_problems();
     }
 
@@ -268,6 +296,7 @@ impl Agent {
         problems.extend(self.planner.desired.problems());
         problems.extend(self.applier.problems.iter().cloned());
         problems.extend(self.node_problem.clone());
+        problems.extend(self.service_health.all_problems());
         self.report.update(problems);
     }
 

@@ -132,6 +132,11 @@ impl Planner {
         changed
     }
 
+    /// What the plan is made for.
+    pub(super) fn node(&self) -> &NodeContext {
+        &self.node
+    }
+
     /// This node's addresses.
     pub(super) fn addresses(&self) -> &[IpAddr] {
         &self.node.addresses
@@ -266,5 +271,41 @@ mod tests {
         assert!(planner.is_dirty());
         let config = planner.config(PortRange::default(), 0);
         assert!(config.is_service_address(&ip("10.96.0.1").into()));
+    }
+
+    #[test]
+    fn a_label_takes_a_service_over_and_gives_it_back() {
+        let flags = NodeFlags {
+            service_selector: Some("proxy=podway".parse().expect("a selector")),
+            ..NodeFlags::default()
+        };
+        let mut planner = Planner::new("node-a", flags);
+        let with_label = |value: &str| {
+            let labels = [("proxy".into(), value.into())].into();
+            Change::Service(crate::model::Service { labels, ..service("cart", "192.0.2.1") })
+        };
+        let frontends = |planner: &mut Planner| {
+            planner.plan();
+            planner.desired.frontends().count()
+        };
+        planner.change(with_label("other"));
+        assert_eq!(frontends(&mut planner), 0);
+        planner.change(with_label("podway"));
+        assert_eq!(frontends(&mut planner), 1);
+        planner.change(with_label("other"));
+        assert_eq!(frontends(&mut planner), 0);
+    }
+
+    #[test]
+    fn beside_another_proxy_no_address_counts_as_unallocated() {
+        let cidr = vec![crate::attach::Cidr(ip("10.96.0.0"), 16)];
+        let alone = NodeFlags { service_cidr: cidr, ..NodeFlags::default() };
+        let beside = NodeFlags { only_service: vec![ObjectName::new("shop", "cart")], ..alone.clone() };
+        let is_dropped = |flags: NodeFlags| {
+            let config = Planner::new("node-a", flags).config(PortRange::default(), 0);
+            config.is_service_address(&ip("10.96.0.9").into())
+        };
+        assert!(is_dropped(alone));
+        assert!(!is_dropped(beside));
     }
 }

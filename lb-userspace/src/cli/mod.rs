@@ -1,16 +1,19 @@
 //! The command line.
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
 mod describe;
+mod diff_kube_proxy;
 mod explain;
 mod get;
 mod manifests;
 mod output;
 mod plan;
 mod programs;
+mod remove;
 mod traces;
 mod verify;
 
@@ -33,29 +36,40 @@ enum Command {
     Explain(Box<explain::Explain>),
     Plan(plan::Plan),
     Verify(verify::Verify),
+    DiffKubeProxy(diff_kube_proxy::DiffKubeProxy),
+    Remove(remove::Remove),
 }
 
 /// Runs a command; what it prints goes to standard output.
 ///
 /// # Errors
 /// One line and its causes: operation, datum, cause, remedy.
-pub fn run(cli: Cli) -> Result<()> {
-    print(&output(cli)?)
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Agent(options) => crate::agent::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::DiffKubeProxy(diff) => diff_kube_proxy::run(&diff),
+        Command::Get(get) => shown(get::run(&get)),
+        Command::Describe(describe) => shown(describe::run(&describe)),
+        Command::Explain(explain) => shown(explain::run(&explain)),
+        Command::Plan(plan) => shown(plan::run(&plan)),
+        Command::Verify(verify) => shown(verify::run(&verify)),
+        Command::Remove(remove) => shown(remove::run(&remove)),
+    }
 }
 
-/// Runs a command; returns what it prints.
+/// What `podway explain` prints with these arguments.
 ///
 /// # Errors
-/// As [`run`].
-pub fn output(cli: Cli) -> Result<String> {
-    match cli.command {
-        Command::Agent(options) => crate::agent::run(&options).map(|()| String::new()),
-        Command::Get(get) => get::run(&get),
-        Command::Describe(describe) => describe::run(&describe),
-        Command::Explain(explain) => explain::run(&explain),
-        Command::Plan(plan) => plan::run(&plan),
-        Command::Verify(verify) => verify::run(&verify),
-    }
+/// They are none of `explain`, or it has no answer.
+pub fn explanation<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<String> {
+    let cli = Cli::try_parse_from(["podway", "explain"].into_iter().chain(arguments))?;
+    let Command::Explain(explain) = cli.command else { bail!("another command than explain") };
+    explain::run(&explain)
+}
+
+fn shown(text: Result<String>) -> Result<ExitCode> {
+    print(&text?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Standard output may be closed early (`| head`): that is no error.
