@@ -223,8 +223,7 @@ impl Manifests {
     /// The file cannot be written.
     pub fn new(dir: &Path, topology: &Topology) -> Result<Self> {
         let manifests = Self { dir: dir.to_owned(), services: BTreeMap::new(), resource_version: 100 };
-        let nodes: Vec<Value> = topology.nodes().iter().map(object::node).collect();
-        manifests.write("nodes", &nodes)?;
+        manifests.write("nodes", &Self::nodes(topology))?;
         Ok(manifests)
     }
 
@@ -270,6 +269,21 @@ impl Manifests {
         let mut service = self.service(name).clone();
         change(&mut service);
         self.put(service)
+    }
+
+    /// The objects of a Service as an API server would have them: itself, and its slices.
+    ///
+    /// # Panics
+    /// There is none of this name.
+    #[must_use]
+    pub fn objects(&self, name: &str) -> Vec<Value> {
+        object::service_and_slices(self.service(name), self.resource_version)
+    }
+
+    /// The Nodes as an API server would have them.
+    #[must_use]
+    pub fn nodes(topology: &Topology) -> Vec<Value> {
+        topology.nodes().iter().map(object::node).collect()
     }
 
     /// Removes a Service and its slices.

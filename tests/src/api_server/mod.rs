@@ -100,7 +100,16 @@ impl ApiServer {
     /// # Panics
     /// When there is no such port.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a loopback port");
+        Self::serve(TcpListener::bind(("127.0.0.1", 0)).await.expect("a loopback port"))
+    }
+
+    /// Starts a server on a socket that listens already, for instance in another network namespace. Must
+    /// be called in a runtime.
+    ///
+    /// # Panics
+    /// When the socket has no address.
+    #[must_use]
+    pub fn serve(listener: TcpListener) -> Self {
         let address = listener.local_addr().expect("the port's number");
         let state = State { streams_lists: true, ..State::default() };
         let (changed, _) = tokio::sync::watch::channel(0);
