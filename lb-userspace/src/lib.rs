@@ -22,6 +22,7 @@ pub mod health;
 pub mod service_health;
 
 pub mod explain;
+pub mod kube_proxy;
 
 pub mod agent;
 pub mod cli;

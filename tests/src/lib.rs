@@ -25,4 +25,5 @@ pub mod world;
 
 pub mod api_server;
 
+pub mod kube_proxy;
 pub mod reference;

@@ -19,6 +19,9 @@ use super::chain::BrokenChains;
 /// Wait before what failed is tried again; doubled with each further failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long the maps may be behind the plan before load balancers are told to avoid this node: as
+/// kube-proxy, two of its sync periods (`pkg/proxy/healthcheck/proxy_health.go`).
+const BEHIND_MAX: Duration = Duration::from_secs(60);
 
 /// The maps, their mirror, and the Services whose part of the plan is not in them yet.
 pub(super) struct Applier {
@@ -32,6 +35,8 @@ pub(super) struct Applier {
     pub(super) problems: Vec<Problem>,
     /// The last operation that the kernel refused.
     last_refusal: Option<String>,
+    /// Since when nothing more of the plan comes into the maps although it should.
+    stuck_since: Option<Instant>,
 }
 
 /// Operations by kind, for one line of the log.
@@ -89,6 +94,7 @@ impl Applier {
             retry: RETRY_MIN,
             problems: Vec::new(),
             last_refusal: None,
+            stuck_since: None,
         })
     }
 
@@ -119,6 +125,7 @@ impl Applier {
         }
         self.last_refusal = refusal;
         let is_stuck = self.last_refusal.is_some() || (!self.pending.is_empty() && done == 0);
+        self.stuck_since = is_stuck.then(|| self.stuck_since.unwrap_or_else(Instant::now));
         self.retry = if is_stuck { (self.retry * 2).min(RETRY_MAX) } else { RETRY_MIN };
         if done > 0 {
             let Counts { endpoints, rings, negs, backend_services, source_ranges, vips, frontends, deleted } =
@@ -179,6 +186,11 @@ impl Applier {
             }
         }
         outcome
+    }
+
+    /// Whether the maps hold what the plan says, or came closer to it not long ago.
+    pub(super) fn is_up_to_date(&self) -> bool {
+        self.stuck_since.is_none_or(|since| since.elapsed() < BEHIND_MAX)
     }
 
     /// When to apply again although nothing changed; `None` when all is done.

@@ -22,6 +22,7 @@ mod neg;
 mod node;
 mod origin;
 mod policy;
+mod selection;
 mod service;
 mod source_ranges;
 
@@ -34,6 +35,7 @@ pub(crate) use json::{frontend_key_text, socket_text};
 pub use neg::{Neg, neg_kind, neg_kind_name};
 pub use node::{NodeContext, NodePortAddresses};
 pub use origin::Origin;
+pub use selection::{LabelSelector, Labels, Selection};
 pub use service::{ServicePlan, service};
 
 /// The desired state of all Services of a snapshot.

@@ -49,7 +49,8 @@ impl ServicePlan {
     }
 }
 
-/// Plans one Service from its EndpointSlices: `slices` are those whose label names the Service.
+/// Plans one Service from its EndpointSlices: `slices` are those whose label names the Service. A Service
+/// that is left to another proxy has an empty plan.
 #[must_use]
 pub fn service(
     service: &Service,
@@ -64,9 +65,13 @@ pub fn service(
         created_s: service.created_s,
         frontends: Vec::new(),
         backend_services: Vec::with_capacity(service.ports.len()),
-        health_check_node_port: HealthCheckNodePort::new(service, &families, slices, node),
+        health_check_node_port: None,
         problems: Vec::new(),
     };
+    if !node.selection.has(service) {
+        return plan;
+    }
+    plan.health_check_node_port = HealthCheckNodePort::new(service, &families, slices, node);
     let mut seen: BTreeMap<FrontendKey, Arc<BackendServiceName>> = BTreeMap::new();
     for port in &service.ports {
         let name = Arc::new(BackendServiceName {
