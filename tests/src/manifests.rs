@@ -190,6 +190,12 @@ impl Service {
         })
     }
 
+    /// The objects as Kubernetes writes them: the Service itself, and its slices.
+    #[must_use]
+    pub fn objects(&self, resource_version: u64) -> Vec<Value> {
+        object::service_and_slices(self, resource_version)
+    }
+
     /// The endpoint of a pod.
     ///
     /// # Panics
@@ -256,7 +262,7 @@ impl Manifests {
     /// The file cannot be written.
     pub fn put(&mut self, service: Service) -> Result<()> {
         self.resource_version += 1;
-        self.write(&service.name, &object::service_and_slices(&service, self.resource_version))?;
+        self.write(&service.name, &service.objects(self.resource_version))?;
         self.services.insert(service.name.clone(), service);
         Ok(())
     }
@@ -272,15 +278,6 @@ impl Manifests {
         let mut service = self.service(name).clone();
         change(&mut service);
         self.put(service)
-    }
-
-    /// The objects of a Service as an API server would have them: itself, and its slices.
-    ///
-    /// # Panics
-    /// There is none of this name.
-    #[must_use]
-    pub fn objects(&self, name: &str) -> Vec<Value> {
-        object::service_and_slices(self.service(name), self.resource_version)
     }
 
     /// The Nodes as an API server would have them.

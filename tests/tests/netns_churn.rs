@@ -5,14 +5,15 @@
 //! with the rates that Podway promises.
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lb_tests::agent::{Agent, Options, Podway, Source};
 use lb_tests::api_server::{ApiServer, Resource};
 use lb_tests::manifests::{LOAD_BALANCER_IPS, Manifests, Service};
 use lb_tests::need;
-use lb_tests::topology::{NODE_NAMES, Topology};
+use lb_tests::topology::{Host, NODE_NAMES, Node, Topology};
 use lb_tests::traffic::{Load, Loaded, Server};
 use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
@@ -28,6 +29,8 @@ const POD_PORT: u16 = 8080;
 const PORT_FIRST: u8 = 80;
 /// Changes are made in steps of this, as Kubernetes gathers them too.
 const STEP: Duration = Duration::from_millis(50);
+/// Time from one look at the maps to the next.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long agents may take for everything at the start, and for the last changes at the end.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -56,34 +59,26 @@ impl Demand {
 
 /// A cluster whose facts come from an API server at the gateway of the nodes' segment.
 struct Stage {
-    agents: Vec<Agent>,
-    _servers: Vec<Server>,
-    manifests: Manifests,
     server: ApiServer,
+    services: Vec<Service>,
     topology: Topology,
+    /// What the server has, as manifests for `podway verify`.
+    snapshot: PathBuf,
     /// Seed of the changes.
     random: u64,
+    _servers: Vec<Server>,
     _runtime: Runtime,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Stage {
-    fn start(podway: &Podway) -> Self {
+    fn start() -> Self {
         let topology = Topology::two_nodes(PODS_PER_NODE).unwrap();
         let dir = TempDir::with_prefix("podway-churn-").unwrap();
-        let folder = dir.path().join("manifests");
-        std::fs::create_dir(&folder).unwrap();
-        let mut manifests = Manifests::new(&folder, &topology).unwrap();
-        for (name, port) in SERVICES.into_iter().zip(PORT_FIRST..) {
-            let mut service = Service::new(name, port).port("tcp", Protocol::Tcp, port.into(), POD_PORT);
-            service.load_balancer_ips = LOAD_BALANCER_IPS.to_vec();
-            manifests.put(service.backed_by_all(&topology)).unwrap();
-        }
-        let servers = topology.pods().map(|pod| Server::greet(pod, POD_PORT).unwrap()).collect();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener =
-            topology.run_at_gateway(|| std::net::TcpListener::bind("192.0.2.1:0")).unwrap().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.unwrap();
+        let listener = topology.run_at_gateway(|| std::net::TcpListener::bind("192.0.2.1:0"));
+        let listener = listener.unwrap().unwrap();
         listener.set_nonblocking(true).unwrap();
         let server = {
             let _guard = runtime.enter();
@@ -92,30 +87,34 @@ impl Stage {
         for node in Manifests::nodes(&topology) {
             server.put(Resource::Nodes, node);
         }
-        let kubeconfig = write_kubeconfig(dir.path(), &server);
-        let mut stage = Self {
-            agents: Vec::new(),
-            _servers: servers,
-            manifests,
+        let stage = Self {
             server,
-            topology,
+            services: SERVICES.into_iter().zip(PORT_FIRST..).map(|of| service(of, &topology)).collect(),
+            snapshot: dir.path().join("snapshot"),
             random: 1,
+            _servers: topology.pods().map(|pod| Server::greet(pod, POD_PORT).unwrap()).collect(),
             _runtime: runtime,
-            _dir: dir,
+            topology,
+            dir,
         };
-        SERVICES.iter().for_each(|service| stage.publish(service));
-        for node in NODE_NAMES {
-            let source = Source::Cluster { kubeconfig: &kubeconfig, folder: stage.manifests.dir() };
-            let agent = Agent::start_from(podway, &stage.topology, node, source, Options::default());
-            stage.agents.push(agent.unwrap());
-        }
-        stage.settle();
+        (0..SERVICES.len()).for_each(|index| stage.publish(index));
         stage
     }
 
+    /// An agent on every node that has done all that is published.
+    fn agents(&self, podway: &Podway) -> Vec<Agent> {
+        let kubeconfig = write_kubeconfig(self.dir.path(), &self.server);
+        let source = Source::Cluster { kubeconfig: &kubeconfig, folder: &self.snapshot };
+        let start =
+            |node| Agent::start_from(podway, &self.topology, node, source, Options::default()).unwrap();
+        let agents: Vec<Agent> = NODE_NAMES.map(start).into();
+        self.settle(&agents);
+        agents
+    }
+
     /// Gives the API server a Service as it is now.
-    fn publish(&self, service: &str) {
-        for object in self.manifests.objects(service) {
+    fn publish(&self, index: usize) {
+        for object in self.services[index].objects(1) {
             let resource = match object["kind"].as_str() {
                 Some("Service") => Resource::Services,
                 _ => Resource::EndpointSlices,
@@ -124,9 +123,13 @@ impl Stage {
         }
     }
 
-    /// Waits until both agents have done all that is published.
-    fn settle(&self) {
-        for agent in &self.agents {
+    /// Waits until the agents have done all that is published.
+    fn settle(&self, agents: &[Agent]) {
+        let objects = Resource::ALL.into_iter().flat_map(|resource| self.server.objects(resource));
+        let text: String = objects.map(|object| format!("---\n{object}\n")).collect();
+        std::fs::create_dir_all(&self.snapshot).unwrap();
+        std::fs::write(self.snapshot.join("all.yaml"), text).unwrap();
+        for agent in agents {
             let mut last = Ok(());
             let waited = wait_until(SETTLE_DEADLINE, "the plan in the maps", || {
                 last = agent.verify();
@@ -149,27 +152,26 @@ impl Stage {
     fn change(&mut self, count: u32) {
         let mut changed = BTreeSet::new();
         for _ in 0..count {
-            let service = SERVICES[self.random(SERVICES.len())];
+            let service = self.random(SERVICES.len());
             let node = self.random(NODE_NAMES.len());
             let pod = STEADY_PER_NODE + self.random(usize::from(PODS_PER_NODE) - STEADY_PER_NODE);
-            let state = self.random(3);
+            let choice = self.random(3);
             let node = &self.topology.nodes()[node];
-            let pod = &node.pods()[pod];
-            let edited = self.manifests.edit(service, |service| change_endpoint(service, node, pod, state));
-            edited.unwrap();
+            change_endpoint(&mut self.services[service], node, &node.pods()[pod], choice);
             changed.insert(service);
         }
-        changed.iter().for_each(|service| self.publish(service));
+        changed.into_iter().for_each(|service| self.publish(service));
     }
 }
 
+fn service((name, port): (&str, u8), topology: &Topology) -> Service {
+    let mut service = Service::new(name, port).port("tcp", Protocol::Tcp, port.into(), POD_PORT);
+    service.load_balancer_ips = LOAD_BALANCER_IPS.to_vec();
+    service.backed_by_all(topology)
+}
+
 /// The endpoint of a pod gets another state: gone, ready, not ready or terminating.
-fn change_endpoint(
-    service: &mut Service,
-    node: &lb_tests::topology::Node,
-    pod: &lb_tests::topology::Host,
-    choice: usize,
-) {
+fn change_endpoint(service: &mut Service, node: &Node, pod: &Host, choice: usize) {
     let found = service.endpoints.iter().position(|endpoint| endpoint.pod == pod.name());
     let Some(index) = found else {
         *service = service.clone().backed_by(node, pod);
@@ -185,7 +187,7 @@ fn change_endpoint(
     }
 }
 
-fn write_kubeconfig(dir: &Path, server: &ApiServer) -> std::path::PathBuf {
+fn write_kubeconfig(dir: &Path, server: &ApiServer) -> PathBuf {
     let path = dir.join("kubeconfig");
     let config: Value = serde_json::json!({
         "apiVersion": "v1",
@@ -199,25 +201,29 @@ fn write_kubeconfig(dir: &Path, server: &ApiServer) -> std::path::PathBuf {
     path
 }
 
-/// Changes endpoints at the rate for the time, and looks at the maps once a second. Returns the number of
-/// changes and of looks.
-fn churn(stage: &mut Stage, demand: &Demand) -> (u32, u32) {
+/// Changes endpoints at the rate for the time. Returns the number of changes.
+fn churn(stage: &mut Stage, demand: &Demand) -> u32 {
     let start = Instant::now();
     let per_step = demand.changes_per_second * STEP.as_millis() as u32 / 1000;
-    let (mut changes, mut looks) = (0, 0);
-    let mut due = start;
+    let (mut changes, mut due) = (0, start);
     while start.elapsed() < Duration::from_secs(demand.seconds.into()) {
         stage.change(per_step);
         changes += per_step;
-        if start.elapsed().as_secs() > u64::from(looks) {
-            let agent = &stage.agents[looks as usize % stage.agents.len()];
-            agent.verify_maps().unwrap_or_else(|error| panic!("after {changes} changes: {error:#}"));
-            looks += 1;
-        }
         due += STEP;
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
-    (changes, looks)
+    changes
+}
+
+/// Looks at the maps of one node after the other until told to stop. Returns the number of looks.
+fn watch(agents: &[Agent], is_over: &AtomicBool) -> u32 {
+    let mut looks = 0;
+    for agent in agents.iter().cycle().take_while(|_| !is_over.load(Ordering::Relaxed)) {
+        agent.verify_maps().unwrap_or_else(|error| panic!("look {looks}: {error:#}"));
+        looks += 1;
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+    looks
 }
 
 /// The load-balancer addresses of all Services in both families.
@@ -243,13 +249,22 @@ fn no_connection_fails_while_endpoints_come_and_go() {
     let Some(need) = need::netns() else { return };
     let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
     let demand = Demand::of_environment();
-    let mut stage = Stage::start(&podway);
+    let mut stage = Stage::start();
+    let agents = stage.agents(&podway);
     let rate = demand.connections_per_second;
     let outside = Load::start(stage.topology.client(), &addresses(), rate * 3 / 4).unwrap();
     let inside = Load::start(stage.topology.pod("web-a-1"), &addresses(), rate / 4).unwrap();
-    let (changes, looks) = churn(&mut stage, &demand);
+    let is_over = AtomicBool::new(false);
+    let (changes, looks, agents) = std::thread::scope(|scope| {
+        let is_over = &is_over;
+        let watch = scope.spawn(move || (watch(&agents, is_over), agents));
+        let changes = churn(&mut stage, &demand);
+        is_over.store(true, Ordering::Relaxed);
+        let (looks, agents) = watch.join().unwrap();
+        (changes, looks, agents)
+    });
     let loads = [("client", outside.finish().unwrap()), ("web-a-1", inside.finish().unwrap())];
-    stage.settle();
+    stage.settle(&agents);
     let mut reached = 0.0;
     for (who, loaded) in &loads {
         assert_whole(who, loaded);

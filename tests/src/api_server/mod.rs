@@ -200,6 +200,12 @@ impl ApiServer {
         self.shared.lock().requests.iter().filter(|request| request.resource == resource).cloned().collect()
     }
 
+    /// Every object as it is now.
+    #[must_use]
+    pub fn objects(&self, resource: Resource) -> Vec<Value> {
+        self.shared.lock().store.select(resource, "")
+    }
+
     /// `namespace/name` and version of every object that a selector takes (empty takes all).
     #[must_use]
     pub fn versions(&self, resource: Resource, selector: &str) -> BTreeMap<String, String> {
