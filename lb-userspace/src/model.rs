@@ -302,6 +302,17 @@ pub struct Node {
     pub zone: Option<Arc<str>>,
 }
 
+/// A ServiceCIDR: where cluster IPs are taken from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServiceCidr {
+    /// Name.
+    pub name: Arc<str>,
+    /// `metadata.resourceVersion`; empty from a manifest without one.
+    pub resource_version: Arc<str>,
+    /// `spec.cidrs`, as address and prefix length in bits.
+    pub prefixes: Vec<(IpAddr, u8)>,
+}
+
 /// All facts at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
@@ -314,6 +325,9 @@ pub struct Snapshot {
     /// Nodes by name.
     #[serde(skip)]
     pub nodes: BTreeMap<Arc<str>, Arc<Node>>,
+    /// ServiceCIDRs by name.
+    #[serde(skip)]
+    pub service_cidrs: BTreeMap<Arc<str>, Arc<ServiceCidr>>,
 }
 
 /// A change of one fact, as a source reports it.
@@ -331,6 +345,10 @@ pub enum Change {
     Node(Node),
     /// The Node is gone.
     NodeGone(Arc<str>),
+    /// The ServiceCIDR is now so.
+    ServiceCidr(ServiceCidr),
+    /// The ServiceCIDR is gone.
+    ServiceCidrGone(Arc<str>),
 }
 
 /// An object, or a part of one, that cannot be used; the rest goes on without it.

@@ -98,11 +98,23 @@ fn choose<T: Tables>(
             false => Reason::RefuseNoEndpoint,
         });
     };
+    write_flow(tables, parsed, entrance, id, &mut entries.flow)
+}
+
+/// Writes the flow to an endpoint.
+#[inline(never)]
+fn write_flow<T: Tables>(
+    tables: &T,
+    parsed: &Parsed,
+    entrance: &Entrance,
+    id: u32,
+    flow: &mut Flow,
+) -> Result<(), Reason> {
     let Some(endpoint) = tables.endpoint(id) else {
         return Err(Reason::DropDangling);
     };
-    entries.flow = flow_to(id, &endpoint, parsed, entrance.backend_service, tables.now_s());
-    address_source(tables, parsed, entrance, endpoint.is_local(), &mut entries.flow)
+    *flow = flow_to(id, &endpoint, parsed, entrance.backend_service, tables.now_s());
+    address_source(tables, parsed, entrance, endpoint.is_local(), flow)
 }
 
 /// Whether a source range of the Service covers the client (`spec.loadBalancerSourceRanges`).
@@ -114,7 +126,7 @@ fn is_source_allowed<T: Tables>(tables: &T, parsed: &Parsed, backend_service: u3
 /// Decides which source the endpoint sees and how replies come back: by themselves, to this node's
 /// address (an outside client's from another node, and those of a pod that is its own client), or from
 /// the endpoint's node to the client.
-#[inline(never)]
+#[inline(always)]
 fn address_source<T: Tables>(
     tables: &T,
     parsed: &Parsed,

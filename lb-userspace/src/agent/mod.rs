@@ -16,10 +16,12 @@ use crate::attach::{self, Attachments, Instance, LinkMonitor};
 use crate::explain::Origins;
 use crate::health::{self, HealthEvent, Targets};
 use crate::maps::{self, Object, Pins};
+use crate::model::{ObjectName, Problem};
 use crate::source::{self, ProblemList, SourceEvent};
 
 mod applier;
 mod chain;
+mod node_addresses;
 mod node_flags;
 mod options;
 mod planner;
@@ -105,6 +107,9 @@ struct Agent {
     applier: Applier,
     attachments: Attachments,
     config: Option<Config>,
+    is_config_due: bool,
+    /// Node addresses for which NODES has no room.
+    node_problem: Option<Problem>,
     /// `SO_NETNS_COOKIE` of this node's namespace.
     namespace_cookie: u64,
     source_problems: ProblemList,
@@ -125,11 +130,15 @@ struct Due {
 
 impl Agent {
     fn new(options: &Options, applier: Applier, attachments: Attachments) -> Result<Self> {
+        let mut planner = Planner::new(&options.node_name, options.node.clone());
+        planner.node_addresses.begin(applier.maps.nodes()?);
         Ok(Self {
-            planner: Planner::new(&options.node_name, options.node.clone()),
+            planner,
             applier,
             attachments,
             config: None,
+            is_config_due: true,
+            node_problem: None,
             namespace_cookie: attach::namespace_cookie()?,
             source_problems: ProblemList::default(),
             report: ProblemReport::new(&options.run_dir, &options.node_name)?,
@@ -263,6 +272,7 @@ impl Agent {
         if let Err(error) = self.put_config() {
             warn!(error = format!("{error:#}"), "CONFIG stays as it is");
         }
+        self.put_nodes();
         self.applier.apply(&self.planner.desired, changed);
         self.targets.send_if_modified(|targets| {
             let now = health::targets(&self.planner.desired);
@@ -285,19 +295,34 @@ impl Agent {
         let mut problems: Vec<_> = self.source_problems.iter().cloned().collect();
         problems.extend(self.planner.desired.problems());
         problems.extend(self.applier.problems.iter().cloned());
+        problems.extend(self.node_problem.clone());
         problems.extend(self.service_health.all_problems());
         self.report.update(problems);
     }
 
-    /// CONFIG follows the Node objects; before the first plan, the pinned one holds.
+    /// CONFIG follows the Node and ServiceCIDR objects; before the first plan, the pinned one holds.
     fn put_config(&mut self) -> Result<()> {
+        self.is_config_due |= self.planner.take_node_change();
+        if !self.is_config_due {
+            return Ok(());
+        }
         let config = self.planner.config(self.options.snat_ports, self.namespace_cookie);
         if self.config != Some(config) {
             self.applier.maps.put_config(&config)?;
             self.config = Some(config);
             info!(addresses = ?self.planner.addresses(), snat_ports = %self.options.snat_ports, "node configured");
         }
+        self.is_config_due = false;
         Ok(())
+    }
+
+    fn put_nodes(&mut self) {
+        let written = self.planner.node_addresses.write(&mut self.applier.maps);
+        self.node_problem = written.err().map(|error| Problem {
+            kind: "Node",
+            object: ObjectName::new("", &self.options.node_name),
+            message: format!("encapsulated packets from some nodes are not taken: {error:#}"),
+        });
     }
 
     fn reconcile_links(&mut self) {

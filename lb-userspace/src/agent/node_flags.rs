@@ -79,11 +79,16 @@ impl NodeFlags {
         namespace_cookie: u64,
     ) -> Config {
         let pods = snapshot.nodes.values().flat_map(|node| &node.pod_cidrs);
+        let services = snapshot.service_cidrs.values().flat_map(|cidr| &cidr.prefixes);
+        // Beside another proxy, an address that this node does not serve may be that one's.
+        let services = match self.selection().is_all() {
+            true => given_or(&self.service_cidr, services),
+            false => Vec::new(),
+        };
         attach::config(&NodeConfig {
             addresses,
             cluster: &given_or(&self.cluster_cidr, pods),
-            // Beside another proxy, an address that this node does not serve may be that one's.
-            services: if self.selection().is_all() { &self.service_cidr } else { &[] },
+            services: &services,
             snat_ports,
             dsr_port: self.dsr_port,
             namespace_cookie,
