@@ -7,7 +7,7 @@ use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
 use lb_common::backend_service::{BackendService, flags};
 use lb_common::counters::Traffic;
 use lb_common::endpoint::{Endpoint, state};
-use lb_common::frontend::{Frontend, FrontendKey, Kind};
+use lb_common::frontend::{Frontend, FrontendKey, Kind, flags as frontend_flags};
 use lb_common::neg::Ring;
 use lb_common::{Address, Be16, maps as names};
 use lb_tests::need;
@@ -101,6 +101,16 @@ fn put_frontend(last: u8) -> Op {
     Op::PutFrontend { key: frontend_key(last), frontend }
 }
 
+fn put_vip(last: u8) -> Op {
+    let vip = Frontend {
+        backend_service: 0,
+        neg_external: 0,
+        neg_internal: 0,
+        flags: Kind::ClusterIp as u32 | frontend_flags::VIP,
+    };
+    Op::PutVip { address: Address::v4([192, 0, 2, last]), vip }
+}
+
 /// A backend service with two endpoints, a ring in the middle of the arena and a frontend.
 fn service() -> Vec<Op> {
     vec![
@@ -116,6 +126,7 @@ fn service() -> Vec<Op> {
             },
             name: name(),
         },
+        put_vip(1),
         put_frontend(1),
     ]
 }
