@@ -168,6 +168,7 @@ fn deleting_leaves_empty_maps_and_the_raised_generations() {
         &mut maps,
         &[
             Op::DeleteFrontend { key: frontend_key(1) },
+            Op::DeleteVip { address: frontend_key(1).address },
             Op::DeleteBackendService { id: 0 },
             Op::SwitchNeg { neg: 0, ring: Ring::EMPTY },
             Op::DeleteEndpoint { id: 0, endpoint: cleared },
