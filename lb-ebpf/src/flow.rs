@@ -24,9 +24,9 @@ pub fn standing(flow: &Flow, endpoint: Option<&Endpoint>, parsed: &Parsed, now_s
     if idle_s > flow.idle_timeout_s(parsed.key.protocol) {
         return Standing::Over;
     }
-    let is_tcp = parsed.is_tcp();
+    let has_connection = parsed.has_connection();
     // A client may use its port again once the old connection is closing (RFC 9293 §3.6.1).
-    if is_tcp && parsed.opens_tcp() && flow.state() >= FlowState::Closing {
+    if has_connection && parsed.opens_tcp() && flow.state() >= FlowState::Closing {
         return Standing::Over;
     }
     let is_same = endpoint
@@ -35,19 +35,19 @@ pub fn standing(flow: &Flow, endpoint: Option<&Endpoint>, parsed: &Parsed, now_s
     if takes_new_flows {
         return Standing::Good;
     }
-    // A TCP connection lives on with an endpoint that is draining, failing or withdrawn; only an
+    // A connection lives on with an endpoint that is draining, failing or withdrawn; only an
     // attempt to open one, or a datagram, moves on.
-    if is_tcp && !parsed.opens_tcp() {
+    if has_connection && !parsed.opens_tcp() {
         return Standing::Good;
     }
     Standing::EndpointGone
 }
 
-/// The state after a packet in the entry's own direction.
+/// The state after a packet in the entry's own direction; of SCTP, `tcp_flags` are what stands for them.
 #[must_use]
 #[inline(always)]
-pub const fn next_state(state: FlowState, is_tcp: bool, tcp_flags: u8) -> FlowState {
-    if !is_tcp {
+pub const fn next_state(state: FlowState, has_connection: bool, tcp_flags: u8) -> FlowState {
+    if !has_connection {
         return FlowState::Established;
     }
     if tcp_flags & tcp::RST != 0 {

@@ -1,9 +1,11 @@
+//! Answers in place of whoever was asked.
+//!
 //! Refusals: the packet becomes an ICMP or ICMPv6 "destination unreachable, port unreachable" for its
 //! sender (RFC 792; RFC 4443 §3.1). That is what kube-proxy's reject rules send, for TCP too; Linux
 //! ends a `connect()` on it with "connection refused" (RFC 1122 §4.2.3.9).
 use lb_common::Be16;
 
-use crate::checksum::Sum;
+use crate::checksum::{Delta, Sum};
 use crate::header::{self, ethernet, ipv4, ipv6, tcp, udp};
 use crate::packet::Packet;
 use crate::parse::{Family, Parsed};
@@ -24,7 +26,7 @@ const QUOTE_STEPS_MAX: usize = (header::TRANSPORT_OFFSET_MAX + tcp::LENGTH_BYTES
 
 /// Turns the frame into the answer, from the address that was dialled. `None`: the frame could not be
 /// rewritten and must be dropped.
-#[inline(always)]
+#[inline(never)]
 pub fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed) -> Option<()> {
     // At least 8 bytes of the transport header (RFC 792); of TCP the whole one up to its options, since
     // the kernel cuts no skb before a checksum that it has yet to compute.
@@ -49,6 +51,48 @@ pub fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed) -> Option<()> {
     }
     let icmp_offset = parsed.network_offset() + added_bytes - ICMP_BYTES;
     icmp(packet, parsed, icmp_offset, quoted_bytes)
+}
+
+/// Turns an echo request into its reply (RFC 792; RFC 4443 §4.2). `None`: the frame could not be rewritten
+/// and must be dropped.
+#[inline(always)]
+pub fn answer_echo<P: Packet>(packet: &mut P, parsed: &Parsed) -> Option<()> {
+    let destination: [u8; 6] = packet.load(ethernet::DESTINATION)?;
+    let source: [u8; 6] = packet.load(ethernet::SOURCE)?;
+    packet.store(ethernet::DESTINATION, source)?;
+    packet.store(ethernet::SOURCE, destination)?;
+    let offset = parsed.network_offset();
+    let reply_type = match parsed.family {
+        Family::V4 => {
+            // Addresses that change places leave a sum as it is.
+            let [hops, protocol] = packet.load::<2>(offset + ipv4::TTL)?;
+            let delta = Delta::of_words(
+                [Be16::from_bytes([hops, protocol]), Be16::new(0)],
+                [Be16::from_bytes([HOP_LIMIT, protocol]), Be16::new(0)],
+            );
+            let checksum = Be16::from_bytes(packet.load(offset + ipv4::CHECKSUM)?);
+            packet.store(offset + ipv4::CHECKSUM, delta.apply(checksum).bytes())?;
+            packet.store(offset + ipv4::TTL, [HOP_LIMIT, protocol])?;
+            packet.store(offset + ipv4::ADDRESSES, parsed.key.destination.v4_bytes())?;
+            packet.store(offset + ipv4::ADDRESSES + 4, parsed.key.source.v4_bytes())?;
+            header::icmp::V4_ECHO_REPLY
+        }
+        Family::V6 => {
+            let [next_header, _] = packet.load::<2>(offset + ipv6::HOP_LIMIT - 1)?;
+            packet.store(offset + ipv6::HOP_LIMIT - 1, [next_header, HOP_LIMIT])?;
+            packet.store(offset + ipv6::ADDRESSES, parsed.key.destination.v6_bytes())?;
+            packet.store(offset + ipv6::ADDRESSES + 16, parsed.key.source.v6_bytes())?;
+            header::icmp::V6_ECHO_REPLY
+        }
+    };
+    let offset = parsed.transport_offset();
+    let old: [u8; 2] = packet.load(offset)?;
+    let [_, code] = old;
+    let new = [reply_type, code];
+    let delta = Delta::of_words([Be16::from_bytes(old), Be16::new(0)], [Be16::from_bytes(new), Be16::new(0)]);
+    let checksum = Be16::from_bytes(packet.load(offset + header::icmp::CHECKSUM)?);
+    packet.store(offset, new)?;
+    packet.store(offset + header::icmp::CHECKSUM, delta.apply(checksum).bytes())
 }
 
 /// `EtherType` and tags stand before the new IP header as they stood before the old one.

@@ -21,6 +21,7 @@ pub mod select;
 pub mod checksum;
 pub mod icmp;
 pub mod rewrite;
+mod sctp;
 
 pub mod path;
 pub mod socket;

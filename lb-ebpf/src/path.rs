@@ -7,18 +7,19 @@ use bytemuck::Zeroable as _;
 
 use crate::flow::{self, Standing};
 use crate::packet::Packet;
-use crate::parse::Parsed;
+use crate::parse::{Form, Parsed};
 use crate::rewrite;
 use crate::tables::{TableFull, Tables};
 use crate::verdict::Verdict;
 
 mod begin;
 mod source_nat;
+mod stray;
+mod unusual;
 mod way;
 
 pub use source_nat::SOURCE_NAT_ATTEMPTS_MAX;
 
-use begin::{Entrance, forward_new};
 use way::{send, way_for};
 
 /// Which side of the node a packet enters by.
@@ -39,6 +40,8 @@ pub struct Scratch {
     pub parsed: Parsed,
     /// The entries of a new flow; what they hold before means nothing.
     pub entries: Entries,
+    /// What the path's side ways found; what it holds before means nothing.
+    verdict: Verdict,
 }
 
 /// The two entries of a new flow.
@@ -55,7 +58,8 @@ impl Scratch {
     #[must_use]
     pub fn new(parsed: Parsed) -> Self {
         let flow = Flow::zeroed();
-        Self { parsed, entries: Entries { flow, reply_key: parsed.key, reply: flow } }
+        let entries = Entries { flow, reply_key: parsed.key, reply: flow };
+        Self { parsed, entries, verdict: Verdict::Pass(Reason::PassNotOurs) }
     }
 }
 
@@ -68,39 +72,45 @@ pub fn to_backend<P: Packet, T: Tables>(
     scratch: &mut Scratch,
     side: Side,
 ) -> Verdict {
+    if scratch.parsed.form != Form::Whole && unusual::to_backend(packet, tables, scratch, side) {
+        return scratch.verdict;
+    }
     let parsed = &scratch.parsed;
     if let Some(known) = tables.flow(&parsed.key) {
-        match known.direction() {
+        let holds = match known.direction() {
             Direction::ToBackend => {
                 let endpoint = tables.endpoint(known.endpoint);
                 match flow::standing(&known, endpoint.as_ref(), parsed, tables.now_s()) {
-                    Standing::Good => return forward_known(packet, tables, parsed, &known),
-                    Standing::Over => {}
-                    Standing::EndpointGone => tables.count(Reason::NoteEndpointGone),
+                    Standing::Good => true,
+                    Standing::Over => false,
+                    Standing::EndpointGone => {
+                        tables.count(Reason::NoteEndpointGone);
+                        false
+                    }
                 }
             }
             // Other replies are undone where they leave the node (`to_client`), behind the stack.
-            Direction::ToClient if known.is_source_nat() => {
-                return reply(packet, tables, parsed, &known);
-            }
+            Direction::ToClient if known.is_source_nat() => true,
             Direction::ToClient => return Verdict::Pass(Reason::PassNotOurs),
+        };
+        if holds {
+            return forward_known(packet, tables, parsed, &known);
         }
     }
-    let frontend = match tables.is_maybe_vip(&parsed.key.destination) {
-        true => tables.frontend(&parsed.frontend()),
-        false => None,
-    };
-    let Some(frontend) = frontend else {
+    if !tables.is_maybe_vip(&parsed.key.destination) && !stray::is_service_address(tables, parsed) {
         return Verdict::Pass(Reason::PassNotOurs);
-    };
-    let entrance = Entrance::of(tables, parsed, side, &frontend);
-    forward_new(packet, tables, scratch, &entrance)
+    }
+    begin::to_frontend(packet, tables, scratch, side)
 }
 
 /// A packet leaves the node towards the client, behind the network stack: the reply of an endpoint
 /// gets the VIP as its source again.
 #[inline(always)]
-pub fn to_client<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, parsed: &Parsed) -> Verdict {
+pub fn to_client<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, scratch: &mut Scratch) -> Verdict {
+    if scratch.parsed.form != Form::Whole && unusual::to_client(packet, tables, scratch) {
+        return scratch.verdict;
+    }
+    let parsed = &scratch.parsed;
     let Some(known) = tables.flow(&parsed.key) else {
         return Verdict::Pass(Reason::PassNotOurs);
     };
@@ -114,6 +124,8 @@ pub fn to_client<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, parsed: &
     }
 }
 
+/// A packet of a known flow goes on as its entry says; a reply to a flow that this node source-NATed goes
+/// straight back, without the stack. One function for both, since a kernel program's stack is short.
 #[inline(always)]
 fn forward_known<P: Packet, T: Tables>(
     packet: &mut P,
@@ -125,28 +137,18 @@ fn forward_known<P: Packet, T: Tables>(
         Ok(way) => way,
         Err(verdict) => return verdict,
     };
-    if tables.now_s() != known.last_seen_s && keep_reply(tables, parsed, known).is_err() {
-        return Verdict::Drop(Reason::DropConntrackFull);
-    }
-    record(tables, parsed, known);
-    tables.count_traffic(known.backend_service, known.endpoint, 1, packet.length_bytes() as u64, 0);
-    send(packet, parsed, known, &way, Reason::ForwardKnown)
-}
-
-/// A reply to a flow that this node source-NATed goes straight back, without the stack.
-#[inline(always)]
-fn reply<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &mut T,
-    parsed: &Parsed,
-    known: &T::FlowSlot,
-) -> Verdict {
-    let way = match way_for(tables, parsed, known) {
-        Ok(way) => way,
-        Err(verdict) => return verdict,
+    let reason = match known.direction() {
+        Direction::ToBackend => {
+            if tables.now_s() != known.last_seen_s && keep_reply(tables, parsed, known).is_err() {
+                return Verdict::Drop(Reason::DropConntrackFull);
+            }
+            tables.count_traffic(known.backend_service, known.endpoint, 1, packet.length_bytes() as u64, 0);
+            Reason::ForwardKnown
+        }
+        Direction::ToClient => Reason::ForwardReply,
     };
     record(tables, parsed, known);
-    send(packet, parsed, known, &way, Reason::ForwardReply)
+    send(packet, parsed, known, &way, reason)
 }
 
 /// The entry of the other direction: it restores the client's address and the VIP.
@@ -178,7 +180,7 @@ fn keep_reply<T: Tables>(tables: &mut T, parsed: &Parsed, flow: &Flow) -> Result
 #[inline(always)]
 fn record<T: Tables>(tables: &mut T, parsed: &Parsed, known: &T::FlowSlot) {
     let now_s = tables.now_s();
-    let state = flow::next_state(known.state(), parsed.is_tcp(), parsed.tcp_flags);
+    let state = flow::next_state(known.state(), parsed.has_connection(), parsed.tcp_flags);
     if state != known.state() || now_s != known.last_seen_s {
         tables.record_flow(known, state, now_s);
     }

@@ -131,7 +131,7 @@ fn egress_on_host(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
     tables.now_s = now_s();
     let mut packet = HostFrame(frame.to_vec());
     let verdict = match parse(&packet) {
-        Ok(parsed) => path::to_client(&mut packet, tables, &parsed),
+        Ok(parsed) => path::to_client(&mut packet, tables, &mut Scratch::new(parsed)),
         Err(reason) => Verdict::Pass(reason),
     };
     (verdict, packet.0)

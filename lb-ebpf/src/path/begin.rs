@@ -14,12 +14,29 @@ use crate::select;
 use crate::tables::{TableFull, Tables};
 use crate::verdict::Verdict;
 
-use super::source_nat;
 use super::way::{Way, send, way_for};
 use super::{Entries, Scratch, Side, reply_flow};
+use super::{source_nat, stray};
+
+/// A packet of no known flow to what may be a VIP. Not inlined: the kernel counts 512 bytes of stack for a
+/// chain of calls, and this has its own part only while it runs.
+#[inline(never)]
+pub(super) fn to_frontend<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    scratch: &mut Scratch,
+    side: Side,
+) -> Verdict {
+    let parsed = &scratch.parsed;
+    let Some(frontend) = tables.frontend(&parsed.frontend()) else {
+        return stray::judge(packet, tables, parsed);
+    };
+    let entrance = Entrance::of(tables, parsed, side, &frontend);
+    forward_new(packet, tables, scratch, &entrance)
+}
 
 /// What a new flow's frontend means for where it came from.
-pub(super) struct Entrance {
+struct Entrance {
     backend_service: u32,
     neg: u32,
     /// Whether an empty NEG drops instead of refusing.
@@ -31,7 +48,7 @@ pub(super) struct Entrance {
 
 impl Entrance {
     #[inline(always)]
-    pub(super) fn of<T: Tables>(tables: &T, parsed: &Parsed, side: Side, frontend: &Frontend) -> Self {
+    fn of<T: Tables>(tables: &T, parsed: &Parsed, side: Side, frontend: &Frontend) -> Self {
         let is_external = side == Side::Uplink
             && !tables.config().is_some_and(|config| config.is_in_cluster(&parsed.key.source));
         let (neg, empty_drops) = if is_external {
@@ -49,16 +66,14 @@ impl Entrance {
     }
 }
 
-/// Not inlined: the kernel counts 512 bytes of stack for a chain of calls, and this has its own part
-/// only while it runs.
-#[inline(never)]
-pub(super) fn forward_new<P: Packet, T: Tables>(
+#[inline(always)]
+fn forward_new<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &mut T,
     scratch: &mut Scratch,
     entrance: &Entrance,
 ) -> Verdict {
-    let Scratch { parsed, entries } = scratch;
+    let Scratch { parsed, entries, .. } = scratch;
     if entrance.checks_source && !is_source_allowed(tables, parsed, entrance.backend_service) {
         return Verdict::Drop(Reason::DropSourceRange);
     }
@@ -121,7 +136,7 @@ fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed, reason: Reason) -> Verdict
 /// The entry of a new flow without source NAT.
 #[inline(always)]
 fn flow_to(id: u32, endpoint: &Endpoint, parsed: &Parsed, backend_service: u32, now_s: u32) -> Flow {
-    let state = flow::next_state(FlowState::Opening, parsed.is_tcp(), parsed.tcp_flags);
+    let state = flow::next_state(FlowState::Opening, parsed.has_connection(), parsed.tcp_flags);
     Flow {
         new_source: parsed.key.source,
         new_destination: endpoint.address,

@@ -69,7 +69,7 @@ fn tc_egress(ctx: TcContext) -> i32 {
         return GO_ON;
     };
     let verdict = match maps::scratch_for(&frame) {
-        Ok(scratch) => path::to_client(&mut frame, &mut tables, &scratch.parsed),
+        Ok(scratch) => path::to_client(&mut frame, &mut tables, scratch),
         Err(reason) => Verdict::Pass(reason),
     };
     tc_action(&mut tables, verdict, interface)

@@ -1,0 +1,93 @@
+//! What is not a plain packet takes a turn first: ICMP messages, fragments, protocols without ports. All of
+//! it is off the way of plain packets, which pay one comparison.
+use lb_common::counters::Reason;
+
+use crate::header::icmp as header;
+use crate::icmp;
+use crate::packet::Packet;
+use crate::parse::{Family, Form, Parsed};
+use crate::tables::Tables;
+use crate::verdict::Verdict;
+
+use super::{Scratch, Side, stray};
+
+/// Whether the verdict on a packet that enters the node is found, in [`Scratch::verdict`]; if not, it goes
+/// on as a plain one.
+#[inline(never)]
+pub(super) fn to_backend<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    scratch: &mut Scratch,
+    _side: Side,
+) -> bool {
+    let parsed = &scratch.parsed;
+    scratch.verdict = match parsed.form {
+        Form::Whole => return false,
+        Form::FirstFragment | Form::LaterFragment => Verdict::Pass(Reason::PassFragment),
+        Form::Icmp => icmp_message(packet, tables, parsed),
+        Form::Other => other(packet, tables, parsed),
+    };
+    true
+}
+
+/// Whether the verdict on a packet that leaves the node is found, in [`Scratch::verdict`]; if not, it goes
+/// on as a plain one.
+#[inline(never)]
+pub(super) fn to_client<P: Packet, T: Tables>(
+    _packet: &mut P,
+    _tables: &mut T,
+    scratch: &mut Scratch,
+) -> bool {
+    scratch.verdict = match scratch.parsed.form {
+        Form::Whole => return false,
+        Form::FirstFragment | Form::LaterFragment => Verdict::Pass(Reason::PassFragment),
+        Form::Icmp | Form::Other => Verdict::Pass(Reason::PassOtherProtocol),
+    };
+    true
+}
+
+/// Other ICMP messages than echo requests and errors (neighbour discovery among them) are nobody's flow.
+#[inline(always)]
+fn icmp_message<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, parsed: &Parsed) -> Verdict {
+    let Some([kind, _]) = packet.load::<2>(parsed.transport_offset()) else {
+        return Verdict::Pass(Reason::PassMalformed);
+    };
+    match (parsed.family, kind) {
+        (Family::V4, header::V4_ECHO_REQUEST) | (Family::V6, header::V6_ECHO_REQUEST) => {
+            match echo(packet, tables, parsed) {
+                reason @ Reason::AnswerEcho => Verdict::Answer(reason),
+                reason @ (Reason::PassNotOurs | Reason::PassOtherProtocol) => Verdict::Pass(reason),
+                reason => Verdict::Drop(reason),
+            }
+        }
+        _ => Verdict::Pass(Reason::PassOtherProtocol),
+    }
+}
+
+/// Answers an echo request to a VIP; to a node's own address, the node answers.
+#[inline(never)]
+fn echo<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, parsed: &Parsed) -> Reason {
+    let destination = &parsed.key.destination;
+    if stray::vip(tables, parsed).is_none() {
+        return match stray::is_service_address(tables, parsed) {
+            true => Reason::DropUnallocated,
+            false => Reason::PassOtherProtocol,
+        };
+    }
+    let is_own = tables.config().and_then(|config| config.node_address(destination)) == Some(*destination);
+    if is_own || tables.is_node(destination) {
+        return Reason::PassNotOurs;
+    }
+    match icmp::answer_echo(packet, parsed) {
+        Some(()) => Reason::AnswerEcho,
+        None => Reason::DropRewriteFailed,
+    }
+}
+
+#[inline(always)]
+fn other<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, parsed: &Parsed) -> Verdict {
+    match stray::judge(packet, tables, parsed) {
+        Verdict::Pass(_) => Verdict::Pass(Reason::PassOtherProtocol),
+        verdict => verdict,
+    }
+}
