@@ -65,6 +65,8 @@ pub mod ipv6 {
     pub const FRAGMENT_BYTES: usize = 8;
     /// The fragment offset, units of eight bytes and shifted left by three, and whether more follow.
     pub const FRAGMENT_MASK: u16 = 0xfff9;
+    /// The fragment offset alone.
+    pub const FRAGMENT_OFFSET_MASK: u16 = 0xfff8;
     /// More fragments.
     pub const MORE_FRAGMENTS: u16 = 0x0001;
     /// Next header: destination options.

@@ -10,9 +10,10 @@ use crate::packet::Packet;
 use crate::parse::{Form, Parsed};
 use crate::rewrite;
 use crate::tables::{TableFull, Tables};
-use crate::verdict::Verdict;
+use crate::verdict::{Settled, Verdict};
 
 mod begin;
+mod icmp_error;
 mod source_nat;
 mod stray;
 mod unusual;
@@ -41,7 +42,11 @@ pub struct Scratch {
     /// The entries of a new flow; what they hold before means nothing.
     pub entries: Entries,
     /// What the path's side ways found; what it holds before means nothing.
-    verdict: Verdict,
+    settled: Settled,
+    /// The way of a new flow's packet; what it holds before means nothing.
+    way: way::Way,
+    /// What an ICMP error quotes; what it holds before means nothing.
+    quote: icmp_error::Quote,
 }
 
 /// The two entries of a new flow.
@@ -59,7 +64,14 @@ impl Scratch {
     pub fn new(parsed: Parsed) -> Self {
         let flow = Flow::zeroed();
         let entries = Entries { flow, reply_key: parsed.key, reply: flow };
-        Self { parsed, entries, verdict: Verdict::Pass(Reason::PassNotOurs) }
+        let quote = icmp_error::Quote::empty();
+        Self {
+            parsed,
+            entries,
+            settled: Verdict::Pass(Reason::PassNotOurs).into(),
+            way: way::Way::to_stack(),
+            quote,
+        }
     }
 }
 
@@ -72,8 +84,8 @@ pub fn to_backend<P: Packet, T: Tables>(
     scratch: &mut Scratch,
     side: Side,
 ) -> Verdict {
-    if scratch.parsed.form != Form::Whole && unusual::to_backend(packet, tables, scratch, side) {
-        return scratch.verdict;
+    if scratch.parsed.form != Form::Whole && unusual::to_backend(packet, tables, scratch) {
+        return scratch.settled.verdict();
     }
     let parsed = &scratch.parsed;
     if let Some(known) = tables.flow(&parsed.key) {
@@ -100,7 +112,10 @@ pub fn to_backend<P: Packet, T: Tables>(
     if !tables.is_maybe_vip(&parsed.key.destination) && !stray::is_service_address(tables, parsed) {
         return Verdict::Pass(Reason::PassNotOurs);
     }
-    begin::to_frontend(packet, tables, scratch, side)
+    if begin::to_frontend(packet, tables, scratch, side) {
+        return scratch.settled.verdict();
+    }
+    begin::send_new(packet, &scratch.parsed, &scratch.entries.flow, &scratch.way)
 }
 
 /// A packet leaves the node towards the client, behind the network stack: the reply of an endpoint
@@ -108,7 +123,7 @@ pub fn to_backend<P: Packet, T: Tables>(
 #[inline(always)]
 pub fn to_client<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, scratch: &mut Scratch) -> Verdict {
     if scratch.parsed.form != Form::Whole && unusual::to_client(packet, tables, scratch) {
-        return scratch.verdict;
+        return scratch.settled.verdict();
     }
     let parsed = &scratch.parsed;
     let Some(known) = tables.flow(&parsed.key) else {

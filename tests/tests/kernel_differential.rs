@@ -15,8 +15,8 @@ use lb_tests::footprint::Footprint;
 use lb_tests::kernel::{Kernel, Run, XDP};
 use lb_tests::need;
 use lb_tests::netns::{self, Namespace};
-use lb_tests::packet::build::TCP;
 use lb_tests::packet::build::tcp_flags::{ACK, SYN};
+use lb_tests::packet::build::{SCTP, TCP, chunk};
 use lb_tests::packet::stream::{Intent, Soundness};
 use lb_tests::packet::{FiveTuple, PacketBuilder, PacketStream, World, five_tuple, verify_checksums};
 use lb_tests::world;
@@ -29,10 +29,13 @@ const PACKETS_PER_SEED: usize = 6_000;
 const ETHERNET_BYTES: usize = 14;
 
 /// Reasons that the stream must have met, or it does not test what it should.
-const EXPECTED: [Reason; 12] = [
+const EXPECTED: [Reason; 15] = [
     Reason::ForwardKnown,
     Reason::ForwardNew,
     Reason::ForwardReply,
+    Reason::ForwardIcmpError,
+    Reason::AnswerEcho,
+    Reason::RefuseUnusedPort,
     Reason::PassNotOurs,
     Reason::PassNotIp,
     Reason::PassOtherProtocol,
@@ -95,7 +98,7 @@ fn now_s() -> u32 {
 
 fn stream_world(tables: &HostTables) -> World {
     let vips: [IpAddr; 2] = [world::VIP_V4, world::VIP_V6];
-    let frontends = [6, 17]
+    let frontends = [6, 17, 132]
         .into_iter()
         .flat_map(|protocol| vips.map(|vip| (protocol, vip)))
         .flat_map(|(protocol, vip)| world::PORTS.map(|port| (protocol, (vip, port).into())))
@@ -175,6 +178,7 @@ fn with_both(work: impl FnOnce(&mut Kernel, &mut HostTables, u32) + Send) {
 fn answer(tuple: FiveTuple) -> Vec<u8> {
     let packet = match tuple.protocol {
         TCP => PacketBuilder::tcp(tuple.source, tuple.destination, SYN | ACK),
+        SCTP => PacketBuilder::sctp(tuple.source, tuple.destination, chunk::DATA),
         _ => PacketBuilder::udp(tuple.source, tuple.destination),
     };
     packet.payload(b"reply").build()

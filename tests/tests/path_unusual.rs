@@ -90,7 +90,7 @@ fn sctp_checksum_that_is_not_computed_yet_stays_zero() {
 fn sctp_chunks_drive_the_state_of_a_flow() {
     let mut tables = tables();
     let mut state_after = |chunk| {
-        enter(&mut tables, &sctp(40_000, 81, chunk, 16), Side::Uplink);
+        let _ = enter(&mut tables, &sctp(40_000, 81, chunk, 16), Side::Uplink);
         let forward = tables
             .flows
             .iter()

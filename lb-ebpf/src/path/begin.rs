@@ -18,21 +18,31 @@ use super::way::{Way, send, way_for};
 use super::{Entries, Scratch, Side, reply_flow};
 use super::{source_nat, stray};
 
-/// A packet of no known flow to what may be a VIP. Not inlined: the kernel counts 512 bytes of stack for a
-/// chain of calls, and this has its own part only while it runs.
+/// A packet of no known flow to what may be a VIP: whether the verdict is found, in [`Scratch::settled`]; if
+/// not, a flow has begun, and the packet goes by [`Scratch::way`]. Not inlined: the kernel counts 512 bytes of
+/// stack for a chain of calls, and this has its own part only while it runs.
 #[inline(never)]
 pub(super) fn to_frontend<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &mut T,
     scratch: &mut Scratch,
     side: Side,
-) -> Verdict {
+) -> bool {
     let parsed = &scratch.parsed;
-    let Some(frontend) = tables.frontend(&parsed.frontend()) else {
-        return stray::judge(packet, tables, parsed);
+    let result = match tables.frontend(&parsed.frontend()) {
+        None => Err(stray::judge(packet, tables, parsed)),
+        Some(frontend) => {
+            let entrance = Entrance::of(tables, parsed, side, &frontend);
+            forward_new(packet, tables, scratch, &entrance)
+        }
     };
-    let entrance = Entrance::of(tables, parsed, side, &frontend);
-    forward_new(packet, tables, scratch, &entrance)
+    match result {
+        Ok(()) => false,
+        Err(verdict) => {
+            scratch.settled = verdict.into();
+            true
+        }
+    }
 }
 
 /// What a new flow's frontend means for where it came from.
@@ -72,43 +82,40 @@ fn forward_new<P: Packet, T: Tables>(
     tables: &mut T,
     scratch: &mut Scratch,
     entrance: &Entrance,
-) -> Verdict {
-    let Scratch { parsed, entries, .. } = scratch;
+) -> Result<(), Verdict> {
+    let Scratch { parsed, entries, way, .. } = scratch;
     if entrance.checks_source && !is_source_allowed(tables, parsed, entrance.backend_service) {
-        return Verdict::Drop(Reason::DropSourceRange);
+        return Err(Verdict::Drop(Reason::DropSourceRange));
     }
     let hash = flow_hash::of_flow(&parsed.key);
     let Some(id) = select::choose(tables, entrance.neg, &parsed.key.source, hash) else {
-        return match entrance.empty_drops {
+        return Err(match entrance.empty_drops {
             true => Verdict::Drop(Reason::DropNoLocalEndpoint),
             false => refuse(packet, parsed, Reason::RefuseNoEndpoint),
-        };
+        });
     };
     let Some(endpoint) = tables.endpoint(id) else {
-        return Verdict::Drop(Reason::DropDangling);
+        return Err(Verdict::Drop(Reason::DropDangling));
     };
     entries.flow = flow_to(id, &endpoint, parsed, entrance.backend_service, tables.now_s());
     if needs_source_nat(parsed, entrance, &endpoint) {
         let Some(address) = tables.config().and_then(|config| config.node_address(&parsed.key.source)) else {
-            return Verdict::Drop(Reason::DropNoNodeAddress);
+            return Err(Verdict::Drop(Reason::DropNoNodeAddress));
         };
         entries.flow.new_source = address;
         entries.flow.flags = flags::SOURCE_NAT;
     }
-    let way = match way_for(tables, parsed, &entries.flow) {
-        Ok(way) => way,
-        Err(verdict) => return verdict,
-    };
+    *way = way_for(tables, parsed, &entries.flow)?;
     match enter(tables, parsed, entries, hash) {
         Ok(()) => {}
         Err(Reason::RefuseSourceNatExhausted) => {
-            return refuse(packet, parsed, Reason::RefuseSourceNatExhausted);
+            return Err(refuse(packet, parsed, Reason::RefuseSourceNatExhausted));
         }
-        Err(reason) => return Verdict::Drop(reason),
+        Err(reason) => return Err(Verdict::Drop(reason)),
     }
     let flow = &entries.flow;
     tables.count_traffic(flow.backend_service, flow.endpoint, 1, packet.length_bytes() as u64, 1);
-    send_new(packet, parsed, flow, &way)
+    Ok(())
 }
 
 /// Whether a source range of the Service covers the client (`spec.loadBalancerSourceRanges`).
@@ -153,7 +160,7 @@ fn flow_to(id: u32, endpoint: &Endpoint, parsed: &Parsed, backend_service: u32, 
 }
 
 #[inline(never)]
-fn send_new<P: Packet>(packet: &mut P, parsed: &Parsed, flow: &Flow, way: &Way) -> Verdict {
+pub(super) fn send_new<P: Packet>(packet: &mut P, parsed: &Parsed, flow: &Flow, way: &Way) -> Verdict {
     send(packet, parsed, flow, way, Reason::ForwardNew)
 }
 

@@ -9,41 +9,52 @@ use crate::parse::{Family, Form, Parsed};
 use crate::tables::Tables;
 use crate::verdict::Verdict;
 
-use super::{Scratch, Side, stray};
+use super::icmp_error::{self, Hook};
+use super::{Scratch, stray};
 
-/// Whether the verdict on a packet that enters the node is found, in [`Scratch::verdict`]; if not, it goes
+/// Whether the verdict on a packet that enters the node is found, in [`Scratch::settled`]; if not, it goes
 /// on as a plain one.
 #[inline(never)]
 pub(super) fn to_backend<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &mut T,
     scratch: &mut Scratch,
-    _side: Side,
 ) -> bool {
     let parsed = &scratch.parsed;
-    scratch.verdict = match parsed.form {
+    let verdict = match parsed.form {
         Form::Whole => return false,
         Form::FirstFragment | Form::LaterFragment => Verdict::Pass(Reason::PassFragment),
+        Form::Icmp if is_icmp_error(packet, parsed) => {
+            return icmp_error::translate(packet, tables, scratch, Hook::Entering);
+        }
         Form::Icmp => icmp_message(packet, tables, parsed),
         Form::Other => other(packet, tables, parsed),
     };
+    scratch.settled = verdict.into();
     true
 }
 
-/// Whether the verdict on a packet that leaves the node is found, in [`Scratch::verdict`]; if not, it goes
+/// Whether the verdict on a packet that leaves the node is found, in [`Scratch::settled`]; if not, it goes
 /// on as a plain one.
 #[inline(never)]
-pub(super) fn to_client<P: Packet, T: Tables>(
-    _packet: &mut P,
-    _tables: &mut T,
-    scratch: &mut Scratch,
-) -> bool {
-    scratch.verdict = match scratch.parsed.form {
+pub(super) fn to_client<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, scratch: &mut Scratch) -> bool {
+    let verdict = match scratch.parsed.form {
         Form::Whole => return false,
         Form::FirstFragment | Form::LaterFragment => Verdict::Pass(Reason::PassFragment),
+        Form::Icmp if is_icmp_error(packet, &scratch.parsed) => {
+            return icmp_error::translate(packet, tables, scratch, Hook::Leaving);
+        }
         Form::Icmp | Form::Other => Verdict::Pass(Reason::PassOtherProtocol),
     };
+    scratch.settled = verdict.into();
     true
+}
+
+#[inline(always)]
+fn is_icmp_error<P: Packet>(packet: &P, parsed: &Parsed) -> bool {
+    packet
+        .load::<2>(parsed.transport_offset())
+        .is_some_and(|[kind, _]| icmp_error::is_error(parsed.family, kind))
 }
 
 /// Other ICMP messages than echo requests and errors (neighbour discovery among them) are nobody's flow.

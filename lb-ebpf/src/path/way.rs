@@ -28,13 +28,22 @@ pub(super) struct Way {
     destination_mac: Mac,
 }
 
+impl Way {
+    /// To the network stack.
+    #[inline(always)]
+    pub(super) const fn to_stack() -> Self {
+        let none = Mac::from_bytes([0; 6]);
+        Self { exit: Exit::Stack, interface: 0, source_mac: none, destination_mac: none }
+    }
+}
+
 /// The way of a flow's packet, found before anything is written: a hook that has none leaves the
 /// packet as it is to the next hook.
 #[inline(always)]
 pub(super) fn way_for<T: Tables>(tables: &mut T, parsed: &Parsed, flow: &Flow) -> Result<Way, Verdict> {
     let none = Mac::from_bytes([0; 6]);
     if !flow.is_source_nat() {
-        return Ok(Way { exit: Exit::Stack, interface: 0, source_mac: none, destination_mac: none });
+        return Ok(Way::to_stack());
     }
     if parsed.hop_limit <= 1 {
         return Err(Verdict::Pass(Reason::PassHopLimit));
@@ -58,10 +67,16 @@ pub(super) fn send<P: Packet>(
     way: &Way,
     reason: Reason,
 ) -> Verdict {
-    let failed = Verdict::Drop(Reason::DropRewriteFailed);
-    if rewrite::translate(packet, parsed, flow).is_none() {
-        return failed;
+    match rewrite::translate(packet, parsed, flow) {
+        Some(()) => leave(packet, parsed, way, reason),
+        None => Verdict::Drop(Reason::DropRewriteFailed),
     }
+}
+
+/// Sends a packet on that has its new addresses.
+#[inline(always)]
+pub(super) fn leave<P: Packet>(packet: &mut P, parsed: &Parsed, way: &Way, reason: Reason) -> Verdict {
+    let failed = Verdict::Drop(Reason::DropRewriteFailed);
     if way.exit == Exit::Stack {
         return Verdict::ToStack(reason);
     }

@@ -65,6 +65,11 @@ impl Packet for XdpFrame {
     }
 
     #[inline(always)]
+    fn reveal(&mut self, _length: usize) -> Option<()> {
+        Some(())
+    }
+
+    #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let bytes = at(self.data, self.data_end, offset)?;
         // SAFETY: `at` checked that all N bytes are inside the packet; byte arrays need no alignment.
@@ -119,13 +124,8 @@ impl SkbFrame {
     /// Makes the headers linear. `None`: the kernel had no memory for that; the packet goes on.
     #[inline(always)]
     pub(crate) fn new(ctx: &TcContext) -> Option<Self> {
-        let frame = Self { skb: ctx.as_ptr().cast() };
-        let (data, data_end) = frame.bounds();
-        let wanted = frame.length_bytes().min(HEADERS_BYTES_MAX);
-        // SAFETY: the context is valid while the program runs.
-        if data + wanted > data_end && unsafe { bpf_skb_pull_data(frame.skb, wanted as u32) } != 0 {
-            return None;
-        }
+        let mut frame = Self { skb: ctx.as_ptr().cast() };
+        frame.reveal(HEADERS_BYTES_MAX)?;
         Some(frame)
     }
 
@@ -143,6 +143,17 @@ impl Packet for SkbFrame {
     fn length_bytes(&self) -> usize {
         // SAFETY: the context is valid while the program runs.
         unsafe { (*self.skb).len as usize }
+    }
+
+    #[inline(always)]
+    fn reveal(&mut self, length: usize) -> Option<()> {
+        let (data, data_end) = self.bounds();
+        let wanted = self.length_bytes().min(length);
+        // SAFETY: the context is valid while the program runs.
+        if data + wanted > data_end && unsafe { bpf_skb_pull_data(self.skb, wanted as u32) } != 0 {
+            return None;
+        }
+        Some(())
     }
 
     #[inline(always)]
