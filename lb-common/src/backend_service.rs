@@ -54,7 +54,10 @@ pub struct BackendServiceName {
     /// IP protocol number.
     pub protocol: u8,
     /// Zero.
-    pub padding: [u8; 5],
+    pub padding: u8,
+    /// Seconds for which TCP connections to an endpoint that is withdrawn go on. Kept here since the drain
+    /// of a Service's endpoints outlives the Service.
+    pub drain_deadline_s: u32,
 }
 
 const _: () = assert!(size_of::<BackendServiceName>() == 240);

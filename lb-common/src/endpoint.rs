@@ -22,10 +22,10 @@ pub struct Endpoint {
     /// sees with one read that its endpoint is gone.
     pub generation: u32,
     /// When the endpoint was withdrawn, seconds of the monotonic clock; read only with
-    /// [`state::WITHDRAWN`]. The agent counts the drain deadline from it, over its own restarts too.
+    /// [`state::WITHDRAWN`]. It stays over the agent's restarts.
     pub withdrawn_s: u32,
-    /// Zero.
-    pub padding_end: u32,
+    /// When its drain ends, seconds of the monotonic clock; read only with [`state::WITHDRAWN`].
+    pub drain_until_s: u32,
     /// Bits of [`state`]. One aligned word: taking the endpoint out of every ring is one store.
     pub state: u32,
 }
@@ -53,6 +53,20 @@ impl Endpoint {
     #[inline(always)]
     pub const fn is_present(&self) -> bool {
         self.state & state::PRESENT != 0
+    }
+
+    /// Whether no EndpointSlice names it any more, though flows go on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_withdrawn(&self) -> bool {
+        self.state & (state::PRESENT | state::WITHDRAWN) == state::PRESENT | state::WITHDRAWN
+    }
+
+    /// Whether the id is in use and an EndpointSlice names the endpoint.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_named(&self) -> bool {
+        self.state & (state::PRESENT | state::WITHDRAWN) == state::PRESENT
     }
 
     /// Whether a new flow may begin here.

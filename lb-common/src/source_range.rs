@@ -49,6 +49,22 @@ impl SourceRangeKey {
             ..Self::of_client(backend_service, network)
         }
     }
+
+    /// The backend service's id.
+    #[must_use]
+    pub const fn backend_service_id(&self) -> u32 {
+        u32::from_be(self.backend_service)
+    }
+
+    /// The network and its length in bits of its own family.
+    #[must_use]
+    pub const fn range(&self) -> (Address, u32) {
+        let [a, b, c, d] = self.client;
+        let (a, b, c, d) = if cfg!(target_endian = "little") { (a, b, c, d) } else { (b, a, d, c) };
+        let network = Address::from_halves([a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32]);
+        let mapped_bits = if network.is_v4() { 96 } else { 0 };
+        (network, self.prefix_bits.saturating_sub(ID_BITS + mapped_bits))
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +81,15 @@ mod tests {
         let client = SourceRangeKey::of_client(0x0102, &Address::v4([203, 0, 113, 9]));
         assert_eq!(client.prefix_bits, 160);
         assert_eq!(client.client[..3], key.client[..3]);
+    }
+
+    #[test]
+    fn a_range_comes_back_from_its_key() {
+        let networks = [(Address::v4([203, 0, 113, 0]), 24), (Address::v6([0x20; 16]), 127)];
+        for (network, bits) in networks {
+            let key = SourceRangeKey::of_range(9, &network, bits);
+            assert_eq!((key.backend_service_id(), key.range()), (9, (network, u32::from(bits))));
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub enum Standing {
     Over,
     /// Its endpoint is gone and the protocol has no connection to lose: choose again.
     EndpointGone,
+    /// Its endpoint is gone and took the connection with it: the client must learn that.
+    ConnectionGone,
 }
 
 /// Whether an entry in the direction to the endpoint still holds for this packet.
@@ -35,12 +37,18 @@ pub fn standing(flow: &Flow, endpoint: Option<&Endpoint>, parsed: &Parsed, now_s
     if takes_new_flows {
         return Standing::Good;
     }
-    // A connection lives on with an endpoint that is draining, failing or withdrawn; only an
-    // attempt to open one, or a datagram, moves on.
-    if has_connection && !parsed.opens_tcp() {
+    // Only an attempt to open a connection, or a datagram, moves on; and SCTP once the endpoint's id is given
+    // up, since it has no reset that could be sent without knowing the association (RFC 9260 §8.5).
+    if !has_connection || parsed.opens_tcp() || (!is_same && !parsed.is_tcp()) {
+        return Standing::EndpointGone;
+    }
+    // A TCP connection lives on with an endpoint that is draining, failing or withdrawn, until its id is
+    // given up. A reset is no question (RFC 9293 §3.10.7.1): it goes where the connection went, so that
+    // an endpoint that is still there forgets it too.
+    if is_same || parsed.tcp_flags & tcp::RST != 0 {
         return Standing::Good;
     }
-    Standing::EndpointGone
+    Standing::ConnectionGone
 }
 
 /// The state after a packet in the entry's own direction; of SCTP, `tcp_flags` are what stands for them.

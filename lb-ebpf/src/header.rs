@@ -27,14 +27,14 @@ pub mod ethernet {
 pub mod ipv4 {
     /// Header length without options.
     pub const LENGTH_BYTES: usize = 20;
+    /// Length of the header and what follows.
+    pub const TOTAL_LENGTH: usize = 2;
     /// Time to live.
     pub const TTL: usize = 8;
     /// Header checksum.
     pub const CHECKSUM: usize = 10;
     /// Source address, then destination address.
     pub const ADDRESSES: usize = 12;
-    /// Length of the whole packet.
-    pub const TOTAL_LENGTH: usize = 2;
     /// Identification, then flags and fragment offset.
     pub const IDENTIFICATION: usize = 4;
     /// More fragments, and the fragment offset.
@@ -49,7 +49,7 @@ pub mod ipv4 {
 pub mod ipv6 {
     /// Header length without extension headers.
     pub const LENGTH_BYTES: usize = 40;
-    /// Length of what follows the header.
+    /// Length of what follows the header; then next header and hop limit.
     pub const PAYLOAD_LENGTH: usize = 4;
     /// Hop limit.
     pub const HOP_LIMIT: usize = 7;
@@ -79,6 +79,10 @@ pub mod ipv6 {
 pub mod tcp {
     /// Header length without options.
     pub const LENGTH_BYTES: usize = 20;
+    /// Sequence number, then acknowledgement number.
+    pub const SEQUENCE: usize = 4;
+    /// Header length in words of four bytes in the high four bits; the flags are in the next byte.
+    pub const DATA_OFFSET: usize = 12;
     /// Checksum.
     pub const CHECKSUM: usize = 16;
     /// Flag: no more data from the sender.

@@ -20,8 +20,11 @@ pub mod select;
 
 pub mod checksum;
 pub mod icmp;
+pub mod reset;
 pub mod rewrite;
 mod sctp;
+
+pub mod geneve;
 
 pub mod path;
 pub mod socket;

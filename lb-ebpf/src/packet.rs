@@ -1,5 +1,8 @@
 //! A frame's bytes, whoever holds them.
+use lb_common::Be16;
+
 use crate::checksum::Delta;
+use crate::parse::Family;
 
 /// Where a transport checksum lies and which rule it follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +59,20 @@ pub trait Packet {
     /// since the kernel, where it has yet to compute the checksum, wants only the pseudo header's.
     fn patch_checksum(&mut self, field: TransportChecksum, addresses: Delta, ports: Delta) -> Option<()>;
 
+    /// Stores the transport checksum of a packet that was written anew: `whole` over all of it. Where the
+    /// kernel has yet to compute it, it wants the sum of the pseudo header there, which is what
+    /// `pseudo_header` is the checksum of.
+    fn store_checksum(&mut self, offset: usize, whole: Be16, pseudo_header: Be16) -> Option<()>;
+
     /// Makes `count` bytes of room before the frame; what was at offset 0 is then at `count`.
     fn grow_front(&mut self, count: usize) -> Option<()>;
+
+    /// Makes `count` bytes of room between the link header and the IP header at `network_offset`, for an
+    /// outer IP and UDP header of `family`.
+    fn open_network(&mut self, network_offset: usize, count: usize, family: Family) -> Option<()>;
+
+    /// Takes `count` bytes behind the link header away, which ends at `network_offset`.
+    fn close_network(&mut self, network_offset: usize, count: usize) -> Option<()>;
 
     /// Cuts the frame to `length` bytes; a frame that is no longer stays as it is.
     fn truncate(&mut self, length: usize) -> Option<()>;

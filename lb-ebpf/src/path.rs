@@ -1,6 +1,6 @@
 //! The packet path: one function per direction. Both take the packet's headers as
 //! [`parse`](crate::parse::parse) read them.
-use lb_common::conntrack::{Direction, Flow, FlowKey, flags};
+use lb_common::conntrack::{Direction, Flow, FlowKey, FlowState, flags};
 use lb_common::counters::Reason;
 
 use bytemuck::Zeroable as _;
@@ -8,11 +8,13 @@ use bytemuck::Zeroable as _;
 use crate::flow::{self, Standing};
 use crate::packet::Packet;
 use crate::parse::{Form, Parsed};
+use crate::reset;
 use crate::rewrite;
 use crate::tables::{TableFull, Tables};
-use crate::verdict::{Settled, Verdict};
+use crate::verdict::Verdict;
 
 mod begin;
+mod dsr;
 mod icmp_error;
 mod source_nat;
 mod stray;
@@ -21,7 +23,9 @@ mod way;
 
 pub use source_nat::SOURCE_NAT_ATTEMPTS_MAX;
 
-use way::{send, way_for};
+use begin::{Entrance, begin, send_new};
+use unusual::Turn;
+use way::{Way, blocked, send, turn_in, way_for};
 
 /// Which side of the node a packet enters by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,17 @@ pub enum Side {
     Uplink,
     /// From a pod of this node.
     Pod,
+    /// From a process of the node itself, at the interface by which it would leave.
+    Node,
+}
+
+/// Who sent a packet that leaves by an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A process of this node.
+    Node,
+    /// Somebody for whom this node forwards it.
+    Other,
 }
 
 /// Memory that the caller lends for one packet: a kernel program has 512 bytes of stack for all its
@@ -41,10 +56,8 @@ pub struct Scratch {
     pub parsed: Parsed,
     /// The entries of a new flow; what they hold before means nothing.
     pub entries: Entries,
-    /// What the path's side ways found; what it holds before means nothing.
-    settled: Settled,
-    /// The way of a new flow's packet; what it holds before means nothing.
-    way: way::Way,
+    /// The way of a new flow's first packet; what it holds before means nothing.
+    way: Way,
     /// What an ICMP error quotes; what it holds before means nothing.
     quote: icmp_error::Quote,
 }
@@ -64,14 +77,7 @@ impl Scratch {
     pub fn new(parsed: Parsed) -> Self {
         let flow = Flow::zeroed();
         let entries = Entries { flow, reply_key: parsed.key, reply: flow };
-        let quote = icmp_error::Quote::empty();
-        Self {
-            parsed,
-            entries,
-            settled: Verdict::Pass(Reason::PassNotOurs).into(),
-            way: way::Way::to_stack(),
-            quote,
-        }
+        Self { parsed, entries, way: Way::STACK, quote: icmp_error::Quote::empty() }
     }
 }
 
@@ -84,63 +90,99 @@ pub fn to_backend<P: Packet, T: Tables>(
     scratch: &mut Scratch,
     side: Side,
 ) -> Verdict {
-    if scratch.parsed.form != Form::Whole && unusual::to_backend(packet, tables, scratch) {
-        return scratch.settled.verdict();
+    // A node's own packet had its turn in `to_client`.
+    if side != Side::Node && scratch.parsed.form != Form::Whole {
+        let turn = unusual::entering(packet, tables, scratch);
+        if turn != Turn::Plain {
+            return unusual::verdict(packet, tables, scratch, turn);
+        }
+    } else if side == Side::Uplink && dsr::is_encapsulated(packet, tables, scratch) {
+        return dsr::deliver(packet, tables, scratch);
     }
     let parsed = &scratch.parsed;
     if let Some(known) = tables.flow(&parsed.key) {
-        let holds = match known.direction() {
+        match known.direction() {
+            // Translated before, where its client's packets enter.
+            _ if side == Side::Node && known.flags & flags::CLIENT_IS_NODE == 0 => {
+                return Verdict::Pass(Reason::PassNotOurs);
+            }
             Direction::ToBackend => {
                 let endpoint = tables.endpoint(known.endpoint);
                 match flow::standing(&known, endpoint.as_ref(), parsed, tables.now_s()) {
-                    Standing::Good => true,
-                    Standing::Over => false,
-                    Standing::EndpointGone => {
-                        tables.count(Reason::NoteEndpointGone);
-                        false
-                    }
+                    Standing::Good => return forward_known(packet, tables, parsed, &known),
+                    Standing::Over => {}
+                    Standing::EndpointGone => tables.count(Reason::NoteEndpointGone),
+                    Standing::ConnectionGone => return refuse_gone(packet, tables, parsed, &known),
                 }
             }
             // Other replies are undone where they leave the node (`to_client`), behind the stack.
-            Direction::ToClient if known.is_source_nat() => true,
+            Direction::ToClient if known.is_source_nat() => {
+                return reply(packet, tables, parsed, &known, side);
+            }
             Direction::ToClient => return Verdict::Pass(Reason::PassNotOurs),
-        };
-        if holds {
-            return forward_known(packet, tables, parsed, &known);
         }
     }
     if !tables.is_maybe_vip(&parsed.key.destination) && !stray::is_service_address(tables, parsed) {
         return Verdict::Pass(Reason::PassNotOurs);
     }
-    if begin::to_frontend(packet, tables, scratch, side) {
-        return scratch.settled.verdict();
+    let Some(frontend) = tables.frontend(&parsed.frontend()) else {
+        scratch.way = Way::blocked(stray::judge(tables, parsed));
+        return blocked(packet, &scratch.parsed, &scratch.way);
+    };
+    // Only its first fragment begins a flow.
+    if parsed.form == Form::LaterFragment {
+        return Verdict::Pass(Reason::PassFragment);
     }
-    begin::send_new(packet, &scratch.parsed, &scratch.entries.flow, &scratch.way)
+    let entrance = Entrance::of(tables, parsed, side, &frontend);
+    // Two calls, one after the other: neither needs its part of the stack while the other runs.
+    begin(tables, scratch, &entrance, packet.length_bytes());
+    match scratch.way.is_blocked() {
+        true => blocked(packet, &scratch.parsed, &scratch.way),
+        false => send_new(packet, tables, scratch),
+    }
 }
 
-/// A packet leaves the node towards the client, behind the network stack: the reply of an endpoint
-/// gets the VIP as its source again.
+/// A packet leaves the node behind its network stack: the reply of an endpoint gets the VIP as its
+/// source again, and what a process of the node sends to a frontend its endpoint.
 #[inline(always)]
-pub fn to_client<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, scratch: &mut Scratch) -> Verdict {
-    if scratch.parsed.form != Form::Whole && unusual::to_client(packet, tables, scratch) {
-        return scratch.settled.verdict();
+pub fn to_client<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    scratch: &mut Scratch,
+    sender: Sender,
+) -> Verdict {
+    if scratch.parsed.form != Form::Whole {
+        let turn = unusual::leaving(packet, tables, scratch, sender);
+        if turn != Turn::Plain {
+            return unusual::verdict(packet, tables, scratch, turn);
+        }
     }
     let parsed = &scratch.parsed;
-    let Some(known) = tables.flow(&parsed.key) else {
-        return Verdict::Pass(Reason::PassNotOurs);
-    };
-    if known.direction() != Direction::ToClient || known.is_source_nat() {
-        return Verdict::Pass(Reason::PassNotOurs);
+    let known = tables.flow(&parsed.key);
+    if let Some(known) = &known
+        && known.direction() == Direction::ToClient
+        && !known.is_source_nat()
+    {
+        record(tables, parsed, known);
+        return match rewrite::translate(packet, parsed, known) {
+            Some(()) => Verdict::ToStack(Reason::ForwardReply),
+            None => Verdict::Drop(Reason::DropRewriteFailed),
+        };
     }
-    record(tables, parsed, &known);
-    match rewrite::translate(packet, parsed, &known) {
-        Some(()) => Verdict::ToStack(Reason::ForwardReply),
-        None => Verdict::Drop(Reason::DropRewriteFailed),
+    let is_to_service =
+        tables.is_maybe_vip(&parsed.key.destination) || stray::is_service_address(tables, parsed);
+    if sender == Sender::Node && (known.is_some() || is_to_service) {
+        return from_node(packet, tables, scratch);
     }
+    Verdict::Pass(Reason::PassNotOurs)
 }
 
-/// A packet of a known flow goes on as its entry says; a reply to a flow that this node source-NATed goes
-/// straight back, without the stack. One function for both, since a kernel program's stack is short.
+/// Not inlined: most packets that leave are replies.
+#[inline(never)]
+fn from_node<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, scratch: &mut Scratch) -> Verdict {
+    to_backend(packet, tables, scratch, Side::Node)
+}
+
 #[inline(always)]
 fn forward_known<P: Packet, T: Tables>(
     packet: &mut P,
@@ -148,22 +190,60 @@ fn forward_known<P: Packet, T: Tables>(
     parsed: &Parsed,
     known: &T::FlowSlot,
 ) -> Verdict {
-    let way = match way_for(tables, parsed, known) {
-        Ok(way) => way,
-        Err(verdict) => return verdict,
-    };
-    let reason = match known.direction() {
-        Direction::ToBackend => {
-            if tables.now_s() != known.last_seen_s && keep_reply(tables, parsed, known).is_err() {
-                return Verdict::Drop(Reason::DropConntrackFull);
-            }
-            tables.count_traffic(known.backend_service, known.endpoint, 1, packet.length_bytes() as u64, 0);
-            Reason::ForwardKnown
-        }
-        Direction::ToClient => Reason::ForwardReply,
-    };
+    let length_bytes = packet.length_bytes();
+    let way = way_for(tables, parsed, known, length_bytes);
+    if way.is_blocked() {
+        return blocked(packet, parsed, &way);
+    }
+    if tables.now_s() != known.last_seen_s && keep_reply(tables, parsed, known).is_err() {
+        return Verdict::Drop(Reason::DropConntrackFull);
+    }
     record(tables, parsed, known);
-    send(packet, parsed, known, &way, reason)
+    tables.count_traffic(known.backend_service, known.endpoint, 1, length_bytes as u64, 0);
+    send(packet, tables, parsed, known, &way, Reason::ForwardKnown)
+}
+
+/// A reply to a flow that this node source-NATed goes straight back, without the stack; or to the stack
+/// where the client is this node.
+#[inline(always)]
+fn reply<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    parsed: &Parsed,
+    known: &T::FlowSlot,
+    side: Side,
+) -> Verdict {
+    let way = way_for(tables, parsed, known, packet.length_bytes());
+    if way.is_blocked() {
+        return blocked(packet, parsed, &way);
+    }
+    record(tables, parsed, known);
+    let verdict = send(packet, tables, parsed, known, &way, Reason::ForwardReply);
+    match verdict {
+        // The endpoint is this node too: the reply was about to leave it.
+        Verdict::ToStack(reason) if side == Side::Node => turn_in(packet, reason),
+        verdict => verdict,
+    }
+}
+
+/// The endpoint of a TCP connection is gone and its drain over: the client gets a reset, and both entries
+/// are over, so that their places and the source NAT port are free again soon.
+#[inline(never)]
+fn refuse_gone<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    parsed: &Parsed,
+    known: &T::FlowSlot,
+) -> Verdict {
+    let now_s = tables.now_s();
+    if let Some(reply) = tables.flow(&parsed.key.reply(known)) {
+        tables.record_flow(&reply, FlowState::Reset, now_s);
+    }
+    tables.record_flow(known, FlowState::Reset, now_s);
+    match reset::answer(packet, parsed) {
+        Some(()) => Verdict::Answer(Reason::RefuseEndpointGone),
+        None => Verdict::Drop(Reason::DropRewriteFailed),
+    }
 }
 
 /// The entry of the other direction: it restores the client's address and the VIP.
@@ -183,6 +263,9 @@ fn reply_flow(parsed: &Parsed, flow: &Flow) -> Flow {
 /// keeps both, and with them its source NAT port; one that was evicted is put back.
 #[inline(never)]
 fn keep_reply<T: Tables>(tables: &mut T, parsed: &Parsed, flow: &Flow) -> Result<(), TableFull> {
+    if flow.is_encapsulated() {
+        return Ok(());
+    }
     let key = parsed.key.reply(flow);
     if tables.flow(&key).is_some() {
         return Ok(());

@@ -69,7 +69,7 @@ fn from_ring<T: Tables>(tables: &mut T, neg: u32, hash: u32) -> Option<u32> {
         if endpoint.takes_new_flows() {
             return Some(id);
         }
-        if fallback.is_none() && endpoint.is_present() {
+        if fallback.is_none() && endpoint.is_named() {
             fallback = Some(id);
         }
         point = flow_hash::again(hash, attempt);

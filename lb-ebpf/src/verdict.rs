@@ -15,6 +15,9 @@ pub enum Verdict {
     Answer(Reason),
     /// Rewritten: go on to the network stack.
     ToStack(Reason),
+    /// Rewritten on its way out, and for this node itself: bring it in by the interface that it was about
+    /// to leave by.
+    ToSelf(Reason),
     /// Rewritten, Ethernet addresses too: send it out of `interface`.
     ToLink {
         /// Why.
@@ -39,60 +42,8 @@ impl Verdict {
     pub const fn reason(&self) -> Reason {
         match self {
             Self::Pass(reason) | Self::Drop(reason) | Self::Answer(reason) | Self::ToStack(reason) => *reason,
+            Self::ToSelf(reason) => *reason,
             Self::ToLink { reason, .. } | Self::ToNeighbour { reason, .. } => *reason,
-        }
-    }
-}
-
-/// A [`Verdict`] for memory. Every field always holds a value: the compiler leaves the unused part of an
-/// enum as it was, and the verifier (6.18: "R2 !read_ok") refuses to copy that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct Settled {
-    kind: Kind,
-    reason: Reason,
-    interface: u32,
-}
-
-/// A [`Verdict`] without what it carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-enum Kind {
-    Pass = 0,
-    Drop,
-    Answer,
-    ToStack,
-    ToLink,
-    ToNeighbour,
-}
-
-impl From<Verdict> for Settled {
-    #[inline(always)]
-    fn from(verdict: Verdict) -> Self {
-        let (kind, interface) = match verdict {
-            Verdict::Pass(_) => (Kind::Pass, 0),
-            Verdict::Drop(_) => (Kind::Drop, 0),
-            Verdict::Answer(_) => (Kind::Answer, 0),
-            Verdict::ToStack(_) => (Kind::ToStack, 0),
-            Verdict::ToLink { interface, .. } => (Kind::ToLink, interface),
-            Verdict::ToNeighbour { interface, .. } => (Kind::ToNeighbour, interface),
-        };
-        Self { kind, reason: verdict.reason(), interface }
-    }
-}
-
-impl Settled {
-    /// The verdict.
-    #[inline(always)]
-    pub const fn verdict(&self) -> Verdict {
-        let Self { kind, reason, interface } = *self;
-        match kind {
-            Kind::Pass => Verdict::Pass(reason),
-            Kind::Drop => Verdict::Drop(reason),
-            Kind::Answer => Verdict::Answer(reason),
-            Kind::ToStack => Verdict::ToStack(reason),
-            Kind::ToLink => Verdict::ToLink { reason, interface },
-            Kind::ToNeighbour => Verdict::ToNeighbour { reason, interface },
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod plan;
 pub mod ids;
 pub mod ring;
 
+pub mod clock;
 pub mod diff;
 
 pub mod ebpf_object;
@@ -14,11 +15,14 @@ pub use ebpf_object::EBPF_OBJECT;
 
 pub mod maps;
 
+pub mod drain;
+
 pub mod attach;
 pub mod health;
 pub mod service_health;
 
 pub mod explain;
+pub mod kube_proxy;
 
 pub mod agent;
 pub mod cli;

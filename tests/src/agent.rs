@@ -70,6 +70,8 @@ pub struct Options {
     pub xdp_mode: XdpMode,
     /// Whether socket hooks are.
     pub socket_hooks: SocketHooks,
+    /// Further flags with their values, for instance sizes of maps.
+    pub further: &'static [&'static str],
 }
 
 /// A frontend as the agent shows it.
@@ -115,6 +117,7 @@ impl Agent {
             SocketHooks::On => arguments.extend([OsString::from("--cgroup"), host.cgroup().into()]),
             SocketHooks::Off => arguments.push("--no-socket-hooks".into()),
         }
+        arguments.extend(options.further.iter().map(OsString::from));
         if let Some(object) = &podway.ebpf_object {
             arguments.extend([OsString::from("--ebpf-object"), object.into()]);
         }
@@ -215,6 +218,16 @@ impl Agent {
         let manifests = self.manifests.to_str().context("the folder's name is not UTF-8")?;
         let node = self.node.name();
         self.podway(&["verify", "--manifests", manifests, "--node-name", node]).map(drop)
+    }
+
+    /// What the node has counted for a reason.
+    ///
+    /// # Errors
+    /// The command failed, or there is no such reason.
+    pub fn count(&self, reason: &str) -> Result<u64> {
+        let rows = self.get("counters")?;
+        let row = rows.as_array().into_iter().flatten().find(|row| row["reason"] == reason);
+        row.and_then(|row| row["packets"].as_u64()).with_context(|| format!("no counter {reason}: {rows}"))
     }
 
     /// What a command of `podway` writes, with this node's pins.

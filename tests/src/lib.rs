@@ -20,8 +20,10 @@ pub mod traffic;
 pub mod packet;
 
 pub mod kernel;
+pub mod uplink;
 pub mod world;
 
 pub mod api_server;
 
+pub mod kube_proxy;
 pub mod reference;

@@ -94,6 +94,8 @@ pub struct Service {
     pub affinity_timeout_s: Option<u32>,
     /// Podway's annotations, where it checks the pods itself.
     pub health_check: Option<HealthCheck>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
     /// Further annotations.
     pub annotations: BTreeMap<String, String>,
     /// Further fields of `spec`, or other values for those above.
@@ -119,6 +121,7 @@ impl Service {
             internal_traffic_policy: TrafficPolicy::Cluster,
             affinity_timeout_s: None,
             health_check: None,
+            labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             spec: serde_json::Map::new(),
             endpoints: Vec::new(),

@@ -5,7 +5,7 @@
 //! The server's protocol: over TCP it first sends one line, `NAME PEER`, and then echoes what it gets;
 //! over UDP it answers each datagram with `NAME PEER DATAGRAM`.
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -83,6 +83,8 @@ pub struct Dial {
     pub timeout: Duration,
     /// Whether UDP sockets are connected.
     pub udp_socket: UdpSocketKind,
+    /// The source address of UDP sockets, where it matters.
+    pub source: Option<IpAddr>,
 }
 
 /// How a UDP client names its peer.
@@ -105,6 +107,7 @@ impl Dial {
             interval: Duration::ZERO,
             timeout: Duration::from_secs(2),
             udp_socket: UdpSocketKind::Connected,
+            source: None,
         }
     }
 
@@ -206,6 +209,9 @@ impl Dialing {
         }
         if dial.udp_socket == UdpSocketKind::Unconnected {
             command.arg("--unconnected");
+        }
+        if let Some(source) = dial.source {
+            command.args(["--source", &source.to_string()]);
         }
         let process = Process::start(command, &format!("the client on {} to {}", host.name(), dial.to))?;
         let longest = dial.timeout.max(dial.interval) * dial.count.unwrap_or(1);

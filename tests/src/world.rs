@@ -48,8 +48,16 @@ pub const PORT_RANGES: u16 = 88;
 /// The clients that [`PORT_RANGES`] lets in.
 pub const ALLOWED: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 7))];
+/// Direct server return; endpoints on this node and on another.
+pub const PORT_DSR: u16 = 89;
+/// The UDP port of the encapsulation.
+pub const ENCAPSULATION_PORT: u16 = 6_081;
+/// Another node.
+pub const NEIGHBOUR_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 12));
+/// The same one.
+pub const NEIGHBOUR_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0x12));
 /// Every port that has frontends, each for TCP, UDP and SCTP and both families.
-pub const PORTS: [u16; 9] = [
+pub const PORTS: [u16; 10] = [
     PORT_MIXED,
     PORT_LOCAL,
     PORT_EMPTY,
@@ -59,6 +67,7 @@ pub const PORTS: [u16; 9] = [
     PORT_AFFINITY,
     PORT_DANGLING,
     PORT_RANGES,
+    PORT_DSR,
 ];
 /// First source NAT port.
 pub const SNAT_FIRST: u16 = 61_000;
@@ -136,7 +145,7 @@ impl Builder {
                 backend_service,
                 generation: 1,
                 withdrawn_s: 0,
-                padding_end: 0,
+                drain_until_s: 0,
                 state: *state,
             };
             self.tables.endpoints.insert(id, endpoint);
@@ -182,6 +191,8 @@ pub fn tables(now_s: u32) -> HostTables {
         let entry = Frontend { backend_service: 0, neg_external: 0, neg_internal: 0, flags };
         builder.tables.frontends.insert(FrontendKey::vip(vip.into()), entry);
     }
+    builder.service(PORT_DSR, plain, flags::DSR, false, &[local, HEALTHY, HEALTHY, HEALTHY]);
+    builder.tables.nodes.extend([NODE_V4, NODE_V6, NEIGHBOUR_V4, NEIGHBOUR_V6].map(Address::from));
     builder.tables
 }
 
@@ -194,6 +205,7 @@ fn config() -> Config {
         service_prefixes_count: 2,
         snat_port_first: SNAT_FIRST,
         snat_ports: SNAT_COUNT,
+        dsr_port: Be16::new(ENCAPSULATION_PORT),
         ..Config::default()
     };
     config.cluster_prefixes[0] = Prefix::new(POD_CIDR.0, POD_CIDR.1);

@@ -55,7 +55,7 @@ fn set_state(tables: &mut HostTables, address: IpAddr, state: u32) {
     tables.endpoints.values_mut().find(|endpoint| endpoint.address == wanted).unwrap().state = state;
 }
 
-/// What the agent does to an endpoint that is withdrawn.
+/// What the agent does to an endpoint whose drain is over.
 fn give_up(tables: &mut HostTables, address: IpAddr) {
     let wanted = Address::from(address);
     let endpoint = tables.endpoints.values_mut().find(|endpoint| endpoint.address == wanted).unwrap();
@@ -64,16 +64,7 @@ fn give_up(tables: &mut HostTables, address: IpAddr) {
 }
 
 #[test]
-fn tcp_flow_stays_with_its_endpoint_when_that_is_withdrawn() {
-    let mut tables = tables();
-    let first = chosen(&mut tables, &tcp(40_000, world::PORT_LOCAL, SYN));
-    assert_eq!(chosen(&mut tables, &tcp(40_000, world::PORT_LOCAL, ACK)), first);
-    give_up(&mut tables, first.ip());
-    assert_eq!(chosen(&mut tables, &tcp(40_000, world::PORT_LOCAL, ACK)), first);
-}
-
-#[test]
-fn udp_flow_leaves_an_endpoint_that_is_withdrawn_with_its_next_datagram() {
+fn udp_flow_leaves_an_endpoint_that_is_given_up_with_its_next_datagram() {
     let mut tables = tables();
     let first = chosen(&mut tables, &udp(40_000, world::PORT_LOCAL));
     give_up(&mut tables, first.ip());
@@ -195,6 +186,73 @@ fn source_nat_port_of_another_flow_is_not_taken() {
     // Three remote endpoints with three ports each.
     assert_eq!(taken.len(), 9);
     assert!(refused > 20, "{refused}");
+}
+
+/// Opens a connection whose source NAT takes the only port there is; returns the endpoint.
+fn take_the_only_port(tables: &mut HostTables) -> SocketAddr {
+    tables.config.as_mut().unwrap().snat_ports = 1;
+    let (verdict, forwarded) = enter(tables, &tcp(REMOTE_PORT, world::PORT_MIXED, SYN), Side::Uplink);
+    assert!(matches!(verdict, Verdict::ToLink { .. }));
+    let endpoint = five_tuple(&forwarded).unwrap().destination;
+    sent_by_endpoint(tables, endpoint, SYN | ACK);
+    sent_by_client(tables, ACK);
+    endpoint
+}
+
+/// The client that has the only port sends a packet.
+fn sent_by_client(tables: &mut HostTables, flags: u8) {
+    let (verdict, _) = enter(tables, &tcp(REMOTE_PORT, world::PORT_MIXED, flags), Side::Uplink);
+    assert_eq!(verdict.reason(), Reason::ForwardKnown);
+}
+
+/// Its endpoint does.
+fn sent_by_endpoint(tables: &mut HostTables, endpoint: SocketAddr, flags: u8) {
+    let frame = PacketBuilder::tcp(endpoint, (world::NODE_V4, 61_000).into(), flags).build();
+    assert_eq!(enter(tables, &frame, Side::Uplink).0.reason(), Reason::ForwardReply);
+}
+
+/// What becomes of another client's connection to the same endpoint.
+fn next_client(tables: &mut HostTables, endpoint: SocketAddr) -> Verdict {
+    for port in 41_000..42_000 {
+        let mut probe = tables.clone();
+        probe.flows.clear();
+        let frame = tcp(port, world::PORT_MIXED, SYN);
+        let (_, forwarded) = enter(&mut probe, &frame, Side::Uplink);
+        if five_tuple(&forwarded).is_ok_and(|tuple| tuple.destination == endpoint) {
+            return enter(tables, &frame, Side::Uplink).0;
+        }
+    }
+    panic!("no client of a thousand gets {endpoint}");
+}
+
+/// The client of this port gets an endpoint on another node.
+const REMOTE_PORT: u16 = 40_001;
+
+#[test]
+fn source_nat_port_is_free_when_both_ends_have_closed() {
+    let mut tables = tables();
+    let endpoint = take_the_only_port(&mut tables);
+    sent_by_endpoint(&mut tables, endpoint, FIN | ACK);
+    let refused = Verdict::Answer(Reason::RefuseSourceNatExhausted);
+    assert_eq!(next_client(&mut tables, endpoint), refused, "the client may still send");
+    sent_by_client(&mut tables, FIN | ACK);
+    assert!(matches!(next_client(&mut tables, endpoint), Verdict::ToLink { .. }));
+}
+
+#[test]
+fn source_nat_port_is_kept_while_the_endpoint_may_still_send() {
+    let mut tables = tables();
+    let endpoint = take_the_only_port(&mut tables);
+    sent_by_client(&mut tables, FIN | ACK);
+    assert_eq!(next_client(&mut tables, endpoint), Verdict::Answer(Reason::RefuseSourceNatExhausted));
+}
+
+#[test]
+fn source_nat_port_is_free_when_the_endpoint_has_reset() {
+    let mut tables = tables();
+    let endpoint = take_the_only_port(&mut tables);
+    sent_by_endpoint(&mut tables, endpoint, RST);
+    assert!(matches!(next_client(&mut tables, endpoint), Verdict::ToLink { .. }));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use lb_common::counters::Reason;
 use lb_ebpf::host::{HostFrame, HostTables};
 use lb_ebpf::parse::parse;
-use lb_ebpf::path::{self, Scratch, Side};
+use lb_ebpf::path::{self, Scratch, Sender, Side};
 use lb_ebpf::verdict::Verdict;
 use lb_tests::packet::build::chunk::INIT;
 use lb_tests::packet::build::tcp_flags::{ACK, SYN};
@@ -34,7 +34,7 @@ fn enter(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
 fn leave(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
     let mut packet = HostFrame(frame.to_vec());
     let parsed = parse(&packet).unwrap();
-    let verdict = path::to_client(&mut packet, tables, &mut Scratch::new(parsed));
+    let verdict = path::to_client(&mut packet, tables, &mut Scratch::new(parsed), Sender::Other);
     (verdict, packet.0)
 }
 

@@ -6,7 +6,7 @@ use lb_common::counters::Reason;
 use lb_common::protocol::SCTP;
 use lb_ebpf::host::{HostFrame, HostTables};
 use lb_ebpf::parse::parse;
-use lb_ebpf::path::{self, Scratch, Side};
+use lb_ebpf::path::{self, Scratch, Sender, Side};
 use lb_ebpf::verdict::Verdict;
 use lb_tests::packet::build::chunk::{ABORT, DATA, INIT, SHUTDOWN};
 use lb_tests::packet::build::tcp_flags::SYN;
@@ -36,7 +36,7 @@ fn enter(tables: &mut HostTables, frame: &[u8], side: Side) -> (Verdict, Vec<u8>
 fn leave(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
     let mut packet = HostFrame(frame.to_vec());
     let verdict = match parse(&packet) {
-        Ok(parsed) => path::to_client(&mut packet, tables, &mut Scratch::new(parsed)),
+        Ok(parsed) => path::to_client(&mut packet, tables, &mut Scratch::new(parsed), Sender::Other),
         Err(reason) => Verdict::Pass(reason),
     };
     (verdict, packet.0)

@@ -6,7 +6,7 @@
 //! packet says how the error is rewritten, inside and outside.
 use bytemuck::Zeroable as _;
 use lb_common::Be16;
-use lb_common::conntrack::{Direction, Flow, FlowKey, flags};
+use lb_common::conntrack::{Direction, Flow, FlowKey};
 use lb_common::counters::Reason;
 use lb_common::protocol;
 
@@ -18,7 +18,8 @@ use crate::tables::Tables;
 use crate::verdict::Verdict;
 
 use super::Scratch;
-use super::way::{leave, way_for};
+use super::unusual::Turn;
+use super::way::{Way, leave, way_for};
 
 /// Bytes of the quoted transport header that are always there (RFC 792, RFC 4443 §2.4(c)).
 const TRANSPORT_BYTES_MIN: usize = 8;
@@ -64,48 +65,41 @@ pub(super) const fn is_error(family: Family, kind: u8) -> bool {
     }
 }
 
-/// The verdict on an error, in [`Scratch::settled`]. It is no packet of the flow: the flow's state and
-/// times stay as they are. The number that is returned means nothing (see `stray`).
+/// Finds the flow of the quoted packet and the error's way; both are then in the scratch for [`send`]. It is
+/// no packet of the flow: the flow's state and times stay as they are.
 #[inline(never)]
-pub(super) fn translate<P: Packet, T: Tables>(
+pub(super) fn find<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &mut T,
     scratch: &mut Scratch,
     hook: Hook,
-) -> bool {
-    scratch.settled = verdict(packet, tables, scratch, hook).into();
-    true
-}
-
-#[inline(always)]
-fn verdict<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &mut T,
-    scratch: &mut Scratch,
-    hook: Hook,
-) -> Verdict {
-    let Scratch { parsed, quote, .. } = scratch;
-    let untouched = Verdict::Pass(Reason::PassNotOurs);
+) -> Turn {
+    let Scratch { parsed, entries, way, quote, .. } = scratch;
+    *way = Way::blocked(Reason::PassNotOurs);
     if !read(packet, parsed, quote) || parsed.key.destination != quote.key.destination {
-        return untouched;
+        return Turn::Blocked;
     }
     let Some(known) = tables.flow(&quote.key) else {
-        return untouched;
+        return Turn::Blocked;
     };
-    let is_undone_on_entry = known.flags & (flags::SOURCE_NAT | flags::CLIENT_IS_NODE) != 0;
     let is_here = match known.direction() {
         Direction::ToBackend => hook == Hook::Entering,
-        Direction::ToClient => (hook == Hook::Entering) == is_undone_on_entry,
+        Direction::ToClient => (hook == Hook::Entering) == known.is_source_nat(),
     };
     if !is_here {
-        return untouched;
+        return Turn::Blocked;
     }
-    let way = match way_for(tables, parsed, &known) {
-        Ok(way) => way,
-        Err(verdict) => return verdict,
-    };
-    match rewrite(packet, parsed, quote, &known) {
-        Some(()) => leave(packet, parsed, &way, Reason::ForwardIcmpError),
+    entries.flow = *known;
+    *way = way_for(tables, parsed, &entries.flow, packet.length_bytes());
+    if way.is_blocked() { Turn::Blocked } else { Turn::IcmpError }
+}
+
+/// Rewrites the error and sends it on its way.
+#[inline(never)]
+pub(super) fn send<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, scratch: &mut Scratch) -> Verdict {
+    let Scratch { parsed, entries, way, quote, .. } = scratch;
+    match rewrite(packet, parsed, quote, &entries.flow) {
+        Some(()) => leave(packet, tables, parsed, &entries.flow, way, Reason::ForwardIcmpError),
         None => Verdict::Drop(Reason::DropRewriteFailed),
     }
 }

@@ -10,44 +10,77 @@ use crate::tables::Tables;
 use crate::verdict::Verdict;
 
 use super::icmp_error::{self, Hook};
-use super::{Scratch, stray};
+use super::way::{Way, blocked};
+use super::{Scratch, Sender, stray};
 
-/// Whether the verdict on a packet that enters the node is found, in [`Scratch::settled`]; if not, it goes
-/// on as a plain one.
+/// What the turn found. A number: a kernel function that returns nothing in its register fails on what the
+/// compiler leaves there (6.18: "cannot return stack pointer to the caller").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Turn {
+    /// The packet goes on as a plain one.
+    Plain,
+    /// It goes no further, as [`Scratch::way`] says.
+    Blocked,
+    /// It is an ICMP error, found and with a way.
+    IcmpError,
+    /// It was made the reply to an echo request.
+    Echo,
+}
+
+/// The turn of a packet that enters the node.
 #[inline(never)]
-pub(super) fn to_backend<P: Packet, T: Tables>(
+pub(super) fn entering<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, scratch: &mut Scratch) -> Turn {
+    match scratch.parsed.form {
+        Form::Whole => Turn::Plain,
+        Form::FirstFragment | Form::LaterFragment => block(scratch, Reason::PassFragment),
+        Form::Icmp if is_icmp_error(packet, &scratch.parsed) => {
+            icmp_error::find(packet, tables, scratch, Hook::Entering)
+        }
+        Form::Icmp => echo(packet, tables, scratch),
+        Form::Other => other(tables, scratch),
+    }
+}
+
+/// The turn of a packet that leaves the node.
+#[inline(never)]
+pub(super) fn leaving<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &mut T,
     scratch: &mut Scratch,
-) -> bool {
-    let parsed = &scratch.parsed;
-    let verdict = match parsed.form {
-        Form::Whole => return false,
-        Form::FirstFragment | Form::LaterFragment => Verdict::Pass(Reason::PassFragment),
-        Form::Icmp if is_icmp_error(packet, parsed) => {
-            return icmp_error::translate(packet, tables, scratch, Hook::Entering);
+    sender: Sender,
+) -> Turn {
+    match scratch.parsed.form {
+        Form::Whole => Turn::Plain,
+        Form::FirstFragment | Form::LaterFragment => block(scratch, Reason::PassFragment),
+        Form::Icmp if is_icmp_error(packet, &scratch.parsed) => {
+            icmp_error::find(packet, tables, scratch, Hook::Leaving)
         }
-        Form::Icmp => icmp_message(packet, tables, parsed),
-        Form::Other => other(packet, tables, parsed),
-    };
-    scratch.settled = verdict.into();
-    true
+        Form::Icmp if sender == Sender::Node => echo(packet, tables, scratch),
+        Form::Other if sender == Sender::Node => other(tables, scratch),
+        Form::Icmp | Form::Other => block(scratch, Reason::PassOtherProtocol),
+    }
 }
 
-/// Whether the verdict on a packet that leaves the node is found, in [`Scratch::settled`]; if not, it goes
-/// on as a plain one.
+/// What becomes of a packet after its turn; it was no plain one.
 #[inline(never)]
-pub(super) fn to_client<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, scratch: &mut Scratch) -> bool {
-    let verdict = match scratch.parsed.form {
-        Form::Whole => return false,
-        Form::FirstFragment | Form::LaterFragment => Verdict::Pass(Reason::PassFragment),
-        Form::Icmp if is_icmp_error(packet, &scratch.parsed) => {
-            return icmp_error::translate(packet, tables, scratch, Hook::Leaving);
-        }
-        Form::Icmp | Form::Other => Verdict::Pass(Reason::PassOtherProtocol),
-    };
-    scratch.settled = verdict.into();
-    true
+pub(super) fn verdict<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    scratch: &mut Scratch,
+    turn: Turn,
+) -> Verdict {
+    match turn {
+        Turn::Echo => Verdict::Answer(Reason::AnswerEcho),
+        Turn::IcmpError => icmp_error::send(packet, tables, scratch),
+        Turn::Blocked | Turn::Plain => blocked(packet, &scratch.parsed, &scratch.way),
+    }
+}
+
+#[inline(always)]
+fn block(scratch: &mut Scratch, reason: Reason) -> Turn {
+    scratch.way = Way::blocked(reason);
+    Turn::Blocked
 }
 
 #[inline(always)]
@@ -57,48 +90,39 @@ fn is_icmp_error<P: Packet>(packet: &P, parsed: &Parsed) -> bool {
         .is_some_and(|[kind, _]| icmp_error::is_error(parsed.family, kind))
 }
 
-/// Other ICMP messages than echo requests and errors (neighbour discovery among them) are nobody's flow.
-#[inline(always)]
-fn icmp_message<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, parsed: &Parsed) -> Verdict {
-    let Some([kind, _]) = packet.load::<2>(parsed.transport_offset()) else {
-        return Verdict::Pass(Reason::PassMalformed);
-    };
-    match (parsed.family, kind) {
-        (Family::V4, header::V4_ECHO_REQUEST) | (Family::V6, header::V6_ECHO_REQUEST) => {
-            match echo(packet, tables, parsed) {
-                reason @ Reason::AnswerEcho => Verdict::Answer(reason),
-                reason @ (Reason::PassNotOurs | Reason::PassOtherProtocol) => Verdict::Pass(reason),
-                reason => Verdict::Drop(reason),
-            }
-        }
-        _ => Verdict::Pass(Reason::PassOtherProtocol),
-    }
-}
-
-/// Answers an echo request to a VIP; to a node's own address, the node answers.
+/// Answers an echo request to a VIP; to a node's own address, the node answers. Other messages (neighbour
+/// discovery among them) are nobody's flow.
 #[inline(never)]
-fn echo<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, parsed: &Parsed) -> Reason {
+fn echo<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, scratch: &mut Scratch) -> Turn {
+    let parsed = &scratch.parsed;
     let destination = &parsed.key.destination;
+    let request = match parsed.family {
+        Family::V4 => header::V4_ECHO_REQUEST,
+        Family::V6 => header::V6_ECHO_REQUEST,
+    };
+    if packet.load::<2>(parsed.transport_offset()).is_none_or(|[kind, _]| kind != request) {
+        return block(scratch, Reason::PassOtherProtocol);
+    }
     if stray::vip(tables, parsed).is_none() {
         return match stray::is_service_address(tables, parsed) {
-            true => Reason::DropUnallocated,
-            false => Reason::PassOtherProtocol,
+            true => block(scratch, Reason::DropUnallocated),
+            false => block(scratch, Reason::PassOtherProtocol),
         };
     }
     let is_own = tables.config().and_then(|config| config.node_address(destination)) == Some(*destination);
     if is_own || tables.is_node(destination) {
-        return Reason::PassNotOurs;
+        return block(scratch, Reason::PassNotOurs);
     }
     match icmp::answer_echo(packet, parsed) {
-        Some(()) => Reason::AnswerEcho,
-        None => Reason::DropRewriteFailed,
+        Some(()) => Turn::Echo,
+        None => block(scratch, Reason::DropRewriteFailed),
     }
 }
 
 #[inline(always)]
-fn other<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, parsed: &Parsed) -> Verdict {
-    match stray::judge(packet, tables, parsed) {
-        Verdict::Pass(_) => Verdict::Pass(Reason::PassOtherProtocol),
-        verdict => verdict,
+fn other<T: Tables>(tables: &mut T, scratch: &mut Scratch) -> Turn {
+    match stray::judge(tables, &scratch.parsed) {
+        Reason::PassNotOurs => block(scratch, Reason::PassOtherProtocol),
+        reason => block(scratch, reason),
     }
 }

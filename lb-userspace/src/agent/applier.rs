@@ -7,6 +7,7 @@ use lb_common::Address;
 use tokio::time::Instant;
 use tracing::{error, info};
 
+use crate::clock::now_ms;
 use crate::diff::{self, Diff, Op, Tables};
 use crate::health::Target;
 use crate::maps::Maps;
@@ -18,12 +19,14 @@ use super::chain::BrokenChains;
 /// Wait before what failed is tried again; doubled with each further failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long the maps may be behind the plan before load balancers are told to avoid this node: as
+/// kube-proxy, two of its sync periods (`pkg/proxy/healthcheck/proxy_health.go`).
+const BEHIND_MAX: Duration = Duration::from_secs(60);
 
 /// The maps, their mirror, and the Services whose part of the plan is not in them yet.
 pub(super) struct Applier {
     pub(super) maps: Maps,
     tables: Tables,
-    started: Instant,
     /// Whether the whole plan has been compared with the maps since the start.
     is_whole: bool,
     pending: BTreeSet<ObjectName>,
@@ -32,6 +35,8 @@ pub(super) struct Applier {
     pub(super) problems: Vec<Problem>,
     /// The last operation that the kernel refused.
     last_refusal: Option<String>,
+    /// Since when nothing more of the plan comes into the maps although it should.
+    stuck_since: Option<Instant>,
 }
 
 /// Operations by kind, for one line of the log.
@@ -41,6 +46,8 @@ struct Counts {
     rings: usize,
     negs: usize,
     backend_services: usize,
+    source_ranges: usize,
+    vips: usize,
     frontends: usize,
     deleted: usize,
 }
@@ -64,9 +71,13 @@ impl Counts {
             Op::SwitchNeg { .. } => self.negs += 1,
             Op::PutBackendService { .. } => self.backend_services += 1,
             Op::PutFrontend { .. } => self.frontends += 1,
-            Op::DeleteFrontend { .. } | Op::DeleteBackendService { .. } | Op::DeleteEndpoint { .. } => {
-                self.deleted += 1;
-            }
+            Op::PutSourceRange { .. } => self.source_ranges += 1,
+            Op::PutVip { .. } => self.vips += 1,
+            Op::DeleteFrontend { .. }
+            | Op::DeleteVip { .. }
+            | Op::DeleteSourceRange { .. }
+            | Op::DeleteBackendService { .. }
+            | Op::DeleteEndpoint { .. } => self.deleted += 1,
         }
     }
 }
@@ -78,17 +89,13 @@ impl Applier {
         Ok(Self {
             maps,
             tables,
-            started: Instant::now(),
             is_whole: false,
             pending: BTreeSet::new(),
             retry: RETRY_MIN,
             problems: Vec::new(),
             last_refusal: None,
+            stuck_since: None,
         })
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
     }
 
     /// Brings the maps to the plan, as far as the kernel lets. The first time everything is compared,
@@ -97,9 +104,9 @@ impl Applier {
         let begun = Instant::now();
         let diff = if self.is_whole {
             self.pending.extend(changed);
-            diff::services(desired, &self.tables, &self.pending, self.now_ms())
+            diff::services(desired, &self.tables, &self.pending, now_ms())
         } else {
-            diff::full(desired, &self.tables, self.now_ms())
+            diff::full(desired, &self.tables, now_ms())
         };
         let was_whole = self.is_whole;
         let Diff { ops, problems, pending } = diff;
@@ -118,12 +125,40 @@ impl Applier {
         }
         self.last_refusal = refusal;
         let is_stuck = self.last_refusal.is_some() || (!self.pending.is_empty() && done == 0);
+        self.stuck_since = is_stuck.then(|| self.stuck_since.unwrap_or_else(Instant::now));
         self.retry = if is_stuck { (self.retry * 2).min(RETRY_MAX) } else { RETRY_MIN };
         if done > 0 {
-            let Counts { endpoints, rings, negs, backend_services, frontends, deleted } = counts;
+            let Counts { endpoints, rings, negs, backend_services, source_ranges, vips, frontends, deleted } =
+                counts;
             let micros = begun.elapsed().as_micros() as u64;
             let pending = self.pending.len();
-            info!(endpoints, rings, negs, backend_services, frontends, deleted, pending, micros, "applied");
+            info!(
+                endpoints,
+                rings,
+                negs,
+                backend_services,
+                source_ranges,
+                vips,
+                frontends,
+                deleted,
+                pending,
+                micros,
+                "applied"
+            );
+        }
+    }
+
+    /// Gives up the withdrawn endpoints whose drain is over: at their deadline, or when `is_idle` says that
+    /// no flow is left.
+    pub(super) fn end_drains(&mut self, desired: &Desired, is_idle: &dyn Fn(u32) -> bool) {
+        let Diff { ops, .. } = diff::drains(desired, &self.tables, is_idle, now_ms());
+        let Outcome { counts, done, left, refusal } = self.carry_out(&ops);
+        if let Some(error) = refusal {
+            error!(error, done, left, "the end of a drain failed; it will be tried again");
+        }
+        if counts.deleted > 0 {
+            let draining = self.tables.withdrawn().count();
+            info!(deleted = counts.deleted, draining, "drains are over");
         }
     }
 
@@ -139,7 +174,7 @@ impl Applier {
             }
             match self.maps.apply(op) {
                 Ok(()) => {
-                    self.tables.apply(op, self.now_ms());
+                    self.tables.apply(op, now_ms());
                     outcome.counts.add(op);
                     outcome.done += 1;
                 }
@@ -151,6 +186,11 @@ impl Applier {
             }
         }
         outcome
+    }
+
+    /// Whether the maps hold what the plan says, or came closer to it not long ago.
+    pub(super) fn is_up_to_date(&self) -> bool {
+        self.stuck_since.is_none_or(|since| since.elapsed() < BEHIND_MAX)
     }
 
     /// When to apply again although nothing changed; `None` when all is done.
@@ -171,7 +211,7 @@ impl Applier {
         let healthy = lb_common::endpoint::state::HEALTHY;
         endpoint.state = if is_healthy { endpoint.state | healthy } else { endpoint.state & !healthy };
         match self.maps.set_endpoint_state(id, endpoint.state) {
-            Ok(()) => self.tables.apply(&Op::PutEndpoint { id, endpoint }, self.now_ms()),
+            Ok(()) => self.tables.apply(&Op::PutEndpoint { id, endpoint }, now_ms()),
             Err(error) => error!(error = format!("{error:#}"), "cannot take an unhealthy endpoint out"),
         }
     }

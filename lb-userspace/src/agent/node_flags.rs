@@ -7,8 +7,8 @@ use clap::Args;
 use lb_common::config::Config;
 
 use crate::attach::{self, Cidr, NodeConfig, PortRange};
-use crate::model::{ExternalMode, Node, Snapshot};
-use crate::plan::{NodeContext, NodePortAddresses};
+use crate::model::{ExternalMode, Node, ObjectName, Snapshot};
+use crate::plan::{LabelSelector, NodeContext, NodePortAddresses, Selection};
 
 /// What a node is like, where its Node object shall not say it.
 #[derive(Args, Clone, Debug)]
@@ -31,6 +31,13 @@ pub struct NodeFlags {
     /// `podway.io/external-mode`.
     #[arg(long, value_enum, default_value_t)]
     pub external_mode: ExternalMode,
+    /// Serve this Service, NAMESPACE/NAME, and leave all others to kube-proxy; may be given more than once.
+    #[arg(long, value_parser = object_name)]
+    pub only_service: Vec<ObjectName>,
+    /// Serve the Services whose labels match, and leave all others to kube-proxy: `app=web`,
+    /// `tier in (a,b),!legacy`. With --only-service too, those that either names.
+    #[arg(long)]
+    pub service_selector: Option<LabelSelector>,
     /// UDP port of the encapsulation between nodes, the same on all of them.
     #[arg(long, default_value_t = DSR_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
     pub dsr_port: u16,
@@ -53,7 +60,13 @@ impl NodeFlags {
             zone: object.and_then(|node| node.zone.clone()),
             node_port_addresses: self.nodeport_addresses.clone(),
             external_mode: self.external_mode,
+            selection: Arc::new(self.selection()),
         }
+    }
+
+    fn selection(&self) -> Selection {
+        let names = self.only_service.iter().cloned().collect();
+        Selection { names, selector: self.service_selector.clone() }
     }
 
     /// The value of CONFIG for a node with these addresses.
@@ -66,10 +79,16 @@ impl NodeFlags {
         namespace_cookie: u64,
     ) -> Config {
         let pods = snapshot.nodes.values().flat_map(|node| &node.pod_cidrs);
+        let services = snapshot.service_cidrs.values().flat_map(|cidr| &cidr.prefixes);
+        // Beside another proxy, an address that this node does not serve may be that one's.
+        let services = match self.selection().is_all() {
+            true => given_or(&self.service_cidr, services),
+            false => Vec::new(),
+        };
         attach::config(&NodeConfig {
             addresses,
             cluster: &given_or(&self.cluster_cidr, pods),
-            services: &self.service_cidr,
+            services: &services,
             snat_ports,
             dsr_port: self.dsr_port,
             namespace_cookie,
@@ -87,8 +106,20 @@ impl Default for NodeFlags {
             service_cidr: Vec::new(),
             nodeport_addresses: NodePortAddresses::default(),
             external_mode: ExternalMode::default(),
+            only_service: Vec::new(),
+            service_selector: None,
             dsr_port: DSR_PORT_DEFAULT,
         }
+    }
+}
+
+/// NAMESPACE/NAME on a command line.
+fn object_name(text: &str) -> Result<ObjectName, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Ok(ObjectName::new(namespace, name))
+        }
+        _ => Err("want NAMESPACE/NAME".to_owned()),
     }
 }
 

@@ -113,11 +113,11 @@ impl Options {
                 backend_services_max: self.backend_services_max,
                 endpoints_max: self.endpoints_max,
                 ring_slots_max: self.ring_slots_max,
+                source_ranges_max: self.source_ranges_max,
             },
             conntrack_max: self.conntrack_max,
             affinity_max: self.affinity_max,
             socket_flows_max: self.socket_flows_max,
-            source_ranges_max: self.source_ranges_max,
         }
     }
 

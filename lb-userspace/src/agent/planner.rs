@@ -12,6 +12,7 @@ use crate::plan::{self, Desired, NodeContext};
 use crate::source;
 
 use super::NodeFlags;
+use super::node_addresses::NodeAddresses;
 
 /// Snapshot, plan, and which Services must be planned again.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(super) struct Planner {
     /// Whether this node's addresses or the pods' prefixes changed since the last plan.
     is_node_dirty: bool,
     pub(super) findings: Findings,
+    pub(super) node_addresses: NodeAddresses,
 }
 
 impl Planner {
@@ -42,6 +44,7 @@ impl Planner {
             desired: Desired::default(),
             is_node_dirty: false,
             findings: Findings::default(),
+            node_addresses: NodeAddresses::default(),
         }
     }
 
@@ -58,8 +61,9 @@ impl Planner {
                 self.dirty.insert(service);
             }
             Change::EndpointSliceGone(name) => self.forget_slice(name),
-            Change::Node(node) => self.note_prefixes(&node.name, &node.pod_cidrs),
-            Change::NodeGone(name) => self.note_prefixes(name, &[]),
+            Change::Node(node) => self.note_node(&node.name, &node.pod_cidrs, &node.addresses),
+            Change::NodeGone(name) => self.note_node(name, &[], &[]),
+            Change::ServiceCidr(_) | Change::ServiceCidrGone(_) => self.is_node_dirty = true,
         }
         let is_node = matches!(&change, Change::Node(_) | Change::NodeGone(_));
         source::apply(&mut self.snapshot, change);
@@ -81,10 +85,11 @@ impl Planner {
         self.dirty.insert(service);
     }
 
-    /// CONFIG has the prefixes of all nodes' pods.
-    fn note_prefixes(&mut self, node: &str, pod_cidrs: &[(IpAddr, u8)]) {
-        let known = self.snapshot.nodes.get(node).map_or(&[][..], |node| &node.pod_cidrs);
-        self.is_node_dirty |= known != pod_cidrs;
+    /// CONFIG has the prefixes of all nodes' pods, NODES all nodes' addresses.
+    fn note_node(&mut self, node: &str, pod_cidrs: &[(IpAddr, u8)], addresses: &[IpAddr]) {
+        let known = self.snapshot.nodes.get(node);
+        self.is_node_dirty |= known.map_or(&[][..], |node| &node.pod_cidrs) != pod_cidrs;
+        self.node_addresses.replace(known.map_or(&[][..], |node| &node.addresses), addresses);
     }
 
     /// Node ports stand on the node's addresses and hints name its zone, so all Services follow a change
@@ -107,13 +112,12 @@ impl Planner {
 
     /// Whether there is anything to plan, or CONFIG to write.
     pub(super) fn is_dirty(&self) -> bool {
-        self.is_node_dirty || !self.dirty.is_empty()
+        self.is_node_dirty || self.node_addresses.is_dirty() || !self.dirty.is_empty()
     }
 
     /// Plans what is marked; returns the Services whose part of the desired state changed.
     pub(super) fn plan(&mut self) -> BTreeSet<ObjectName> {
         let mut changed = BTreeSet::new();
-        self.is_node_dirty = false;
         for name in std::mem::take(&mut self.dirty) {
             let planned = self.snapshot.services.get(&name).map(|service| {
                 let slices: Vec<_> = self
@@ -128,9 +132,19 @@ impl Planner {
         changed
     }
 
+    /// What the plan is made for.
+    pub(super) fn node(&self) -> &NodeContext {
+        &self.node
+    }
+
     /// This node's addresses.
     pub(super) fn addresses(&self) -> &[IpAddr] {
         &self.node.addresses
+    }
+
+    /// Whether CONFIG may have changed since the last call.
+    pub(super) fn take_node_change(&mut self) -> bool {
+        std::mem::take(&mut self.is_node_dirty)
     }
 
     /// The value of CONFIG.
@@ -240,13 +254,58 @@ mod tests {
     fn prefixes_of_another_node_are_something_to_write() {
         let mut planner = planner();
         planner.change(node("node-a", "198.51.100.1", "10.244.1.0"));
-        planner.plan();
+        assert!(planner.take_node_change());
         planner.change(node("node-b", "198.51.100.2", "10.244.2.0"));
-        assert!(planner.is_dirty());
+        assert!(planner.take_node_change());
         let config = planner.config(PortRange::default(), 0);
         assert!(["10.244.1.9", "10.244.2.9"].iter().all(|pod| config.is_in_cluster(&ip(pod).into())));
-        planner.plan();
-        planner.change(node("node-b", "198.51.100.3", "10.244.2.0"));
-        assert!(!planner.is_dirty(), "another node's address is in no map");
+    }
+
+    #[test]
+    fn service_cidrs_are_something_to_write() {
+        let mut planner = planner();
+        let prefixes = vec![(ip("10.96.0.0"), 12)];
+        let cidr =
+            crate::model::ServiceCidr { name: "kubernetes".into(), resource_version: "1".into(), prefixes };
+        planner.change(Change::ServiceCidr(cidr));
+        assert!(planner.is_dirty());
+        let config = planner.config(PortRange::default(), 0);
+        assert!(config.is_service_address(&ip("10.96.0.1").into()));
+    }
+
+    #[test]
+    fn a_label_takes_a_service_over_and_gives_it_back() {
+        let flags = NodeFlags {
+            service_selector: Some("proxy=podway".parse().expect("a selector")),
+            ..NodeFlags::default()
+        };
+        let mut planner = Planner::new("node-a", flags);
+        let with_label = |value: &str| {
+            let labels = [("proxy".into(), value.into())].into();
+            Change::Service(crate::model::Service { labels, ..service("cart", "192.0.2.1") })
+        };
+        let frontends = |planner: &mut Planner| {
+            planner.plan();
+            planner.desired.frontends().count()
+        };
+        planner.change(with_label("other"));
+        assert_eq!(frontends(&mut planner), 0);
+        planner.change(with_label("podway"));
+        assert_eq!(frontends(&mut planner), 1);
+        planner.change(with_label("other"));
+        assert_eq!(frontends(&mut planner), 0);
+    }
+
+    #[test]
+    fn beside_another_proxy_no_address_counts_as_unallocated() {
+        let cidr = vec![crate::attach::Cidr(ip("10.96.0.0"), 16)];
+        let alone = NodeFlags { service_cidr: cidr, ..NodeFlags::default() };
+        let beside = NodeFlags { only_service: vec![ObjectName::new("shop", "cart")], ..alone.clone() };
+        let is_dropped = |flags: NodeFlags| {
+            let config = Planner::new("node-a", flags).config(PortRange::default(), 0);
+            config.is_service_address(&ip("10.96.0.9").into())
+        };
+        assert!(is_dropped(alone));
+        assert!(!is_dropped(beside));
     }
 }

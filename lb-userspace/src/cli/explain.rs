@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
+use crate::clock::now_s;
 use crate::diff::Tables;
 use crate::explain::{
     self, Entry, Explanation, Origins, Question, Run, Slices, TableNames, live, tables::host_tables,
@@ -16,7 +17,6 @@ use crate::model::{Protocol, Snapshot};
 use super::Facts;
 use super::manifests;
 use super::output::{self, Format};
-use super::traces::now_s;
 
 /// Source port of a question that names none: the first ephemeral one.
 const PORT_DEFAULT: u16 = 32_768;

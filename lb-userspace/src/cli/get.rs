@@ -9,7 +9,9 @@ use lb_common::frontend::{Frontend, FrontendKey, flags};
 use lb_common::neg::{NegKind, Ring};
 use serde::Serialize;
 
+use crate::clock::now_s;
 use crate::diff::Tables;
+use crate::drain;
 use crate::maps::{Maps, Pins};
 use crate::model::Protocol;
 use crate::plan::{kind_name, neg_kind_name, socket_text};
@@ -221,7 +223,8 @@ pub(super) fn backend_services(maps: &Maps, tables: &Tables) -> Result<Vec<Backe
 }
 
 fn backend_service(tables: &Tables, id: u32, traffic: &Traffic) -> BackendServiceRow {
-    let endpoints = tables.endpoints_of(id);
+    let mut endpoints = tables.endpoints_of(id).to_vec();
+    endpoints.retain(|id| tables.endpoint(*id).is_named());
     let healthy = endpoints.iter().filter(|id| tables.endpoint(**id).takes_new_flows()).count();
     BackendServiceRow {
         name: name_of(tables, id),
@@ -294,6 +297,10 @@ pub(super) struct EndpointRow {
     pub(super) backend_service: String,
     state: &'static str,
     local: bool,
+    /// Flows that go on with an endpoint that gets no more.
+    flows_left: Option<u64>,
+    /// Seconds until those of a withdrawn endpoint are reset.
+    seconds_left: Option<u32>,
     packets: u64,
     bytes: u64,
     new_flows: u64,
@@ -304,7 +311,7 @@ pub(super) struct EndpointRow {
 
 impl Row for EndpointRow {
     const HEADINGS: &'static [&'static str] =
-        &["ENDPOINT", "PROTOCOL", "BACKEND SERVICE", "STATE", "LOCAL", "NEW FLOWS", "PACKETS"];
+        &["ENDPOINT", "PROTOCOL", "BACKEND SERVICE", "STATE", "LOCAL", "LEFT", "NEW FLOWS", "PACKETS"];
     const WIDE_HEADINGS: &'static [&'static str] = &["BYTES", "ID", "GENERATION", "SLOTS"];
 
     fn cells(&self) -> Vec<String> {
@@ -314,6 +321,7 @@ impl Row for EndpointRow {
             self.backend_service.clone(),
             self.state.to_owned(),
             if self.local { "yes" } else { "no" }.to_owned(),
+            left_text(self.flows_left, self.seconds_left),
             self.new_flows.to_string(),
             self.packets.to_string(),
         ]
@@ -324,10 +332,21 @@ impl Row for EndpointRow {
     }
 }
 
+/// What a draining endpoint still has: flows, and the time until they are reset.
+fn left_text(flows: Option<u64>, seconds: Option<u32>) -> String {
+    match (flows, seconds) {
+        (Some(flows), Some(seconds)) => format!("{flows} flows, {seconds}s"),
+        (Some(flows), None) => format!("{flows} flows"),
+        (None, _) => "-".to_owned(),
+    }
+}
+
 /// The state's word.
 pub(super) fn state_name(endpoint: &Endpoint) -> &'static str {
     if !endpoint.is_present() {
         "gone"
+    } else if endpoint.is_withdrawn() {
+        "withdrawn"
     } else if endpoint.state & state::DRAINING != 0 {
         "draining"
     } else if endpoint.state & state::HEALTHY != 0 {
@@ -339,10 +358,20 @@ pub(super) fn state_name(endpoint: &Endpoint) -> &'static str {
 
 pub(super) fn endpoints(maps: &Maps, tables: &Tables) -> Result<Vec<EndpointRow>> {
     let ids: Vec<u32> = tables.endpoint_ids().collect();
-    ids.iter().map(|id| Ok(endpoint(tables, *id, &maps.endpoint_traffic(*id)?))).collect()
+    let is_draining = |id: &&u32| tables.endpoint(**id).state & (state::DRAINING | state::WITHDRAWN) != 0;
+    let flows = match ids.iter().any(|id| is_draining(&id)) {
+        true => Some(drain::flows_by_endpoint(maps)?),
+        false => None,
+    };
+    ids.iter()
+        .map(|id| {
+            let flows = flows.as_ref().filter(|_| is_draining(&id)).map(|flows| flows.of(*id, tables));
+            Ok(endpoint(tables, *id, flows, &maps.endpoint_traffic(*id)?))
+        })
+        .collect()
 }
 
-fn endpoint(tables: &Tables, id: u32, traffic: &Traffic) -> EndpointRow {
+fn endpoint(tables: &Tables, id: u32, flows_left: Option<u64>, traffic: &Traffic) -> EndpointRow {
     let endpoint = tables.endpoint(id);
     let slots = rings_of(tables, endpoint.backend_service)
         .filter_map(|(_, ring)| tables.slots(ring))
@@ -354,6 +383,8 @@ fn endpoint(tables: &Tables, id: u32, traffic: &Traffic) -> EndpointRow {
         backend_service: name_of(tables, endpoint.backend_service),
         state: state_name(&endpoint),
         local: endpoint.is_local(),
+        flows_left,
+        seconds_left: endpoint.is_withdrawn().then(|| endpoint.drain_until_s.saturating_sub(now_s())),
         packets: traffic.packets,
         bytes: traffic.bytes,
         new_flows: traffic.new_flows,

@@ -1,16 +1,19 @@
 //! The command line.
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod describe;
+mod diff_kube_proxy;
 mod explain;
 mod get;
 mod manifests;
 mod output;
 mod plan;
 mod programs;
+mod remove;
 mod traces;
 mod verify;
 
@@ -33,22 +36,27 @@ enum Command {
     Explain(Box<explain::Explain>),
     Plan(plan::Plan),
     Verify(verify::Verify),
+    DiffKubeProxy(diff_kube_proxy::DiffKubeProxy),
+    Remove(remove::Remove),
 }
 
 /// Runs a command; what it prints goes to standard output.
 ///
 /// # Errors
 /// One line and its causes: operation, datum, cause, remedy.
-pub fn run(cli: Cli) -> Result<()> {
+pub fn run(cli: Cli) -> Result<ExitCode> {
     let text = match cli.command {
-        Command::Agent(options) => return crate::agent::run(&options),
+        Command::Agent(options) => return crate::agent::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Get(get) => get::run(&get)?,
         Command::Describe(describe) => describe::run(&describe)?,
         Command::Explain(explain) => explain::run(&explain)?,
         Command::Plan(plan) => plan::run(&plan)?,
         Command::Verify(verify) => verify::run(&verify)?,
+        Command::Remove(remove) => remove::run(&remove)?,
+        Command::DiffKubeProxy(diff) => return diff_kube_proxy::run(&diff),
     };
-    print(&text)
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Standard output may be closed early (`| head`): that is no error.

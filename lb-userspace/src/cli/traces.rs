@@ -3,9 +3,9 @@ use anyhow::Result;
 use lb_common::affinity::{Affinity, AffinityKey};
 use lb_common::conntrack::{Direction, Flow, FlowKey, FlowState};
 use lb_common::counters::Reason;
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+use crate::clock::now_s;
 use crate::diff::Tables;
 use crate::maps::Maps;
 use crate::plan::socket_text;
@@ -86,11 +86,6 @@ pub(super) fn conntrack(maps: &Maps, tables: &Tables) -> Result<Vec<FlowRow>> {
         idle_seconds: now_s.saturating_sub(flow.last_seen_s),
     };
     Ok(flows.into_iter().map(row).collect())
-}
-
-/// Seconds of the clock that the programs read.
-pub(super) fn now_s() -> u32 {
-    u32::try_from(clock_gettime(ClockId::MonotonicCoarse).tv_sec).unwrap_or(u32::MAX)
 }
 
 /// A client's affinity.

@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
+use crate::clock::now_ms;
 use crate::diff::{self, Tables};
 use crate::maps::{Maps, Pins};
 
@@ -89,7 +90,7 @@ fn differences(verify: &Verify, tables: &Tables) -> Result<Vec<String>> {
     };
     let planned = manifests::plan(&facts)?;
     manifests::warn(&planned.problems);
-    let diff = diff::full(&planned.desired, tables, 0);
+    let diff = diff::full(&planned.desired, tables, now_ms());
     Ok(diff.ops.iter().map(ToString::to_string).collect())
 }
 

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::plan::{frontend_key_text, neg_kind_name};
 
 use super::Tables;
+use super::vips::needs_entry;
 
 /// Something that refers to what is not there, or two that share what is one's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,16 @@ pub enum Violation {
         frontend: FrontendKey,
         /// The NEG's id.
         neg: u32,
+    },
+    /// The frontend's VIP has no entry of its own.
+    VipMissing {
+        /// The frontend.
+        frontend: FrontendKey,
+    },
+    /// A source range belongs to a backend service that is not in use.
+    SourceRangeDangles {
+        /// The backend service's id.
+        backend_service: u32,
     },
     /// A backend service has no readable name, so no agent finds it again.
     NameMissing {
@@ -68,6 +79,13 @@ pub enum Violation {
         /// The endpoint's id.
         endpoint: u32,
     },
+    /// A slot of the ring names an endpoint that takes no new flows for good.
+    SlotNamesWithdrawn {
+        /// The NEG's id.
+        neg: u32,
+        /// The endpoint's id.
+        endpoint: u32,
+    },
     /// Two endpoints of one backend service have one address and port.
     EndpointTwice {
         /// The endpoint's id.
@@ -90,6 +108,12 @@ impl fmt::Display for Violation {
                 "frontend {} uses NEG {neg}, which is not one of its backend service and family",
                 frontend_key_text(frontend)
             ),
+            Self::VipMissing { frontend } => {
+                write!(f, "frontend {} has no entry for its VIP", frontend_key_text(frontend))
+            }
+            Self::SourceRangeDangles { backend_service } => {
+                write!(f, "source ranges belong to backend service {backend_service}, which is not in use")
+            }
             Self::NameMissing { backend_service } => {
                 write!(f, "backend service {backend_service} has no name")
             }
@@ -114,6 +138,9 @@ impl fmt::Display for Violation {
                      {backend_service}",
                     neg_kind_name(kind)
                 )
+            }
+            Self::SlotNamesWithdrawn { neg, endpoint } => {
+                write!(f, "the ring of NEG {neg} names endpoint {endpoint}, which is withdrawn")
             }
             Self::EndpointTwice { endpoint, other } => {
                 write!(
@@ -157,7 +184,12 @@ impl Tables {
                     found.push(Violation::FrontendUsesStrangeNeg { frontend: *key, neg });
                 }
             }
+            if needs_entry(value) && self.vip(&key.address).is_none() {
+                found.push(Violation::VipMissing { frontend: *key });
+            }
         }
+        let owners = self.source_ranges().keys().filter(|id| self.backend_service(**id).is_none());
+        found.extend(owners.map(|id| Violation::SourceRangeDangles { backend_service: *id }));
     }
 
     fn check_names(&self, found: &mut Vec<Violation>) {
@@ -205,6 +237,8 @@ impl Tables {
                 found.push(Violation::SlotDangles { neg, endpoint: id });
             } else if endpoint.backend_service != owner || !is_family_of(kind, &endpoint.address) {
                 found.push(Violation::SlotNamesStranger { neg, endpoint: id });
+            } else if endpoint.is_withdrawn() {
+                found.push(Violation::SlotNamesWithdrawn { neg, endpoint: id });
             }
         }
     }

@@ -8,15 +8,18 @@ use lb_common::frontend::{self, FrontendKey};
 use lb_common::neg::{NegKind, Ring};
 use lb_common::{Address, Be16};
 
-use crate::model::{ObjectName, Problem};
+use crate::model::{ExternalMode, ObjectName, Problem};
 use crate::plan::{self, BackendServiceName, Desired, EmptyAction, Family, ServicePlan, neg_kind};
 use crate::ring::Arena;
 
+use super::drain::Drain;
+use super::source_ranges::RangeOps;
+use super::vips::{VipOps, needs_entry};
 use super::{Diff, Op, StoredName, Tables};
 
 /// See the module's text.
 pub(super) struct Draft<'a> {
-    desired: &'a Desired,
+    pub(super) desired: &'a Desired,
     pub(super) tables: &'a Tables,
     /// The arena as it will be after the operations so far.
     pub(super) arena: Arena,
@@ -25,19 +28,22 @@ pub(super) struct Draft<'a> {
     given_ids: BTreeMap<Arc<BackendServiceName>, u32>,
     frontends_added: u32,
     /// Backend services that are wanted.
-    kept: BTreeSet<u32>,
+    pub(super) kept: BTreeSet<u32>,
     /// Backend services that are not.
-    unwanted: BTreeSet<u32>,
-    frontends_wanted: BTreeSet<FrontendKey>,
+    pub(super) unwanted: BTreeSet<u32>,
+    pub(super) drain: Drain,
+    frontends_wanted: BTreeMap<FrontendKey, frontend::Frontend>,
+    /// Addresses that get an entry of their own.
+    vips_added: BTreeSet<Address>,
+    pub(super) ranges: RangeOps,
     put_endpoints: Vec<Op>,
     pub(super) write_rings: Vec<Op>,
     pub(super) switch_negs: Vec<Op>,
     put_backend_services: Vec<Op>,
     put_frontends: Vec<Op>,
     pub(super) clear_negs: Vec<Op>,
-    delete_endpoints: Vec<Op>,
     problems: Vec<Problem>,
-    pending: BTreeSet<ObjectName>,
+    pub(super) pending: BTreeSet<ObjectName>,
 }
 
 impl<'a> Draft<'a> {
@@ -53,14 +59,16 @@ impl<'a> Draft<'a> {
             frontends_added: 0,
             kept: BTreeSet::new(),
             unwanted: BTreeSet::new(),
-            frontends_wanted: BTreeSet::new(),
+            frontends_wanted: BTreeMap::new(),
+            vips_added: BTreeSet::new(),
+            ranges: RangeOps::default(),
+            drain: Drain::new(now_ms),
             put_endpoints: Vec::new(),
             write_rings: Vec::new(),
             switch_negs: Vec::new(),
             put_backend_services: Vec::new(),
             put_frontends: Vec::new(),
             clear_negs: Vec::new(),
-            delete_endpoints: Vec::new(),
             problems: Vec::new(),
             pending: BTreeSet::new(),
         }
@@ -88,6 +96,9 @@ impl<'a> Draft<'a> {
 
     fn backend_service(&mut self, plan: &plan::BackendService) {
         let Some(id) = self.backend_service_id(plan) else {
+            if self.wait_for_a_drained_service(&plan.name.service) {
+                return;
+            }
             let limit = self.tables.limits().backend_services_max;
             let message = format!(
                 "cannot put backend service {}: map BACKEND_SERVICES is full ({limit} entries); raise \
@@ -103,8 +114,9 @@ impl<'a> Draft<'a> {
             let members = plan.neg(kind);
             self.neg(kind.id(id), plan, members, &endpoint_ids);
         }
+        self.source_ranges(id, plan);
         let value = backend_service_value(plan);
-        let name = StoredName::new(&plan.name, &plan.resource_version);
+        let name = StoredName::new(&plan.name, &plan.resource_version).with_drain(plan.drain.deadline_s);
         if self.tables.backend_service(id) != Some(&value) || self.tables.name(id) != Some(&name) {
             self.put_backend_services.push(Op::PutBackendService { id, backend_service: value, name });
         }
@@ -123,6 +135,7 @@ impl<'a> Draft<'a> {
     /// the order of address and port.
     fn endpoints(&mut self, backend_service: u32, plan: &plan::BackendService) -> Vec<Option<u32>> {
         let tables = self.tables;
+        let deadline_s = plan.drain.deadline_s;
         let place = |id: &u32| {
             let endpoint = tables.endpoint(*id);
             (endpoint.address, endpoint.port)
@@ -132,27 +145,32 @@ impl<'a> Draft<'a> {
         for endpoint in &plan.endpoints {
             let wanted = (Address::from(endpoint.address), Be16::new(endpoint.port));
             while let Some(id) = former.next_if(|id| place(id) < wanted) {
-                self.delete_endpoint(id);
+                self.let_go(id, deadline_s);
             }
             let id = former.next_if(|id| place(id) == wanted).or_else(|| self.new_endpoint_id());
             while let Some(id) = former.next_if(|id| place(id) == wanted) {
-                self.delete_endpoint(id);
+                self.give_up(id);
             }
             if let Some(id) = id {
                 self.put_endpoint(id, backend_service, plan, endpoint);
             }
             ids.push(id);
         }
-        former.for_each(|id| self.delete_endpoint(id));
-        let without_id = ids.iter().filter(|id| id.is_none()).count();
-        if without_id > 0 {
-            let (name, limit) = (&plan.name, tables.limits().endpoints_max);
-            let all = ids.len();
-            let full = format!("map ENDPOINTS is full ({limit} entries); raise --endpoints-max");
-            let message = format!("cannot put {without_id} of the {all} endpoints of {name}: {full}");
-            self.bound(&name.service, message);
-        }
+        former.for_each(|id| self.let_go(id, deadline_s));
+        self.note_endpoints_without_id(plan, &ids);
         ids
+    }
+
+    fn note_endpoints_without_id(&mut self, plan: &plan::BackendService, ids: &[Option<u32>]) {
+        let without_id = ids.iter().filter(|id| id.is_none()).count();
+        if without_id == 0 || self.wait_for_drained_endpoints(&plan.name.service, without_id) {
+            return;
+        }
+        let (name, limit) = (&plan.name, self.tables.limits().endpoints_max);
+        let all = ids.len();
+        let full = format!("map ENDPOINTS is full ({limit} entries); raise --endpoints-max");
+        let message = format!("cannot put {without_id} of the {all} endpoints of {name}: {full}");
+        self.bound(&name.service, message);
     }
 
     fn new_endpoint_id(&mut self) -> Option<u32> {
@@ -169,6 +187,9 @@ impl<'a> Draft<'a> {
         plan: &plan::Endpoint,
     ) {
         let former = self.tables.endpoint(id);
+        if former.is_withdrawn() {
+            self.drain.taken_back.insert(id);
+        }
         let endpoint = Endpoint {
             address: plan.address.into(),
             port: Be16::new(plan.port),
@@ -177,18 +198,12 @@ impl<'a> Draft<'a> {
             backend_service,
             generation: former.generation,
             withdrawn_s: 0,
-            padding_end: 0,
+            drain_until_s: 0,
             state: plan.state_bits(),
         };
         if former != endpoint {
             self.put_endpoints.push(Op::PutEndpoint { id, endpoint });
         }
-    }
-
-    fn delete_endpoint(&mut self, id: u32) {
-        let generation = self.tables.endpoint(id).generation.wrapping_add(1);
-        let endpoint = Endpoint { generation, ..Endpoint::default() };
-        self.delete_endpoints.push(Op::DeleteEndpoint { id, endpoint });
     }
 
     fn frontends(&mut self, plan: &ServicePlan) {
@@ -199,15 +214,11 @@ impl<'a> Draft<'a> {
             let key = wanted.key();
             let value = frontend_value(wanted, id);
             let former = self.tables.frontends().get(&key);
-            if former.is_none() {
-                let used = self.tables.frontends().len() as u32 + self.frontends_added;
-                if used >= self.tables.limits().frontends_max {
-                    without_place += 1;
-                    continue;
-                }
-                self.frontends_added += 1;
+            if !self.takes_place(&key, &value, former.is_none()) {
+                without_place += 1;
+                continue;
             }
-            self.frontends_wanted.insert(key);
+            self.frontends_wanted.insert(key, value);
             if former != Some(&value) {
                 self.put_frontends.push(Op::PutFrontend { key, frontend: value });
             }
@@ -217,6 +228,23 @@ impl<'a> Draft<'a> {
             let full = format!("map FRONTENDS is full ({limit} entries); raise --frontends-max");
             self.bound(&plan.name, format!("cannot put {without_place} frontends of {}: {full}", plan.name));
         }
+    }
+
+    /// Whether FRONTENDS has a place for a frontend, if it is new, and for its VIP, if that has no entry.
+    fn takes_place(&mut self, key: &FrontendKey, value: &frontend::Frontend, is_new: bool) -> bool {
+        let is_new_vip = needs_entry(value)
+            && self.tables.vip(&key.address).is_none()
+            && !self.vips_added.contains(&key.address);
+        let added = self.frontends_added + self.vips_added.len() as u32;
+        let wanted = u32::from(is_new) + u32::from(is_new_vip);
+        if wanted > 0 && self.tables.frontends_used() + added + wanted > self.tables.limits().frontends_max {
+            return false;
+        }
+        self.frontends_added += u32::from(is_new);
+        if is_new_vip {
+            self.vips_added.insert(key.address);
+        }
+        true
     }
 
     /// The id of a backend service, where it has got one.
@@ -237,16 +265,20 @@ impl<'a> Draft<'a> {
 
     /// Adds the deletions and puts all in order.
     pub(super) fn finish(mut self) -> Diff {
+        self.make_room();
         let leftovers = self.tables.leftovers().iter().filter(|id| !self.kept.contains(id));
         self.unwanted.extend(leftovers);
-        let mut delete_frontends = Vec::new();
+        let mut deleted = BTreeSet::new();
         for id in self.kept.iter().chain(&self.unwanted) {
-            let keys = self.tables.frontends_of(*id).filter(|key| !self.frontends_wanted.contains(key));
-            delete_frontends.extend(keys.map(|key| Op::DeleteFrontend { key: *key }));
+            let keys = self.tables.frontends_of(*id).filter(|key| !self.frontends_wanted.contains_key(key));
+            deleted.extend(keys.copied());
         }
+        let vips = VipOps::new(self.tables, &self.frontends_wanted, &deleted);
+        let delete_frontends = deleted.into_iter().map(|key| Op::DeleteFrontend { key }).collect();
         let mut delete_backend_services = Vec::new();
         for id in std::mem::take(&mut self.unwanted) {
-            if self.tables.backend_service(id).is_some() {
+            let is_empty = self.let_all_go(id);
+            if is_empty && self.tables.backend_service(id).is_some() {
                 delete_backend_services.push(Op::DeleteBackendService { id });
             }
             for neg in NegKind::ALL.map(|kind| kind.id(id)) {
@@ -254,20 +286,22 @@ impl<'a> Draft<'a> {
                     self.clear_negs.push(Op::SwitchNeg { neg, ring: Ring::EMPTY });
                 }
             }
-            for endpoint in self.tables.endpoints_of(id) {
-                self.delete_endpoint(*endpoint);
-            }
+            self.delete_source_ranges(id);
         }
         let phases = [
             self.put_endpoints,
             self.write_rings,
             self.switch_negs,
             self.put_backend_services,
+            self.ranges.put,
+            vips.put,
             self.put_frontends,
             delete_frontends,
+            vips.delete,
+            self.ranges.delete,
             delete_backend_services,
             self.clear_negs,
-            self.delete_endpoints,
+            self.drain.ops,
         ];
         Diff { ops: phases.into_iter().flatten().collect(), problems: self.problems, pending: self.pending }
     }
@@ -295,6 +329,8 @@ fn frontend_value(plan: &plan::Frontend, backend_service: u32) -> frontend::Fron
         neg_external: neg_kind(plan.neg_external, family).id(backend_service),
         neg_internal: neg_kind(plan.neg_internal, family).id(backend_service),
         flags: plan.kind as u32
+            | if plan.checks_source { frontend::flags::CHECK_SOURCE } else { 0 }
+            | if plan.external_mode == ExternalMode::Dsr { frontend::flags::DSR } else { 0 }
             | drops(plan.empty_external, frontend::flags::EXTERNAL_EMPTY_DROPS)
             | drops(plan.empty_internal, frontend::flags::INTERNAL_EMPTY_DROPS),
     }

@@ -1,8 +1,9 @@
 //! From the desired state and the tables as they are to the operations between them.
 //!
 //! Operations are ordered so that every prefix of them leaves the tables valid ([`Tables::check`]):
-//! what is referred to is written first (endpoints, rings aside, the switch to them, backend
-//! services, frontends) and deleted last (frontends, backend services, NEGs, endpoints). So the one
+//! what is referred to is written first (endpoints, rings aside, the switch to them, backend services,
+//! source ranges, VIPs, frontends) and deleted last (frontends, VIPs, source ranges, backend services,
+//! NEGs, endpoints). So the one
 //! who applies them may stop anywhere, be killed anywhere, and skip all that follows a failed one.
 //!
 //! [`Tables`] is a mirror of the maps. It changes by [`Tables::apply`] alone, called for each operation
@@ -16,14 +17,18 @@ use crate::plan::Desired;
 
 mod check;
 mod draft;
+mod drain;
 mod name;
 mod op;
 mod ring_space;
+mod source_ranges;
 mod tables;
+mod vips;
 
 pub use check::Violation;
 pub use name::StoredName;
 pub use op::Op;
+
 pub use tables::{Dump, Limits, Tables};
 
 /// The way from the tables as they are to the desired state.
@@ -40,8 +45,8 @@ pub struct Diff {
 }
 
 /// The way for all Services, and away from everything that no Service wants: for the start, when the
-/// tables are a dump of the pinned maps. `now_ms` is any clock that does not go back, the same one that
-/// [`Tables::apply`] gets.
+/// tables are a dump of the pinned maps. `now_ms` is the monotonic clock of the host, since withdrawn endpoints
+/// carry its time over restarts; [`Tables::apply`] gets the same.
 #[must_use]
 pub fn full(desired: &Desired, tables: &Tables, now_ms: u64) -> Diff {
     let mut draft = draft::Draft::new(desired, tables, now_ms);
@@ -49,6 +54,15 @@ pub fn full(desired: &Desired, tables: &Tables, now_ms: u64) -> Diff {
         draft.service(&plan.name);
     }
     draft.delete_unwanted();
+    draft.finish()
+}
+
+/// The end of drains: gives up the withdrawn endpoints whose deadline has passed, and those that `is_idle`
+/// says have no flow left, with the backend services that nothing else keeps.
+#[must_use]
+pub fn drains(desired: &Desired, tables: &Tables, is_idle: &dyn Fn(u32) -> bool, now_ms: u64) -> Diff {
+    let mut draft = draft::Draft::new(desired, tables, now_ms);
+    draft.end_drains(is_idle);
     draft.finish()
 }
 

@@ -16,6 +16,8 @@ pub struct StoredName {
     pub name: Arc<BackendServiceName>,
     /// The Service's `metadata.resourceVersion`, cut at 40 bytes.
     pub resource_version: Arc<str>,
+    /// Seconds for which TCP connections to an endpoint that is withdrawn go on; none are kept for zero.
+    pub drain_deadline_s: u32,
 }
 
 impl StoredName {
@@ -26,7 +28,13 @@ impl StoredName {
             whole if whole.len() == resource_version.len() => Arc::clone(resource_version),
             part => part.into(),
         };
-        Self { name: Arc::clone(name), resource_version }
+        Self { name: Arc::clone(name), resource_version, drain_deadline_s: 0 }
+    }
+
+    /// With a drain contract.
+    #[must_use]
+    pub fn with_drain(self, drain_deadline_s: u32) -> Self {
+        Self { drain_deadline_s, ..self }
     }
 
     /// As BACKEND_SERVICE_NAMES has it.
@@ -39,7 +47,8 @@ impl StoredName {
             resource_version: padded(&self.resource_version),
             port: self.name.port,
             protocol: self.name.protocol.number(),
-            padding: [0; 5],
+            padding: 0,
+            drain_deadline_s: self.drain_deadline_s,
         }
     }
 
@@ -57,7 +66,11 @@ impl StoredName {
             port: bytes.port,
             protocol: Protocol::of_number(bytes.protocol)?,
         };
-        Some(Self { name: Arc::new(name), resource_version: text(&bytes.resource_version)?.into() })
+        Some(Self {
+            name: Arc::new(name),
+            resource_version: text(&bytes.resource_version)?.into(),
+            drain_deadline_s: bytes.drain_deadline_s,
+        })
     }
 }
 
@@ -95,7 +108,7 @@ mod tests {
 
     #[test]
     fn names_come_back_from_their_bytes() {
-        for stored in [name("http", "81"), name("", "")] {
+        for stored in [name("http", "81").with_drain(90), name("", "")] {
             assert_eq!(StoredName::of_bytes(&stored.to_bytes()), Some(stored));
         }
     }

@@ -2,14 +2,17 @@
 use lb_common::frontend::Kind;
 use lb_common::neg::{NegKind, Ring};
 
-use crate::model::{Service, SliceEndpoint, TrafficPolicy};
+use crate::model::{EndpointSlice, Protocol, Service, SliceEndpoint, TrafficPolicy};
 use crate::plan::fixture::{ip, node, ready, service, slice, terminating};
 use crate::plan::{Desired, ReadinessAlone, ServicePlan};
 use crate::ring::QUARANTINE_MS;
 
 use super::*;
 
+mod drain;
 mod properties;
+mod source_ranges;
+mod vips;
 
 const NOW_MS: u64 = 10_000;
 
@@ -29,6 +32,15 @@ fn desired(plans: impl IntoIterator<Item = ServicePlan>) -> Desired {
 
 fn cart(endpoints: Vec<SliceEndpoint>) -> ServicePlan {
     planned(&service("cart", "10.96.0.1"), endpoints)
+}
+
+/// The same over UDP, whose endpoints go at once.
+fn dns(endpoints: Vec<SliceEndpoint>) -> ServicePlan {
+    let mut facts = service("cart", "10.96.0.1");
+    facts.ports[0].protocol = Protocol::Udp;
+    let mut slice = EndpointSlice::clone(&slice("cart-1", "cart", endpoints));
+    slice.ports[0].protocol = Protocol::Udp;
+    crate::plan::service(&facts, &[slice.into()], &node(), &ReadinessAlone)
 }
 
 /// Applies all operations; every prefix of them must be valid.
@@ -62,6 +74,7 @@ fn what_is_referred_to_is_written_first() {
             "write ring of NEG 0 (clusterV4 of backend service 0): 1 slot at slot 0",
             "switch NEG 0 (clusterV4 of backend service 0) to 1 slot at slot 0",
             "put backend service 0: shop/cart:http/TCP",
+            "put VIP 10.96.0.1: ClusterIP, refuses other ports",
             "put frontend 10.96.0.1:80/TCP: ClusterIP, backend service 0, NEG 0 (clusterV4 of backend service 0) \
              from inside and 0 (clusterV4 of backend service 0) from outside",
         ]
@@ -71,12 +84,13 @@ fn what_is_referred_to_is_written_first() {
 #[test]
 fn what_refers_is_deleted_first() {
     let mut tables = Tables::new(Limits::default());
-    bring(&mut tables, &desired([cart(vec![ready("10.1.0.1", "node-a")])]), 0);
+    bring(&mut tables, &desired([dns(vec![ready("10.1.0.1", "node-a")])]), 0);
     let diff = services(&Desired::default(), &tables, [&ObjectName::new("shop", "cart")], NOW_MS);
     assert_eq!(
         texts(&diff),
         [
-            "delete frontend 10.96.0.1:80/TCP",
+            "delete frontend 10.96.0.1:80/UDP",
+            "delete VIP 10.96.0.1",
             "delete backend service 0",
             "switch NEG 0 (clusterV4 of backend service 0) to no ring",
             "delete endpoint 0: generation 1 from now",
@@ -96,6 +110,7 @@ fn operations_have_stable_json() {
             {"op": "switchNeg", "neg": 0, "position": 0, "length": 1},
             {"op": "putBackendService", "id": 0, "name": "shop/cart:http/TCP", "resourceVersion": "7",
              "affinityTimeoutSeconds": null},
+            {"op": "putVip", "vip": "10.96.0.1", "kind": "ClusterIP", "flags": ["refuses other ports"]},
             {"op": "putFrontend", "frontend": "10.96.0.1:80/TCP", "kind": "ClusterIP", "backendService": 0,
              "negInternal": 0, "negExternal": 0, "flags": []},
         ])
@@ -122,7 +137,7 @@ fn a_change_of_state_writes_the_endpoint_and_leaves_the_rest() {
 #[test]
 fn an_id_given_up_raises_the_generation_and_rests_while_others_are_fresh() {
     let mut tables = Tables::new(Limits::default());
-    let with = |address: &str| desired([cart(vec![ready(address, "node-a")])]);
+    let with = |address: &str| desired([dns(vec![ready(address, "node-a")])]);
     bring(&mut tables, &with("10.1.0.1"), 0);
     bring(&mut tables, &with("10.1.0.2"), 0);
     assert_eq!(tables.endpoint_ids().collect::<Vec<_>>(), [1]);
@@ -130,7 +145,7 @@ fn an_id_given_up_raises_the_generation_and_rests_while_others_are_fresh() {
     assert!(!tables.endpoint(0).is_present());
     let limits = Limits { endpoints_max: 2, ..Limits::default() };
     let mut tables = Tables::recover(limits, tables.dump());
-    let both = desired([cart(vec![ready("10.1.0.2", "node-a"), ready("10.1.0.3", "node-a")])]);
+    let both = desired([dns(vec![ready("10.1.0.2", "node-a"), ready("10.1.0.3", "node-a")])]);
     bring(&mut tables, &both, 0);
     let third = tables.endpoint(0);
     assert_eq!((third.address, third.generation), (ip("10.1.0.3").into(), 1));
@@ -205,8 +220,8 @@ fn backend_services_past_the_bound_wait_until_one_is_deleted() {
 }
 
 #[test]
-fn frontends_past_the_bound_are_named() {
-    let limits = Limits { frontends_max: 1, ..Limits::default() };
+fn frontends_past_the_bound_are_named_and_vips_count() {
+    let limits = Limits { frontends_max: 3, ..Limits::default() };
     let mut tables = Tables::new(limits);
     let facts = Service { external_ips: vec![ip("203.0.113.9")], ..service("cart", "10.96.0.1") };
     let diff = full(&desired([planned(&facts, vec![])]), &tables, 0);
@@ -214,7 +229,7 @@ fn frontends_past_the_bound_are_named() {
     let problems: Vec<String> = diff.problems.iter().map(ToString::to_string).collect();
     assert_eq!(
         problems,
-        ["Service shop/cart: cannot put 1 frontends of shop/cart: map FRONTENDS is full (1 entries); raise \
+        ["Service shop/cart: cannot put 1 frontends of shop/cart: map FRONTENDS is full (3 entries); raise \
           --frontends-max"]
     );
     assert_eq!(tables.frontends().len(), 1);
@@ -270,9 +285,9 @@ fn rings_become_shorter_as_the_arena_fills_and_long_again_when_it_empties() {
 #[test]
 fn a_full_arena_has_rings_written_over_in_place() {
     let mut tables = Tables::new(Limits { ring_slots_max: 4, ..Limits::default() });
-    bring(&mut tables, &desired([cart(many(3))]), NOW_MS);
+    bring(&mut tables, &desired([dns(many(3))]), NOW_MS);
     assert_eq!(tables.neg(0), Ring::new(0, 4));
-    let fewer = desired([cart(many(2))]);
+    let fewer = desired([dns(many(2))]);
     let diff = full(&fewer, &tables, NOW_MS);
     apply(&mut tables, &diff, NOW_MS);
     assert_eq!(tables.neg(0), Ring::new(0, 4));
@@ -281,7 +296,7 @@ fn a_full_arena_has_rings_written_over_in_place() {
     assert_eq!(
         problems,
         [
-            "Service shop/cart: cannot place the ring of NEG clusterV4 of shop/cart:http/TCP: map RING_SLOTS is \
+            "Service shop/cart: cannot place the ring of NEG clusterV4 of shop/cart:http/UDP: map RING_SLOTS is \
           full (4 entries), so its former ring is written over in place; raise --ring-slots-max"
         ]
     );
@@ -301,7 +316,7 @@ fn a_neg_for_which_there_is_no_space_has_no_ring() {
 #[test]
 fn a_full_diff_clears_what_no_service_wants() {
     let mut tables = Tables::new(Limits::default());
-    bring(&mut tables, &desired([cart(many(2))]), 0);
+    bring(&mut tables, &desired([dns(many(2))]), 0);
     let mut tables = Tables::recover(Limits::default(), tables.dump());
     bring(&mut tables, &Desired::default(), 0);
     assert_eq!(tables.frontends().len(), 0);

@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use aya::maps::MapError;
+use lb_common::Address;
 use lb_common::backend_service::{BackendService, BackendServiceName, flags};
 use lb_common::config::Config;
 use lb_common::endpoint::Endpoint;
+use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::interface::Interface;
 use lb_common::maps;
 use lb_common::neg::Ring;
@@ -47,20 +49,35 @@ impl Maps {
                     .and_then(|()| self.names.put(*id, &no_name))
                     .map_err(|error| refused(&error, maps::BACKEND_SERVICES, self.backend_services.count()))
             }
-            Op::PutFrontend { key, frontend } => {
-                self.vip_filter.put(key);
-                let put = self.frontends.put(key, frontend);
-                put.map_err(|error| refused(&error, maps::FRONTENDS, self.frontends.entries_max()))
+            Op::PutSourceRange { key } => {
+                let put = self.source_ranges.put(key);
+                put.map_err(|error| refused(&error, maps::SOURCE_RANGES, self.source_ranges.entries_max()))
             }
-            Op::DeleteFrontend { key } => {
-                let removed = self.frontends.remove(key);
-                if removed.is_ok() {
-                    self.vip_filter.remove(key);
-                }
-                removed.map_err(|error| refused(&error, maps::FRONTENDS, self.frontends.entries_max()))
+            Op::DeleteSourceRange { key } => {
+                let removed = self.source_ranges.remove(key);
+                removed
+                    .map_err(|error| refused(&error, maps::SOURCE_RANGES, self.source_ranges.entries_max()))
             }
+            Op::PutVip { address, vip } => self.store_frontend(&FrontendKey::vip(*address), vip),
+            Op::DeleteVip { address } => self.clear_frontend(&FrontendKey::vip(*address)),
+            Op::PutFrontend { key, frontend } => self.store_frontend(key, frontend),
+            Op::DeleteFrontend { key } => self.clear_frontend(key),
         };
         done.map_err(|cause| anyhow!("cannot {}: {cause}", subject(op)))
+    }
+
+    fn store_frontend(&mut self, key: &FrontendKey, frontend: &Frontend) -> Result<(), String> {
+        self.vip_filter.put(key);
+        let put = self.frontends.put(key, frontend);
+        put.map_err(|error| refused(&error, maps::FRONTENDS, self.frontends.entries_max()))
+    }
+
+    fn clear_frontend(&mut self, key: &FrontendKey) -> Result<(), String> {
+        let removed = self.frontends.remove(key);
+        if removed.is_ok() {
+            self.vip_filter.remove(key);
+        }
+        removed.map_err(|error| refused(&error, maps::FRONTENDS, self.frontends.entries_max()))
     }
 
     /// An id that comes into use counts from zero. Not when it is given up: connections to the one that
@@ -84,7 +101,8 @@ impl Maps {
         Ok(())
     }
 
-    /// A value that is in use changes by one store of its state. Any other is taken out of use first,
+    /// A value that is in use changes by one store of its state, after the times of its drain, which mean
+    /// nothing before that. Any other is taken out of use first,
     /// then filled, then put into use, so that a state is never read together with another's address.
     /// One that comes into use counts from zero, as a backend service does.
     fn store_endpoint(&mut self, id: u32, endpoint: &Endpoint) -> Result<(), String> {
@@ -95,12 +113,13 @@ impl Maps {
             cleared.map_err(|error| refused(&error, maps::ENDPOINT_TRAFFIC, self.endpoints.count()))?;
         }
         let value: [u32; ENDPOINT_WORDS] = bytemuck::cast(*endpoint);
-        let is_same_place = Endpoint { state: endpoint.state, ..former } == *endpoint;
+        let Endpoint { state, withdrawn_s, drain_until_s, .. } = *endpoint;
+        let is_same_place = Endpoint { state, withdrawn_s, drain_until_s, ..former } == *endpoint;
         if !is_same_place || !former.is_present() {
             words[STATE_WORD].store(0, Ordering::Release);
-            for (word, value) in words[..STATE_WORD].iter().zip(value) {
-                word.store(value, Ordering::Release);
-            }
+        }
+        for (word, value) in words[..STATE_WORD].iter().zip(value) {
+            word.store(value, Ordering::Release);
         }
         words[STATE_WORD].store(value[STATE_WORD], Ordering::Release);
         Ok(())
@@ -124,6 +143,26 @@ impl Maps {
         let word = self.negs.word64(neg).ok_or_else(|| full(maps::NEGS, self.negs.count()))?;
         word.store(bytemuck::cast(ring), Ordering::Release);
         Ok(())
+    }
+
+    /// Says that an address is a node's of the cluster.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn put_node(&mut self, address: &Address) -> Result<()> {
+        let entries_max = self.nodes.entries_max();
+        let put = self.nodes.put(address, &1);
+        put.map_err(|error| {
+            anyhow!("cannot put node address {address}: {}", refused(&error, maps::NODES, entries_max))
+        })
+    }
+
+    /// Forgets an address of a node.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove_node(&mut self, address: &Address) -> Result<()> {
+        self.nodes.remove(address).with_context(|| format!("cannot delete node address {address}"))
     }
 
     /// Says what an interface is.
@@ -164,8 +203,12 @@ fn subject(op: &Op) -> String {
         }
         Op::PutBackendService { id, name, .. } => format!("put backend service {id} ({})", name.name),
         Op::PutFrontend { key, .. } => format!("put frontend {}", frontend_key_text(key)),
+        Op::PutVip { address, .. } => format!("put VIP {address}"),
         Op::WriteRing { .. }
         | Op::SwitchNeg { .. }
+        | Op::PutSourceRange { .. }
+        | Op::DeleteSourceRange { .. }
+        | Op::DeleteVip { .. }
         | Op::DeleteFrontend { .. }
         | Op::DeleteBackendService { .. }
         | Op::DeleteEndpoint { .. } => op.to_string(),
@@ -192,6 +235,7 @@ fn full(map: &str, entries_max: u32) -> String {
         maps::BACKEND_SERVICES | maps::NEGS => "--backend-services-max",
         maps::ENDPOINTS => "--endpoints-max",
         maps::RING_SLOTS => "--ring-slots-max",
+        maps::SOURCE_RANGES => "--source-ranges-max",
         _ => return format!("map {map} is full ({entries_max} entries)"),
     };
     format!("map {map} is full ({entries_max} entries); raise {flag}")

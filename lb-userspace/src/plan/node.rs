@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::model::{ExternalMode, Node};
 
+use super::Selection;
+
 /// What a plan must know of its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeContext {
@@ -17,6 +19,8 @@ pub struct NodeContext {
     pub node_port_addresses: NodePortAddresses,
     /// `--external-mode`.
     pub external_mode: ExternalMode,
+    /// `--only-service` and `--service-selector`.
+    pub selection: Arc<Selection>,
 }
 
 impl NodeContext {
@@ -28,6 +32,16 @@ impl NodeContext {
             addresses: node.addresses.clone(),
             zone: node.zone.clone(),
             ..Self::default()
+        }
+    }
+
+    /// The addresses on which this node answers a balancer's health checks: those of its node ports, or
+    /// none in particular where these are on all.
+    #[must_use]
+    pub fn health_check_addresses(&self) -> Vec<IpAddr> {
+        match &self.node_port_addresses {
+            NodePortAddresses::In(prefixes) if prefixes.iter().all(|(_, bits)| *bits == 0) => Vec::new(),
+            _ => self.node_port_addresses(),
         }
     }
 

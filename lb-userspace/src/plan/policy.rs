@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lb_common::frontend::Kind;
 
-use crate::model::{Service, ServicePort, TrafficPolicy};
+use crate::model::{ExternalMode, Service, ServicePort, TrafficPolicy};
 use crate::ring::{self, Reach};
 
 use super::{BackendServiceName, EmptyAction, Endpoint, Family, Frontend, Neg, NodeContext, Scope, neg_kind};
@@ -108,11 +108,13 @@ pub(super) struct PortPolicy {
     internal: Scope,
     external: Scope,
     is_externally_accessible: bool,
+    external_mode: ExternalMode,
 }
 
 impl PortPolicy {
-    pub(super) fn new(service: &Service, port: &ServicePort) -> Self {
+    pub(super) fn new(service: &Service, port: &ServicePort, node: &NodeContext) -> Self {
         Self {
+            external_mode: service.external_mode.unwrap_or(node.external_mode),
             internal: scope(service.internal_traffic_policy),
             external: scope(service.external_traffic_policy),
             // `serviceport.go`, `ExternallyAccessible`.
@@ -177,6 +179,11 @@ impl PortPolicy {
             neg_external,
             empty_internal: when_empty(neg_internal, usable),
             empty_external: when_empty(neg_external, usable),
+            checks_source: false,
+            external_mode: match kind {
+                Kind::ClusterIp => ExternalMode::Snat,
+                Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer => self.external_mode,
+            },
         }
     }
 }

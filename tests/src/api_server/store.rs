@@ -12,11 +12,13 @@ pub enum Resource {
     EndpointSlices,
     /// `/api/v1/nodes`.
     Nodes,
+    /// `/apis/networking.k8s.io/v1/servicecidrs`.
+    ServiceCidrs,
 }
 
 impl Resource {
     /// All resources.
-    pub const ALL: [Self; 3] = [Self::Services, Self::EndpointSlices, Self::Nodes];
+    pub const ALL: [Self; 4] = [Self::Services, Self::EndpointSlices, Self::Nodes, Self::ServiceCidrs];
 
     /// Path of its cluster-wide list.
     #[must_use]
@@ -25,6 +27,7 @@ impl Resource {
             Self::Services => "/api/v1/services",
             Self::EndpointSlices => "/apis/discovery.k8s.io/v1/endpointslices",
             Self::Nodes => "/api/v1/nodes",
+            Self::ServiceCidrs => "/apis/networking.k8s.io/v1/servicecidrs",
         }
     }
 
@@ -35,6 +38,7 @@ impl Resource {
             Self::Services => ("v1", "Service"),
             Self::EndpointSlices => ("discovery.k8s.io/v1", "EndpointSlice"),
             Self::Nodes => ("v1", "Node"),
+            Self::ServiceCidrs => ("networking.k8s.io/v1", "ServiceCIDR"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `lb-traffic`: servers and clients for the simulated cluster. Reports are JSON, one a line; standard
 //! input at its end means stop.
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -72,6 +72,9 @@ struct DialArguments {
     /// Name the peer with every datagram instead of connecting the socket
     #[arg(long)]
     unconnected: bool,
+    /// Send datagrams from this address
+    #[arg(long, requires = "udp")]
+    source: Option<IpAddr>,
 }
 
 impl DialArguments {
@@ -86,6 +89,7 @@ impl DialArguments {
             interval: Duration::from_micros(self.interval_us),
             timeout: Duration::from_millis(self.timeout_ms),
             udp_socket: if self.unconnected { UdpSocketKind::Unconnected } else { UdpSocketKind::Connected },
+            source: self.source,
         })
     }
 }

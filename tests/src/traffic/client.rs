@@ -1,7 +1,7 @@
 //! The clients of `lb-traffic`.
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -33,6 +33,8 @@ pub struct Requests {
     pub timeout: Duration,
     /// How a UDP socket names its peer.
     pub udp_socket: UdpSocketKind,
+    /// The source address, of datagrams alone.
+    pub source: Option<IpAddr>,
 }
 
 /// Makes the requests; prints an [`Answer`] a line.
@@ -57,7 +59,9 @@ pub fn dial(requests: &Requests) -> Result<()> {
             outcome: outcome.map_err(|error| failure_of(&error)),
         })?;
         made += 1;
-        std::thread::sleep(requests.interval.saturating_sub(elapsed));
+        if requests.count != Some(made) {
+            std::thread::sleep(requests.interval.saturating_sub(elapsed));
+        }
     }
     Ok(())
 }
@@ -94,7 +98,8 @@ fn expect_line(stream: &mut BufReader<TcpStream>, expected: &str) -> std::io::Re
 }
 
 fn ask_udp(requests: &Requests) -> std::io::Result<Answered> {
-    let socket = UdpSocket::bind(any_like(requests.to))?;
+    let source = requests.source.map_or_else(|| any_like(requests.to), |source| (source, 0).into());
+    let socket = UdpSocket::bind(source)?;
     socket.set_read_timeout(Some(requests.timeout))?;
     let mut buffer = [0; 2048];
     let (count, peer) = match requests.udp_socket {

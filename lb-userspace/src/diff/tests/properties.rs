@@ -3,7 +3,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use lb_common::Address;
 use lb_common::endpoint::Endpoint;
+use lb_common::frontend::{Kind, flags};
 use lb_common::neg::NegKind;
 use proptest::prelude::*;
 
@@ -25,6 +27,8 @@ enum Step {
     Slice { service: usize, number: usize, endpoints: Vec<SliceEndpoint> },
     /// These pods fail their health checks, one bit for each.
     Health { failing: u8 },
+    /// Time passes, and these endpoints have no flow left, one bit for each id.
+    Drain { passes_s: u32, idle: u32 },
     /// The agent is killed: what it did not write to the maps is lost.
     Restart,
 }
@@ -36,13 +40,15 @@ struct ServiceShape {
     has_node_port: bool,
     has_second_port: bool,
     has_check: bool,
+    /// Its load-balancer IP lets in so many ranges; none checks nobody.
+    ranges: u8,
     external_local: bool,
     internal_local: bool,
     created_s: Option<i64>,
 }
 
 fn service_shape() -> impl Strategy<Value = ServiceShape> {
-    (any::<[bool; 7]>(), proptest::option::of(0i64..3)).prop_map(|(bits, created_s)| {
+    (any::<[bool; 7]>(), 0u8..4, proptest::option::of(0i64..3)).prop_map(|(bits, ranges, created_s)| {
         let [
             is_dual_stack,
             is_shared,
@@ -58,6 +64,7 @@ fn service_shape() -> impl Strategy<Value = ServiceShape> {
             has_node_port,
             has_second_port,
             has_check,
+            ranges,
             external_local,
             internal_local,
             created_s,
@@ -90,6 +97,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (name, 0..2usize, proptest::collection::vec(pod(), 0..6))
             .prop_map(|(service, number, endpoints)| Step::Slice { service, number, endpoints }),
         1 => any::<u8>().prop_map(|failing| Step::Health { failing }),
+        2 => (0u32..4_000, any::<u32>()).prop_map(|(passes_s, idle)| Step::Drain { passes_s, idle }),
         1 => Just(Step::Restart),
     ]
 }
@@ -116,11 +124,15 @@ fn facts(name: usize, shape: &ServiceShape) -> Service {
     if shape.is_shared {
         facts.external_ips = vec![ip("203.0.113.9")];
     }
+    facts.load_balancer_ips = vec![ip(&format!("203.0.113.{}", 10 + name / 2))];
+    let ranges = (0..shape.ranges).map(|number| (ip(&format!("192.0.2.{}", 64 * number)), 26));
+    facts.source_ranges.ranges = ranges.collect();
+    facts.ports[0].port = 80 + name as u16 % 2;
     if shape.has_node_port {
         facts.ports[0].node_port = Some(30_080 + name as u16 % 2);
     }
     if shape.has_second_port {
-        facts.ports.push(ServicePort { node_port: None, ..plan::fixture::port("admin", 81) });
+        facts.ports.push(ServicePort { node_port: None, ..plan::fixture::port("admin", 90) });
     }
     if shape.has_check {
         let check = crate::model::HealthCheck {
@@ -175,6 +187,13 @@ impl World {
                 self.snapshot.endpoint_slices.insert(slice.name.clone(), slice);
             }
             Step::Health { failing } => self.failing = *failing,
+            Step::Drain { passes_s, idle } => {
+                self.now_ms += u64::from(*passes_s) * 1_000;
+                let is_idle = |id: u32| idle & 1u32.checked_shl(id).unwrap_or(0) != 0;
+                let diff = drains(&self.desired, &self.tables, &is_idle, self.now_ms);
+                self.apply(&Diff { pending: self.pending.clone(), ..diff }, refused);
+                return;
+            }
             Step::Restart => {
                 self.tables = Tables::recover(*self.tables.limits(), self.tables.dump());
                 self.desired = plan::plan(&self.snapshot, &node(), &Failing(self.failing));
@@ -231,14 +250,19 @@ fn assert_equal(tables: &Tables, desired: &Desired) {
     let mut endpoints = 0;
     for service in desired.backend_services() {
         let id = tables.backend_service_id(&service.name).expect("the backend service has an id");
-        let present: Vec<Endpoint> = tables.endpoints_of(id).iter().map(|id| tables.endpoint(*id)).collect();
+        let ids = tables.endpoints_of(id);
+        let named: Vec<u32> = ids.iter().copied().filter(|id| tables.endpoint(*id).is_named()).collect();
+        let present: Vec<Endpoint> = named.iter().map(|id| tables.endpoint(*id)).collect();
         let present = present.iter().map(|e| (IpAddr::from(e.address), e.port.get(), e.state));
         let planned = service.endpoints.iter().map(|e| (e.address, e.port, e.state_bits()));
         assert_eq!(present.collect::<Vec<_>>(), planned.collect::<Vec<_>>());
         endpoints += service.endpoints.len();
+        let ranges = tables.source_ranges_of(id).iter().map(|key| key.range().0.to_string());
+        let planned_ranges = service.source_ranges.iter().map(|(network, _)| network.to_string());
+        assert_eq!(ranges.collect::<Vec<_>>(), planned_ranges.collect::<Vec<_>>());
         for kind in NegKind::ALL {
             let members = service.neg(kind).map_or(&[][..], |neg| &neg.members);
-            let members = members.iter().map(|index| tables.endpoints_of(id)[*index as usize]);
+            let members = members.iter().map(|index| named[*index as usize]);
             let slots = tables.slots(tables.neg(kind.id(id))).expect("the ring lies in the arena");
             let slots: BTreeSet<u32> = slots.iter().copied().collect();
             assert_eq!(slots, members.collect::<BTreeSet<u32>>(), "NEG {kind:?} of {}", service.name);
@@ -251,7 +275,11 @@ fn assert_equal(tables: &Tables, desired: &Desired) {
         assert_eq!(value.kind(), Some(chain.frontend.kind));
         assert_eq!(value.neg_internal, neg(chain.frontend.neg_internal));
         assert_eq!(value.neg_external, neg(chain.frontend.neg_external));
+        assert_eq!(value.flags & flags::CHECK_SOURCE != 0, chain.frontend.checks_source);
     }
+    let vips = desired.frontends().filter(|chain| chain.frontend.kind != Kind::NodePort);
+    let vips: BTreeSet<Address> = vips.map(|chain| chain.frontend.address.into()).collect();
+    assert_eq!(tables.vips().keys().copied().collect::<BTreeSet<_>>(), vips);
     assert_eq!(tables.backend_service_ids().count(), desired.backend_services().count());
     assert_eq!(tables.endpoint_ids().count(), endpoints);
     assert_eq!(tables.leftovers(), &BTreeSet::new());
@@ -268,10 +296,11 @@ fn follow(limits: Limits, steps: &[Step], refusals: &[Option<usize>]) {
             }
         }
     }
-    // What was refused is taken now; former rings have rested, so there is space.
+    // What was refused is taken now; former rings have rested, so there is space; and drains are over.
     for _ in 0..2 {
         world.now_ms += QUARANTINE_MS;
         world.step(&Step::Restart, None);
+        world.step(&Step::Drain { passes_s: 4_000, idle: 0 }, None);
     }
     assert_equal(&world.tables, &world.desired);
     let recovered = Tables::recover(limits, world.tables.dump());
@@ -301,16 +330,24 @@ proptest! {
         backend_services_max in 1u32..5,
         endpoints_max in 1u32..12,
         ring_slots_max in 1u32..24,
+        source_ranges_max in 0u32..6,
     ) {
-        let limits = Limits { frontends_max, backend_services_max, endpoints_max, ring_slots_max };
+        let limits = Limits {
+            frontends_max,
+            backend_services_max,
+            endpoints_max,
+            ring_slots_max,
+            source_ranges_max,
+        };
         let mut world = World::new(limits);
         for (step, refused) in steps.iter().zip(&refusals) {
             world.step(step, *refused);
-            prop_assert!(world.tables.frontends().len() as u32 <= frontends_max);
+            prop_assert!(world.tables.frontends_used() <= frontends_max);
+            prop_assert!(world.tables.source_ranges_used() <= source_ranges_max);
             prop_assert!(world.tables.rings().all(|(_, r)| r.position() + r.length() <= ring_slots_max));
         }
         // What waits for room gets what there is, and then nothing is left to do.
-        for _ in 0..4 {
+        for _ in 0..6 {
             world.now_ms += QUARANTINE_MS;
             world.step(&Step::Restart, None);
         }
