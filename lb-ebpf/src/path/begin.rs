@@ -1,4 +1,5 @@
 //! The first packet of a flow: endpoint, way, entries.
+use lb_common::config::Config;
 use lb_common::conntrack::{Flow, FlowState, flags};
 use lb_common::counters::Reason;
 use lb_common::endpoint::Endpoint;
@@ -125,7 +126,7 @@ fn write_flow<T: Tables>(
 /// where it was.
 #[inline(always)]
 fn is_of_other_proxy<T: Tables>(tables: &T, parsed: &Parsed) -> bool {
-    parsed.is_tcp() && !parsed.opens_tcp() && tables.config().is_some_and(|config| config.is_beside_proxy())
+    parsed.is_tcp() && !parsed.opens_tcp() && tables.config().is_some_and(Config::is_beside_proxy)
 }
 
 /// Whether a source range of the Service covers the client (`spec.loadBalancerSourceRanges`).
