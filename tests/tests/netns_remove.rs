@@ -58,7 +58,7 @@ struct Stage {
 }
 
 /// An agent that has forwarded, or `None` where the machine lacks a need.
-fn stage(flags: &[&str]) -> Option<Stage> {
+fn stage(further: &'static [&'static str]) -> Option<Stage> {
     let need = need::netns()?;
     let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
     let topology = Topology::two_nodes(1).unwrap();
@@ -68,8 +68,8 @@ fn stage(flags: &[&str]) -> Option<Stage> {
     manifests.put(web).unwrap();
     let server = Server::start(topology.pod("web-a-1"), &[(Protocol::Tcp, TCP_PORT)]).unwrap();
     let before = state(topology.node("node-a").host());
-    let agent =
-        Agent::start_with(&podway, &topology, "node-a", dir.path(), Options::default(), flags).unwrap();
+    let options = Options { further, ..Options::default() };
+    let agent = Agent::start(&podway, &topology, "node-a", dir.path(), options).unwrap();
     let to = SocketAddr::new(LOAD_BALANCER_IPS[0], 80);
     wait_until(DEADLINE, "the Service to answer", || ask(topology.client(), Protocol::Tcp, to).is_ok())
         .unwrap();

@@ -1,4 +1,5 @@
 //! The first packet of a flow: endpoint, way, entries.
+use lb_common::config::Config;
 use lb_common::conntrack::{Flow, FlowState, flags};
 use lb_common::counters::Reason;
 use lb_common::endpoint::Endpoint;
@@ -88,6 +89,9 @@ fn choose<T: Tables>(
     entries: &mut Entries,
     entrance: &Entrance,
 ) -> Result<(), Reason> {
+    if is_of_other_proxy(tables, parsed) {
+        return Err(Reason::PassNotOurs);
+    }
     if entrance.checks_source && !is_source_allowed(tables, parsed, entrance.backend_service) {
         return Err(Reason::DropSourceRange);
     }
@@ -115,6 +119,14 @@ fn write_flow<T: Tables>(
     };
     *flow = flow_to(id, &endpoint, parsed, entrance.backend_service, tables.now_s());
     address_source(tables, parsed, entrance, endpoint.is_local(), flow)
+}
+
+/// Beside another proxy, a TCP connection that this one has not seen open was opened by that one before the
+/// Service was taken over, and goes on there. Alone, it is one that CONNTRACK has lost, and the ring leads it
+/// where it was.
+#[inline(always)]
+fn is_of_other_proxy<T: Tables>(tables: &T, parsed: &Parsed) -> bool {
+    parsed.is_tcp() && !parsed.opens_tcp() && tables.config().is_some_and(Config::is_beside_proxy)
 }
 
 /// Whether a source range of the Service covers the client (`spec.loadBalancerSourceRanges`).
