@@ -158,7 +158,7 @@ pub struct Service {
     /// frontend that both ask for.
     pub created_s: Option<i64>,
     /// `metadata.labels`, by which a node may choose the Services that it serves.
-    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    pub labels: Arc<BTreeMap<Arc<str>, Arc<str>>>,
     /// `spec.clusterIPs`.
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.externalIPs`.
@@ -196,7 +196,7 @@ impl Service {
             name,
             resource_version: "".into(),
             created_s: None,
-            labels: BTreeMap::new(),
+            labels: Arc::default(),
             cluster_ips: Vec::new(),
             external_ips: Vec::new(),
             load_balancer_ips: Vec::new(),

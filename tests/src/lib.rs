@@ -4,6 +4,7 @@
 pub mod need;
 pub mod wait;
 
+pub mod cases;
 pub mod cgroup;
 pub mod footprint;
 pub mod netns;

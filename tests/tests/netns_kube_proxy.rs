@@ -162,6 +162,22 @@ fn connections_that_kube_proxy_opened_to_other_services_outlive_a_take_over() {
 }
 
 #[test]
+fn connections_that_kube_proxy_opened_outlive_the_take_over_of_their_service_and_its_end() {
+    let Some(mut beside) = beside() else { return };
+    let outside = Hold::start(beside.topology.client(), beside.address("web"), 50).unwrap();
+    let cluster_ip = SocketAddr::new(beside.manifests.service("web").cluster_ips[0], 80);
+    let pod = Hold::start(beside.topology.pod("web-a-1"), cluster_ip, 50).unwrap();
+    assert_eq!((&outside.opened().failed, &pod.opened().failed), (&[].into(), &[].into()));
+    let mut agent = beside.agent(&["--service-selector", "podway.io/serve=yes"]);
+    beside.label("web", true);
+    agent.wait_for(&beside.frontends("web")).unwrap();
+    beside.all_answer(&["web"]);
+    beside.label("web", false);
+    agent.wait_for(&BTreeSet::new()).unwrap();
+    assert_eq!((outside.finish().unwrap().lost, pod.finish().unwrap().lost), ([].into(), [].into()));
+}
+
+#[test]
 fn nftables_rules_of_the_same_services_do_not_differ_from_the_plan() {
     let Some(mut beside) = beside() else { return };
     beside.manifests.edit("web", |service| service.affinity_timeout_s = Some(600)).unwrap();

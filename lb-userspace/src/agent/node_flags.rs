@@ -92,6 +92,7 @@ impl NodeFlags {
             snat_ports,
             dsr_port: self.dsr_port,
             namespace_cookie,
+            is_beside_proxy: !self.selection().is_all(),
         })
     }
 }

@@ -281,7 +281,7 @@ mod tests {
         };
         let mut planner = Planner::new("node-a", flags);
         let with_label = |value: &str| {
-            let labels = [("proxy".into(), value.into())].into();
+            let labels = Arc::new([("proxy".into(), value.into())].into());
             Change::Service(crate::model::Service { labels, ..service("cart", "192.0.2.1") })
         };
         let frontends = |planner: &mut Planner| {

@@ -120,6 +120,8 @@ pub struct NodeConfig<'a> {
     pub dsr_port: u16,
     /// `SO_NETNS_COOKIE` of this node's namespace.
     pub namespace_cookie: u64,
+    /// Whether another proxy serves some of the Services.
+    pub is_beside_proxy: bool,
 }
 
 /// The value of CONFIG.
@@ -133,6 +135,9 @@ pub fn config(node: &NodeConfig<'_>) -> Config {
         node_namespace_cookie: node.namespace_cookie,
         ..Config::default()
     };
+    if node.is_beside_proxy {
+        config.flags |= flags::BESIDE_PROXY;
+    }
     if let Some(address) = node.addresses.iter().find(|address| address.is_ipv4()) {
         config.node_v4 = (*address).into();
         config.flags |= flags::NODE_V4;
@@ -256,10 +261,11 @@ mod tests {
             snat_ports: "61000-65535".parse().unwrap(),
             dsr_port: 6_081,
             namespace_cookie: 7,
+            is_beside_proxy: true,
         });
         assert_eq!(config.node_v4.to_string(), "192.0.2.11");
         assert_eq!(config.node_v6.to_string(), "2001:db8::11");
-        assert_eq!(config.flags, flags::NODE_V4 | flags::NODE_V6);
+        assert_eq!(config.flags, flags::NODE_V4 | flags::NODE_V6 | flags::BESIDE_PROXY);
         assert_eq!((config.snat_port_first, config.snat_ports), (61_000, 4_536));
         assert_eq!(config.cluster_prefixes_count, 1);
         assert!(config.is_in_cluster(&IpAddr::from([10, 244, 255, 1]).into()));

@@ -2,12 +2,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
 mod describe;
 mod diff_kube_proxy;
 mod explain;
+mod frontends;
 mod get;
 mod manifests;
 mod output;
@@ -45,17 +46,30 @@ enum Command {
 /// # Errors
 /// One line and its causes: operation, datum, cause, remedy.
 pub fn run(cli: Cli) -> Result<ExitCode> {
-    let text = match cli.command {
-        Command::Agent(options) => return crate::agent::run(&options).map(|()| ExitCode::SUCCESS),
-        Command::Get(get) => get::run(&get)?,
-        Command::Describe(describe) => describe::run(&describe)?,
-        Command::Explain(explain) => explain::run(&explain)?,
-        Command::Plan(plan) => plan::run(&plan)?,
-        Command::Verify(verify) => verify::run(&verify)?,
-        Command::Remove(remove) => remove::run(&remove)?,
-        Command::DiffKubeProxy(diff) => return diff_kube_proxy::run(&diff),
-    };
-    print(&text)?;
+    match cli.command {
+        Command::Agent(options) => crate::agent::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::DiffKubeProxy(diff) => diff_kube_proxy::run(&diff),
+        Command::Get(get) => shown(get::run(&get)),
+        Command::Describe(describe) => shown(describe::run(&describe)),
+        Command::Explain(explain) => shown(explain::run(&explain)),
+        Command::Plan(plan) => shown(plan::run(&plan)),
+        Command::Verify(verify) => shown(verify::run(&verify)),
+        Command::Remove(remove) => shown(remove::run(&remove)),
+    }
+}
+
+/// What `podway explain` prints with these arguments.
+///
+/// # Errors
+/// They are none of `explain`, or it has no answer.
+pub fn explanation<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<String> {
+    let cli = Cli::try_parse_from(["podway", "explain"].into_iter().chain(arguments))?;
+    let Command::Explain(explain) = cli.command else { bail!("another command than explain") };
+    explain::run(&explain)
+}
+
+fn shown(text: Result<String>) -> Result<ExitCode> {
+    print(&text?)?;
     Ok(ExitCode::SUCCESS)
 }
 

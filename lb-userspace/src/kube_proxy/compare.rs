@@ -26,7 +26,7 @@ pub struct Difference {
 #[must_use]
 pub fn compare(kube_proxy: &Frontends, podway: &Frontends, only: &BTreeSet<ObjectName>) -> Vec<Difference> {
     let places: BTreeSet<&Place> = kube_proxy.keys().chain(podway.keys()).collect();
-    let vips: BTreeSet<Range> = kube_proxy.keys().map(|place| whole(place)).collect();
+    let vips: BTreeSet<Range> = kube_proxy.keys().map(whole).collect();
     let mut differences = Vec::new();
     for place in places {
         let sides = (kube_proxy.get(place), podway.get(place));
@@ -46,7 +46,7 @@ pub fn compare(kube_proxy: &Frontends, podway: &Frontends, only: &BTreeSet<Objec
         match sides {
             (Some(kube_proxy), Some(podway)) => both(kube_proxy, podway, &vips, &mut add),
             (Some(kube_proxy), None) => {
-                add("frontend", kube_proxy.external.to_string(), "missing".to_owned())
+                add("frontend", kube_proxy.external.to_string(), "missing".to_owned());
             }
             (None, Some(podway)) => add("frontend", "missing".to_owned(), podway.external.to_string()),
             (None, None) => {}

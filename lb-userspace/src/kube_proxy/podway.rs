@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::backend_service::BackendService;
+use lb_common::endpoint::Endpoint;
 use lb_common::frontend::{Frontend, flags};
 use lb_common::source_range::SourceRangeKey;
 
@@ -54,8 +55,8 @@ fn candidates(tables: &Tables, neg: u32) -> BTreeSet<SocketAddr> {
     let slots = tables.slots(tables.neg(neg)).unwrap_or_default();
     let ids: BTreeSet<u32> = slots.iter().copied().collect();
     let present: Vec<_> =
-        ids.into_iter().map(|id| tables.endpoint(id)).filter(|endpoint| endpoint.is_present()).collect();
-    let has_healthy = present.iter().any(|endpoint| endpoint.takes_new_flows());
+        ids.into_iter().map(|id| tables.endpoint(id)).filter(Endpoint::is_present).collect();
+    let has_healthy = present.iter().any(Endpoint::takes_new_flows);
     let usable = present.iter().filter(|endpoint| !has_healthy || endpoint.takes_new_flows());
     usable.map(|endpoint| SocketAddr::new(endpoint.address.into(), endpoint.port.get())).collect()
 }

@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn names_and_selector_add_up_and_without_them_all_are_served() {
         let service = |name: &str, pairs| Service {
-            labels: labels(pairs),
+            labels: Arc::new(labels(pairs)),
             ..Service::new(ObjectName::new("shop", name))
         };
         let selection = Selection {

@@ -63,9 +63,9 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
 }
 
 /// Many Services share keys and values.
-fn labels(meta: &ObjectMeta, interner: &mut Interner) -> BTreeMap<Arc<str>, Arc<str>> {
+fn labels(meta: &ObjectMeta, interner: &mut Interner) -> Arc<BTreeMap<Arc<str>, Arc<str>>> {
     let labels = meta.labels.iter().flatten();
-    labels.map(|(key, value)| (interner.shared(key), interner.shared(value))).collect()
+    Arc::new(labels.map(|(key, value)| (interner.shared(key), interner.shared(value))).collect())
 }
 
 fn is_headless(spec: &ServiceSpec) -> bool {
