@@ -74,6 +74,35 @@ pub struct Options {
     pub further: &'static [&'static str],
 }
 
+/// Where an agent has its facts from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// A folder of manifests.
+    Folder(&'a Path),
+    /// The API server that a kubeconfig names; a folder has the same objects for [`Agent::verify`].
+    Cluster {
+        /// The kubeconfig.
+        kubeconfig: &'a Path,
+        /// The folder.
+        folder: &'a Path,
+    },
+}
+
+impl<'a> Source<'a> {
+    fn flag(self) -> [OsString; 2] {
+        match self {
+            Self::Folder(folder) => ["--manifests".into(), folder.into()],
+            Self::Cluster { kubeconfig, .. } => ["--kubeconfig".into(), kubeconfig.into()],
+        }
+    }
+
+    fn folder(self) -> &'a Path {
+        match self {
+            Self::Folder(folder) | Self::Cluster { folder, .. } => folder,
+        }
+    }
+}
+
 /// A frontend as the agent shows it.
 pub type Frontend = (String, SocketAddr);
 
@@ -104,13 +133,30 @@ impl Agent {
         manifests: &Path,
         options: Options,
     ) -> Result<Self> {
+        Self::start_from(podway, topology, node, Source::Folder(manifests), options)
+    }
+
+    /// As [`Agent::start`], with facts from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    ///
+    /// # Panics
+    /// There is no such node.
+    pub fn start_from(
+        podway: &Podway,
+        topology: &Topology,
+        node: &str,
+        source: Source<'_>,
+        options: Options,
+    ) -> Result<Self> {
         let host = topology.node(node).host().clone();
         let pins = topology.pins(node);
         let mut arguments: Vec<OsString> =
             ["agent", "--node-name", node, "--uplink", "eth0"].map(Into::into).into();
         arguments
             .extend(["--pod-interface", "vethpod*", "--xdp-mode", options.xdp_mode.name()].map(Into::into));
-        arguments.extend([OsString::from("--manifests"), manifests.into()]);
+        arguments.extend(source.flag());
         arguments.extend([OsString::from("--pin-path"), pins.clone().into()]);
         arguments.extend([OsString::from("--run-dir"), topology.run_dir(node).into()]);
         match options.socket_hooks {
@@ -125,7 +171,7 @@ impl Agent {
             podway: podway.clone(),
             node: host,
             pins,
-            manifests: manifests.to_owned(),
+            manifests: source.folder().to_owned(),
             arguments,
             process: None,
         };
@@ -208,6 +254,14 @@ impl Agent {
     pub fn get(&self, what: &str) -> Result<Value> {
         let text = self.podway(&["get", what, "-o", "json"])?;
         serde_json::from_str(&text).with_context(|| format!("podway get {what} wrote no JSON: {text}"))
+    }
+
+    /// `podway verify`: the maps agree with each other.
+    ///
+    /// # Errors
+    /// It found something; the message holds what.
+    pub fn verify_maps(&self) -> Result<()> {
+        self.podway(&["verify"]).map(drop)
     }
 
     /// `podway verify`: the maps agree with each other and with the plan of the manifests.

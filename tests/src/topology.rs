@@ -306,6 +306,15 @@ impl Topology {
         &self.client
     }
 
+    /// Runs `work` on a thread at the gateway of the nodes' segment: whoever has 192.0.2.1 and
+    /// 2001:db8:0:1::1.
+    ///
+    /// # Errors
+    /// The thread cannot enter the namespace.
+    pub fn run_at_gateway<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        self.router.as_ref().map_or(&self.switch, Host::namespace).run(work)
+    }
+
     /// The directory on bpffs for the pins of a node, removed with the topology.
     #[must_use]
     pub fn pins(&self, node: &str) -> PathBuf {

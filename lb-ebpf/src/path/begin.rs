@@ -64,7 +64,7 @@ pub(super) fn begin<T: Tables>(
     entrance: &Entrance,
     length_bytes: usize,
 ) {
-    let Scratch { parsed, entries, way } = scratch;
+    let Scratch { parsed, entries, way, .. } = scratch;
     *way = match choose(tables, parsed, entries, entrance) {
         Ok(()) => way_for(tables, parsed, &entries.flow, length_bytes),
         Err(reason) => Way::blocked(reason),
@@ -178,7 +178,7 @@ fn address_source<T: Tables>(
 /// The entry of a new flow without source NAT.
 #[inline(always)]
 fn flow_to(id: u32, endpoint: &Endpoint, parsed: &Parsed, backend_service: u32, now_s: u32) -> Flow {
-    let state = flow::next_state(FlowState::Opening, parsed.is_tcp(), parsed.tcp_flags);
+    let state = flow::next_state(FlowState::Opening, parsed.has_connection(), parsed.tcp_flags);
     Flow {
         new_source: parsed.key.source,
         new_destination: endpoint.address,
@@ -196,7 +196,7 @@ fn flow_to(id: u32, endpoint: &Endpoint, parsed: &Parsed, backend_service: u32, 
 
 #[inline(never)]
 pub(super) fn send_new<P: Packet, T: Tables>(packet: &mut P, tables: &T, scratch: &Scratch) -> Verdict {
-    let Scratch { parsed, entries, way } = scratch;
+    let Scratch { parsed, entries, way, .. } = scratch;
     send(packet, tables, parsed, &entries.flow, way, Reason::ForwardNew)
 }
 

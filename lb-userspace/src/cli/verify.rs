@@ -1,5 +1,6 @@
 //! `podway verify`: nothing in the maps dangles, and they say what the plan says.
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -36,6 +37,12 @@ pub(super) struct Verify {
     pin_path: PathBuf,
 }
 
+/// Looks at the maps until what is wrong stays wrong: they are many, and an agent may change one while
+/// another is read.
+const LOOKS: u32 = 4;
+/// Time between two looks, longer than an agent's apply.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
@@ -52,9 +59,18 @@ struct Report {
 /// # Errors
 /// The maps cannot be read, or something is wrong with them; the report is in the message then.
 pub(super) fn run(verify: &Verify) -> Result<String> {
-    let tables = Maps::open(&Pins::new(&verify.pin_path))?.tables()?;
-    let violations: Vec<String> = tables.check().iter().map(ToString::to_string).collect();
-    let differences = differences(verify, &tables)?;
+    let maps = Maps::open(&Pins::new(&verify.pin_path))?;
+    let (mut tables, mut violations, mut differences) = look(verify, &maps)?;
+    for _ in 1..LOOKS {
+        if violations.is_empty() && differences.is_empty() {
+            break;
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+        let (again, violations_again, differences_again) = look(verify, &maps)?;
+        violations.retain(|found| violations_again.contains(found));
+        differences.retain(|found| differences_again.contains(found));
+        tables = again;
+    }
     let report = Report {
         clean: violations.is_empty() && differences.is_empty(),
         frontends: tables.frontends().len(),
@@ -76,6 +92,14 @@ pub(super) fn run(verify: &Verify) -> Result<String> {
         report.violations.len(),
         report.differences.len()
     )
+}
+
+/// One look at all maps: what they hold, and what is wrong with it.
+fn look(verify: &Verify, maps: &Maps) -> Result<(Tables, Vec<String>, Vec<String>)> {
+    let tables = maps.tables()?;
+    let violations = tables.check().iter().map(ToString::to_string).collect();
+    let differences = differences(verify, &tables)?;
+    Ok((tables, violations, differences))
 }
 
 /// What an agent would still change.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use lb_tests::traffic::UdpSocketKind;
-use lb_tests::traffic::{client, server};
+use lb_tests::traffic::{client, load, server};
 use lb_userspace::model::Protocol;
 
 #[derive(Parser)]
@@ -29,6 +29,9 @@ enum Traffic {
         /// UDP port to listen on
         #[arg(long)]
         udp: Vec<u16>,
+        /// TCP port to greet on and hang up
+        #[arg(long)]
+        hello: Vec<u16>,
     },
     /// Make requests, each on a socket of its own
     Dial(DialArguments),
@@ -40,6 +43,15 @@ enum Traffic {
         /// How many
         #[arg(long)]
         connections: u32,
+    },
+    /// Open TCP connections at a rate, read a greeting and close, until standard input ends
+    Load {
+        /// Where to, in turn
+        #[arg(long, required = true)]
+        to: Vec<SocketAddr>,
+        /// Connections a second
+        #[arg(long)]
+        rate: u32,
     },
     /// Send numbered datagrams from one socket
     Stream {
@@ -96,7 +108,8 @@ impl DialArguments {
 
 fn main() -> Result<()> {
     match Cli::parse().command {
-        Traffic::Serve { name, tcp, udp } => server::serve(&name, &tcp, &udp),
+        Traffic::Serve { name, tcp, udp, hello } => server::serve(&name, &tcp, &udp, &hello),
+        Traffic::Load { to, rate } => load::load(&to, rate),
         Traffic::Dial(arguments) => client::dial(&arguments.requests()?),
         Traffic::Hold { to, connections } => client::hold(to, connections),
         Traffic::Stream { to, interval_us } => client::stream(to, Duration::from_micros(interval_us)),

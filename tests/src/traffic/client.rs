@@ -74,7 +74,10 @@ fn ask_tcp(requests: &Requests) -> std::io::Result<Answered> {
 }
 
 /// Connects and reads the server's greeting.
-fn open(to: SocketAddr, timeout: Duration) -> std::io::Result<(BufReader<TcpStream>, String, SocketAddr)> {
+pub(super) fn open(
+    to: SocketAddr,
+    timeout: Duration,
+) -> std::io::Result<(BufReader<TcpStream>, String, SocketAddr)> {
     let stream = TcpStream::connect_timeout(&to, timeout)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(timeout))?;
@@ -256,7 +259,7 @@ fn receive(socket: &UdpSocket, sent: &AtomicU64, is_over: &AtomicBool) -> Result
 }
 
 /// Becomes true when standard input ends.
-fn input_end() -> Arc<AtomicBool> {
+pub(super) fn input_end() -> Arc<AtomicBool> {
     let is_over = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&is_over);
     std::thread::spawn(move || {
@@ -271,7 +274,7 @@ fn any_like(peer: SocketAddr) -> SocketAddr {
     if peer.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
 }
 
-fn failure_of(error: &std::io::Error) -> Failure {
+pub(super) fn failure_of(error: &std::io::Error) -> Failure {
     match error.kind() {
         ErrorKind::ConnectionRefused => Failure::Refused,
         ErrorKind::PermissionDenied => Failure::NotPermitted,
@@ -283,11 +286,11 @@ fn failure_of(error: &std::io::Error) -> Failure {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn print(value: &impl serde::Serialize) -> Result<()> {
+pub(super) fn print(value: &impl serde::Serialize) -> Result<()> {
     let line = serde_json::to_string(value).context("cannot write a report as JSON")?;
     let mut output = std::io::stdout().lock();
     writeln!(output, "{line}").and_then(|()| output.flush()).context("cannot write to standard output")
