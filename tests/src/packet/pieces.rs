@@ -26,7 +26,7 @@ pub fn cut(frame: &[u8], bytes: usize, identification: u16) -> Vec<Vec<u8>> {
         if is_v4 {
             put(&mut out, LINK_BYTES + 2, (V4_BYTES + piece.len()) as u16);
             put(&mut out, LINK_BYTES + 4, identification);
-            put(&mut out, LINK_BYTES + 6, more << 13 | offset / 8);
+            put(&mut out, LINK_BYTES + 6, (more << 13) | (offset / 8));
             finish_v4(&mut out);
         } else {
             put(&mut out, LINK_BYTES + 4, (FRAGMENT_BYTES + piece.len()) as u16);
