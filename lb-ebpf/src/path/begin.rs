@@ -124,7 +124,9 @@ fn write_flow<T: Tables>(
 /// Beside another proxy, a TCP connection that this one has not seen open was opened by that one before the
 /// Service was taken over, and goes on there. Alone, it is one that CONNTRACK has lost, and the ring leads it
 /// where it was.
-#[inline(always)]
+///
+/// Not inlined: the verifier would walk what follows once for each way through the conditions.
+#[inline(never)]
 fn is_of_other_proxy<T: Tables>(tables: &T, parsed: &Parsed) -> bool {
     parsed.is_tcp() && !parsed.opens_tcp() && tables.config().is_some_and(Config::is_beside_proxy)
 }
