@@ -7,7 +7,7 @@ use lb_common::protocol;
 use crate::flow;
 use crate::geneve;
 use crate::packet::Packet;
-use crate::parse::{Parsed, Transport, parse};
+use crate::parse::{Form, Parsed, Transport, parse};
 use crate::tables::{TableFull, Tables};
 use crate::verdict::Verdict;
 
@@ -27,10 +27,8 @@ pub(super) fn is_encapsulated<P: Packet, T: Tables>(packet: &P, tables: &T, scra
 fn is_from_node<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> bool {
     let Scratch { parsed, entries, .. } = scratch;
     // Without IP options: the length of ours is fixed.
-    let has_own_length = geneve::has_own_length(parsed);
-    has_own_length
-        && tables.is_node(&parsed.key.source)
-        && geneve::read_vip(packet, parsed, &mut entries.reply)
+    let is_whole = parsed.form == Form::Whole && geneve::has_own_length(parsed);
+    is_whole && tables.is_node(&parsed.key.source) && geneve::read_vip(packet, parsed, &mut entries.reply)
 }
 
 /// Delivers the inner packet to this node's stack, and keeps the entry that its replies need.
