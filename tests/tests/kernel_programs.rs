@@ -7,7 +7,7 @@ use lb_tests::need;
 /// kernels before 5.2 took 131,072 at most, later ones a million.
 const BUDGETS: [(&str, u32); 12] = [
     ("xdp_uplink", 105_000),
-    ("tc_uplink_in", 127_000),
+    ("tc_uplink_in", 75_000),
     ("tc_pod_in", 64_000),
     ("tc_egress", 4_200),
     ("connect4", 4_900),

@@ -13,12 +13,16 @@ use crate::health::Target;
 use crate::maps::Maps;
 use crate::model::{ObjectName, Problem};
 use crate::plan::Desired;
+use crate::sweep::Pass;
 
 use super::chain::BrokenChains;
 
 /// Wait before what failed is tried again; doubled with each further failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Seconds after which no packet is on its way that chose an endpoint before it was withdrawn.
+const SETTLE_S: u32 = 1;
 
 /// The maps, their mirror, and the Services whose part of the plan is not in them yet.
 pub(super) struct Applier {
@@ -122,10 +126,22 @@ impl Applier {
         }
     }
 
-    /// Gives up the withdrawn endpoints whose drain is over: at their deadline, or when `is_idle` says that
-    /// no flow is left.
-    pub(super) fn end_drains(&mut self, desired: &Desired, is_idle: &dyn Fn(u32) -> bool) {
-        let Diff { ops, .. } = diff::drains(desired, &self.tables, is_idle, now_ms());
+    /// The maps, and what stands in them.
+    pub(super) fn maps_and_tables(&mut self) -> (&mut Maps, &Tables) {
+        (&mut self.maps, &self.tables)
+    }
+
+    /// Gives up the withdrawn endpoints whose drain is over: at their deadline, or when the last sweep, begun
+    /// after every packet that could still have chosen them, has found none of their flows.
+    pub(super) fn end_drains(&mut self, desired: &Desired, pass: Option<&Pass>) {
+        let tables = &self.tables;
+        let is_idle = |id: u32| {
+            pass.is_some_and(|pass| {
+                let is_later = pass.began_s > tables.endpoint(id).withdrawn_s + SETTLE_S;
+                is_later && pass.flows.of(id, tables) == 0
+            })
+        };
+        let Diff { ops, .. } = diff::drains(desired, tables, &is_idle, now_ms());
         let Outcome { counts, done, left, refusal } = self.carry_out(&ops);
         if let Some(error) = refusal {
             error!(error, done, left, "the end of a drain failed; it will be tried again");

@@ -23,12 +23,14 @@ mod chain;
 mod options;
 mod planner;
 mod problems;
+mod sweeper;
 
 pub use options::Options;
 
 use applier::Applier;
 use planner::Planner;
 use problems::ProblemReport;
+use sweeper::Sweeper;
 
 /// Events that wait between a source and the loop.
 const EVENTS_MAX: usize = 1024;
@@ -77,6 +79,7 @@ struct Agent {
     options: Options,
     planner: Planner,
     applier: Applier,
+    sweeper: Sweeper,
     attachments: Attachments,
     config: Option<Config>,
     source_problems: ProblemList,
@@ -95,8 +98,11 @@ struct Due {
 }
 
 impl Agent {
-    fn new(options: &Options, applier: Applier, attachments: Attachments) -> Result<Self> {
+    fn new(options: &Options, mut applier: Applier, attachments: Attachments) -> Result<Self> {
+        let interval = Duration::from_secs(options.sweep_interval_seconds.into());
+        let (max, limit) = (options.conntrack_max, options.conntrack_limit);
         Ok(Self {
+            sweeper: Sweeper::new(&mut applier.maps, interval, max, limit),
             planner: Planner::new(&options.node_name, options.node_ip.clone(), options.cluster_cidr.clone()),
             applier,
             attachments,
@@ -137,6 +143,7 @@ impl Agent {
                     due.apply = self.applier.retry_after().map(|wait| Instant::now() + wait);
                 }
                 _ = seconds.tick() => self.end_drains(),
+                () = sleep_until(self.sweeper.due()) => self.sweep(),
                 Some(event) = events.recv() => self.take(event),
                 () = until(due.links) => {
                     due.links = None;
@@ -244,8 +251,14 @@ impl Agent {
     /// Not before the first plan: what it names again is taken back.
     fn end_drains(&mut self) {
         if self.is_begun {
-            self.applier.end_drains(&self.planner.desired, &|_| false);
+            let pass = self.sweeper.last.as_ref();
+            self.applier.end_drains(&self.planner.desired, pass);
         }
+    }
+
+    fn sweep(&mut self) {
+        let (maps, tables) = self.applier.maps_and_tables();
+        self.sweeper.step(maps, tables);
     }
 
     fn report_problems(&mut self) {
