@@ -49,6 +49,8 @@ pub mod flags {
     pub const NODE_V4: u32 = 1 << 0;
     /// [`super::Config::node_v6`] holds.
     pub const NODE_V6: u32 = 1 << 1;
+    /// Another proxy serves on this node too: a TCP connection whose beginning was not seen is its.
+    pub const BESIDE_PROXY: u32 = 1 << 2;
 }
 
 impl Config {
@@ -61,6 +63,13 @@ impl Config {
         } else {
             (self.flags & flags::NODE_V6 != 0).then_some(self.node_v6)
         }
+    }
+
+    /// Whether another proxy serves on this node too.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_beside_proxy(&self) -> bool {
+        self.flags & flags::BESIDE_PROXY != 0
     }
 
     /// Whether `address` is a pod of the cluster.

@@ -67,12 +67,18 @@ pub mod flags {
     /// The entry's packets go [to the client](super::Direction::ToClient).
     pub const TO_CLIENT: u32 = 1 << 1;
     /// Packets to the endpoint are encapsulated with the VIP for its node, which answers the client
-    /// itself (direct server return): no reply passes this node, so there is no entry for one.
+    /// itself (direct server return): no reply passes this node, so there is no entry for one. The entry
+    /// on the endpoint's node, to the client, has this bit too; it names neither endpoint nor backend
+    /// service ([`super::NO_ID`]).
     pub const DSR: u32 = 1 << 2;
     /// The client is this node: replies are undone where they arrive, before the network stack, and go
     /// on to it.
     pub const CLIENT_IS_NODE: u32 = 1 << 3;
 }
+
+/// The endpoint and the backend service of an entry that stands on the endpoint's node for a flow that
+/// another node chose: ids are each node's own. It is beyond every bound, so no table has it.
+pub const NO_ID: u32 = u32::MAX;
 
 /// Which way the packets of an entry go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +139,13 @@ impl Flow {
     #[inline(always)]
     pub const fn is_source_nat(&self) -> bool {
         self.flags & flags::SOURCE_NAT != 0
+    }
+
+    /// Whether packets to the endpoint are encapsulated for its node.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_encapsulated(&self) -> bool {
+        self.flags & (flags::DSR | flags::TO_CLIENT) == flags::DSR
     }
 
     /// Seconds without a packet after which the entry means nothing any more.

@@ -39,7 +39,7 @@ pub enum Reason {
     AnswerEcho,
     /// Held: a fragment whose first one has not come yet; the agent brings it again when it has.
     HoldFragment,
-    /// Passed: to no frontend of ours.
+    /// Passed: to no frontend of ours, or of a connection that another proxy of the node began.
     PassNotOurs,
     /// Passed: neither IPv4 nor IPv6 in Ethernet.
     PassNotIp,

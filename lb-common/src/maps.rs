@@ -82,8 +82,8 @@ pub const CONNTRACK_LIMIT: u32 = 2 * CONNTRACK_MAX;
 pub const AFFINITY_MAX: u32 = 65_536;
 /// Default bound on sockets with a translated peer. At the bound the least recently used go.
 pub const SOCKET_FLOWS_MAX: u32 = 131_072;
-/// Default bound on source ranges, of all backend services. At the bound a frontend whose ranges do not
-/// fit is not programmed, and that is reported.
+/// Default bound on source ranges, of all backend services. At the bound further ranges are not written,
+/// so their clients are refused, and that is reported.
 pub const SOURCE_RANGES_MAX: u32 = 65_536;
 /// Bound on datagrams whose fragments are on their way. At the bound the least recently used go.
 pub const FRAGMENTS_MAX: u32 = 16_384;

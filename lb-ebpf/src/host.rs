@@ -18,6 +18,7 @@ use lb_common::{Address, Be16};
 
 use crate::checksum::{Delta, apply_to_udp};
 use crate::packet::{Packet, TransportChecksum};
+use crate::parse::Family;
 use crate::tables::{Inserted, Route, TableFull, Tables};
 
 /// A frame as bytes, checksums computed in place.
@@ -58,6 +59,18 @@ impl Packet for HostFrame {
 
     fn grow_front(&mut self, count: usize) -> Option<()> {
         self.0.splice(0..0, std::iter::repeat_n(0, count));
+        Some(())
+    }
+
+    fn open_network(&mut self, network_offset: usize, count: usize, _family: Family) -> Option<()> {
+        self.0.get(network_offset..)?;
+        self.0.splice(network_offset..network_offset, std::iter::repeat_n(0, count));
+        Some(())
+    }
+
+    fn close_network(&mut self, network_offset: usize, count: usize) -> Option<()> {
+        self.0.get(network_offset..network_offset + count)?;
+        self.0.drain(network_offset..network_offset + count);
         Some(())
     }
 
@@ -120,6 +133,8 @@ pub struct HostTables {
     pub routes: HashMap<Address, Route>,
     /// The way to every other destination; `None` is no way.
     pub default_route: Option<Route>,
+    /// The largest packet that any of these ways takes; `None` is no bound.
+    pub mtu_bytes: Option<u16>,
     /// SERVICE_TRAFFIC.
     pub backend_service_traffic: HashMap<u32, Traffic>,
     /// ENDPOINT_TRAFFIC.
@@ -235,7 +250,10 @@ impl Tables for HostTables {
         self.fragments.insert(*key, *ports);
     }
 
-    fn route(&mut self, _source: &Address, destination: &Address, _length_bytes: u16) -> Route {
+    fn route(&mut self, _source: &Address, destination: &Address, length_bytes: u16) -> Route {
+        if let Some(mtu_bytes) = self.mtu_bytes.filter(|most| length_bytes > *most) {
+            return Route::TooBig { mtu_bytes: mtu_bytes.into() };
+        }
         self.routes.get(destination).copied().or(self.default_route).unwrap_or(Route::None)
     }
 

@@ -1,73 +1,71 @@
-//! Refusals: the packet becomes an ICMP or ICMPv6 "destination unreachable, port unreachable" for its
-//! sender (RFC 792; RFC 4443 §3.1). That is what kube-proxy's reject rules send, for TCP too; Linux
-//! ends a `connect()` on it with "connection refused" (RFC 1122 §4.2.3.9).
+//! Refusals: the packet becomes an ICMP or ICMPv6 error for its sender. "Destination unreachable, port
+//! unreachable" (RFC 792; RFC 4443 §3.1) is what kube-proxy's reject rules send, for TCP too; Linux ends a
+//! `connect()` on it with "connection refused" (RFC 1122 §4.2.3.9). A packet that is too big is answered
+//! with the size that fits (RFC 1191 §4; RFC 4443 §3.2).
 use lb_common::Be16;
 
 use crate::checksum::Sum;
-use crate::header::{self, ethernet, ipv4, ipv6, tcp, udp};
+use crate::header::{self, ipv4, ipv6, tcp, udp};
 use crate::packet::Packet;
 use crate::parse::{Family, Parsed};
+use crate::rewrite;
 
 /// ICMP header length, bytes.
 const ICMP_BYTES: usize = 8;
 /// TTL and hop limit of the answer.
 const HOP_LIMIT: u8 = 64;
-/// ICMP destination unreachable, port unreachable.
-const V4_TYPE_CODE: [u8; 2] = [3, 3];
-/// `ICMPv6` destination unreachable, port unreachable.
-const V6_TYPE_CODE: [u8; 2] = [1, 4];
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_ICMPV6: u8 = 58;
 /// Four-byte steps that the longest quote takes: a transport header starts at most
 /// [`header::TRANSPORT_OFFSET_MAX`] bytes into the frame.
 const QUOTE_STEPS_MAX: usize = (header::TRANSPORT_OFFSET_MAX + tcp::LENGTH_BYTES) / 4;
 
+/// What an error says: type and code in each family, and the size that fits. Every field holds a value,
+/// as all that a kernel program keeps on its stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    v4: [u8; 2],
+    v6: [u8; 2],
+    mtu_bytes: u32,
+}
+
+impl Message {
+    /// Destination unreachable, port unreachable.
+    pub const PORT_UNREACHABLE: Self = Self { v4: [3, 3], v6: [1, 4], mtu_bytes: 0 };
+
+    /// Destination unreachable, fragmentation needed; over IPv6 packet too big.
+    #[must_use]
+    #[inline(always)]
+    pub const fn too_big(mtu_bytes: u32) -> Self {
+        // The field of IPv4 has 16 bits.
+        let mtu_bytes = if mtu_bytes > 0xffff { 0xffff } else { mtu_bytes };
+        Self { v4: [3, 4], v6: [2, 0], mtu_bytes }
+    }
+}
+
 /// Turns the frame into the answer, from the address that was dialled. `None`: the frame could not be
 /// rewritten and must be dropped.
 #[inline(always)]
-pub fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed) -> Option<()> {
+pub fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed, message: &Message) -> Option<()> {
     // At least 8 bytes of the transport header (RFC 792); of TCP the whole one up to its options, since
     // the kernel cuts no skb before a checksum that it has yet to compute.
     let transport_bytes = if parsed.is_tcp() { tcp::LENGTH_BYTES } else { udp::LENGTH_BYTES };
     let quoted_bytes = parsed.transport_offset() - parsed.network_offset() + transport_bytes;
     packet.truncate(parsed.network_offset() + quoted_bytes)?;
-    let destination: [u8; 6] = packet.load(ethernet::DESTINATION)?;
-    let source: [u8; 6] = packet.load(ethernet::SOURCE)?;
     let added_bytes = ICMP_BYTES
         + match parsed.family {
             Family::V4 => ipv4::LENGTH_BYTES,
             Family::V6 => ipv6::LENGTH_BYTES,
         };
     packet.grow_front(added_bytes)?;
-    move_link_header(packet, parsed, added_bytes)?;
-    // Back to the sender: the two Ethernet addresses change places.
-    packet.store(ethernet::DESTINATION, source)?;
-    packet.store(ethernet::SOURCE, destination)?;
+    rewrite::move_link(packet, parsed.network_offset(), added_bytes, 0)?;
+    rewrite::turn_link(packet)?;
     match parsed.family {
         Family::V4 => network_v4(packet, parsed, quoted_bytes)?,
         Family::V6 => network_v6(packet, parsed, quoted_bytes)?,
     }
     let icmp_offset = parsed.network_offset() + added_bytes - ICMP_BYTES;
-    icmp(packet, parsed, icmp_offset, quoted_bytes)
-}
-
-/// `EtherType` and tags stand before the new IP header as they stood before the old one.
-#[inline(always)]
-fn move_link_header<P: Packet>(packet: &mut P, parsed: &Parsed, added_bytes: usize) -> Option<()> {
-    let tagged = [ethernet::LENGTH_BYTES - 2, ethernet::LENGTH_BYTES + 2, ethernet::LENGTH_BYTES + 6];
-    for offset in tagged {
-        if offset >= parsed.network_offset() {
-            break;
-        }
-        if offset + 4 <= parsed.network_offset() {
-            let bytes: [u8; 4] = packet.load(offset + added_bytes)?;
-            packet.store(offset, bytes)?;
-        } else {
-            let bytes: [u8; 2] = packet.load(offset + added_bytes)?;
-            packet.store(offset, bytes)?;
-        }
-    }
-    Some(())
+    icmp(packet, parsed, message, icmp_offset, quoted_bytes)
 }
 
 #[inline(always)]
@@ -100,10 +98,16 @@ fn network_v6<P: Packet>(packet: &mut P, parsed: &Parsed, quoted_bytes: usize) -
 }
 
 #[inline(always)]
-fn icmp<P: Packet>(packet: &mut P, parsed: &Parsed, offset: usize, quoted_bytes: usize) -> Option<()> {
+fn icmp<P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed,
+    message: &Message,
+    offset: usize,
+    quoted_bytes: usize,
+) -> Option<()> {
     let mut sum = Sum::default();
     let type_code = match parsed.family {
-        Family::V4 => V4_TYPE_CODE,
+        Family::V4 => message.v4,
         Family::V6 => {
             // The pseudo header (RFC 8200 §8.1).
             let length = ((ICMP_BYTES + quoted_bytes) as u16).to_be_bytes();
@@ -112,10 +116,12 @@ fn icmp<P: Packet>(packet: &mut P, parsed: &Parsed, offset: usize, quoted_bytes:
                 .address(&parsed.key.destination, Family::V6)
                 .word(length)
                 .word([0, PROTOCOL_ICMPV6]);
-            V6_TYPE_CODE
+            message.v6
         }
     };
-    sum = sum.word(type_code);
+    // Over IPv4 the size is in the last two of these bytes, and the first two are zero.
+    let size = message.mtu_bytes.to_be_bytes();
+    sum = sum.word(type_code).words(size);
     let quote_offset = offset + ICMP_BYTES;
     for step in 0..QUOTE_STEPS_MAX {
         // Headers are whole 32-bit words, and so is the quote.
@@ -127,5 +133,6 @@ fn icmp<P: Packet>(packet: &mut P, parsed: &Parsed, offset: usize, quoted_bytes:
     let checksum: Be16 = sum.finish();
     let [t, c] = type_code;
     let [c0, c1] = checksum.bytes();
-    packet.store(offset, [t, c, c0, c1, 0, 0, 0, 0])
+    let [s0, s1, s2, s3] = size;
+    packet.store(offset, [t, c, c0, c1, s0, s1, s2, s3])
 }

@@ -23,6 +23,8 @@ pub mod icmp;
 pub mod reset;
 pub mod rewrite;
 
+pub mod geneve;
+
 pub mod path;
 pub mod socket;
 pub mod verdict;

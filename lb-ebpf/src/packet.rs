@@ -2,6 +2,7 @@
 use lb_common::Be16;
 
 use crate::checksum::Delta;
+use crate::parse::Family;
 
 /// Where a transport checksum lies and which rule it follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,13 @@ pub trait Packet {
 
     /// Makes `count` bytes of room before the frame; what was at offset 0 is then at `count`.
     fn grow_front(&mut self, count: usize) -> Option<()>;
+
+    /// Makes `count` bytes of room between the link header and the IP header at `network_offset`, for an
+    /// outer IP and UDP header of `family`.
+    fn open_network(&mut self, network_offset: usize, count: usize, family: Family) -> Option<()>;
+
+    /// Takes `count` bytes behind the link header away, which ends at `network_offset`.
+    fn close_network(&mut self, network_offset: usize, count: usize) -> Option<()>;
 
     /// Cuts the frame to `length` bytes; a frame that is no longer stays as it is.
     fn truncate(&mut self, length: usize) -> Option<()>;

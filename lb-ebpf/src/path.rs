@@ -14,13 +14,14 @@ use crate::tables::{TableFull, Tables};
 use crate::verdict::Verdict;
 
 mod begin;
+mod dsr;
 mod source_nat;
 mod way;
 
 pub use source_nat::SOURCE_NAT_ATTEMPTS_MAX;
 
-use begin::{Entrance, forward_new};
-use way::{send, way_for};
+use begin::{Entrance, begin, send_new};
+use way::{Way, blocked, send, turn_in, way_for};
 
 /// Which side of the node a packet enters by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,17 @@ pub enum Side {
     Uplink,
     /// From a pod of this node.
     Pod,
+    /// From a process of the node itself, at the interface by which it would leave.
+    Node,
+}
+
+/// Who sent a packet that leaves by an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A process of this node.
+    Node,
+    /// Somebody for whom this node forwards it.
+    Other,
 }
 
 /// Memory that the caller lends for one packet: a kernel program has 512 bytes of stack for all its
@@ -40,6 +52,8 @@ pub struct Scratch {
     pub parsed: Parsed,
     /// The entries of a new flow; what they hold before means nothing.
     pub entries: Entries,
+    /// The way of a new flow's first packet; what it holds before means nothing.
+    way: Way,
 }
 
 /// The two entries of a new flow.
@@ -56,7 +70,8 @@ impl Scratch {
     #[must_use]
     pub fn new(parsed: Parsed) -> Self {
         let flow = Flow::zeroed();
-        Self { parsed, entries: Entries { flow, reply_key: parsed.key, reply: flow } }
+        let entries = Entries { flow, reply_key: parsed.key, reply: flow };
+        Self { parsed, entries, way: Way::STACK }
     }
 }
 
@@ -69,9 +84,16 @@ pub fn to_backend<P: Packet, T: Tables>(
     scratch: &mut Scratch,
     side: Side,
 ) -> Verdict {
+    if side == Side::Uplink && dsr::is_encapsulated(packet, tables, scratch) {
+        return dsr::deliver(packet, tables, scratch);
+    }
     let parsed = &scratch.parsed;
     if let Some(known) = tables.flow(&parsed.key) {
         match known.direction() {
+            // Translated before, where its client's packets enter.
+            _ if side == Side::Node && known.flags & flags::CLIENT_IS_NODE == 0 => {
+                return Verdict::Pass(Reason::PassNotOurs);
+            }
             Direction::ToBackend => {
                 let endpoint = tables.endpoint(known.endpoint);
                 match flow::standing(&known, endpoint.as_ref(), parsed, tables.now_s()) {
@@ -83,7 +105,7 @@ pub fn to_backend<P: Packet, T: Tables>(
             }
             // Other replies are undone where they leave the node (`to_client`), behind the stack.
             Direction::ToClient if known.is_source_nat() => {
-                return reply(packet, tables, parsed, &known);
+                return reply(packet, tables, parsed, &known, side);
             }
             Direction::ToClient => return Verdict::Pass(Reason::PassNotOurs),
         }
@@ -96,24 +118,45 @@ pub fn to_backend<P: Packet, T: Tables>(
         return Verdict::Pass(Reason::PassNotOurs);
     };
     let entrance = Entrance::of(tables, parsed, side, &frontend);
-    forward_new(packet, tables, scratch, &entrance)
+    // Two calls, one after the other: neither needs its part of the stack while the other runs.
+    begin(tables, scratch, &entrance, packet.length_bytes());
+    match scratch.way.is_blocked() {
+        true => blocked(packet, &scratch.parsed, &scratch.way),
+        false => send_new(packet, tables, scratch),
+    }
 }
 
-/// A packet leaves the node towards the client, behind the network stack: the reply of an endpoint
-/// gets the VIP as its source again.
+/// A packet leaves the node behind its network stack: the reply of an endpoint gets the VIP as its
+/// source again, and what a process of the node sends to a frontend its endpoint.
 #[inline(always)]
-pub fn to_client<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, parsed: &Parsed) -> Verdict {
-    let Some(known) = tables.flow(&parsed.key) else {
-        return Verdict::Pass(Reason::PassNotOurs);
-    };
-    if known.direction() != Direction::ToClient || known.is_source_nat() {
-        return Verdict::Pass(Reason::PassNotOurs);
+pub fn to_client<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &mut T,
+    scratch: &mut Scratch,
+    sender: Sender,
+) -> Verdict {
+    let parsed = &scratch.parsed;
+    let known = tables.flow(&parsed.key);
+    if let Some(known) = &known
+        && known.direction() == Direction::ToClient
+        && !known.is_source_nat()
+    {
+        record(tables, parsed, known);
+        return match rewrite::translate(packet, parsed, known) {
+            Some(()) => Verdict::ToStack(Reason::ForwardReply),
+            None => Verdict::Drop(Reason::DropRewriteFailed),
+        };
     }
-    record(tables, parsed, &known);
-    match rewrite::translate(packet, parsed, &known) {
-        Some(()) => Verdict::ToStack(Reason::ForwardReply),
-        None => Verdict::Drop(Reason::DropRewriteFailed),
+    if sender == Sender::Node && (known.is_some() || tables.is_maybe_vip(&parsed.key.destination)) {
+        return from_node(packet, tables, scratch);
     }
+    Verdict::Pass(Reason::PassNotOurs)
+}
+
+/// Not inlined: most packets that leave are replies.
+#[inline(never)]
+fn from_node<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, scratch: &mut Scratch) -> Verdict {
+    to_backend(packet, tables, scratch, Side::Node)
 }
 
 #[inline(always)]
@@ -123,10 +166,11 @@ fn forward_known<P: Packet, T: Tables>(
     parsed: &Parsed,
     known: &T::FlowSlot,
 ) -> Verdict {
-    let way = match way_for(tables, parsed, known) {
-        Ok(way) => way,
-        Err(verdict) => return verdict,
-    };
+    let length_bytes = packet.length_bytes();
+    let way = way_for(tables, parsed, known, length_bytes);
+    if way.is_blocked() {
+        return blocked(packet, parsed, &way);
+    }
     let now_s = tables.now_s();
     let state = flow::next_state(known.state(), parsed.is_tcp(), parsed.tcp_flags);
     if state != known.state() || now_s != known.last_seen_s {
@@ -135,24 +179,31 @@ fn forward_known<P: Packet, T: Tables>(
         }
         tables.record_flow(known, state, now_s);
     }
-    tables.count_traffic(known.backend_service, known.endpoint, 1, packet.length_bytes() as u64, 0);
-    send(packet, parsed, known, &way, Reason::ForwardKnown)
+    tables.count_traffic(known.backend_service, known.endpoint, 1, length_bytes as u64, 0);
+    send(packet, tables, parsed, known, &way, Reason::ForwardKnown)
 }
 
-/// A reply to a flow that this node source-NATed goes straight back, without the stack.
+/// A reply to a flow that this node source-NATed goes straight back, without the stack; or to the stack
+/// where the client is this node.
 #[inline(always)]
 fn reply<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &mut T,
     parsed: &Parsed,
     known: &T::FlowSlot,
+    side: Side,
 ) -> Verdict {
-    let way = match way_for(tables, parsed, known) {
-        Ok(way) => way,
-        Err(verdict) => return verdict,
-    };
+    let way = way_for(tables, parsed, known, packet.length_bytes());
+    if way.is_blocked() {
+        return blocked(packet, parsed, &way);
+    }
     record(tables, parsed, known);
-    send(packet, parsed, known, &way, Reason::ForwardReply)
+    let verdict = send(packet, tables, parsed, known, &way, Reason::ForwardReply);
+    match verdict {
+        // The endpoint is this node too: the reply was about to leave it.
+        Verdict::ToStack(reason) if side == Side::Node => turn_in(packet, reason),
+        verdict => verdict,
+    }
 }
 
 /// The endpoint of a TCP connection is gone and its drain over: the client gets a reset, and both entries
@@ -189,7 +240,7 @@ fn reply_flow(parsed: &Parsed, flow: &Flow) -> Flow {
 }
 
 /// Once a second, and with each step of the flow, the other direction's entry takes part: it is as old as
-/// this one and at least as far, so that a flow with packets one way only keeps both, and with them its
+/// this one and as established or reset, so that a flow with packets one way only keeps both, and with them its
 /// source NAT port. One that was evicted is put back.
 #[inline(never)]
 fn keep_reply<T: Tables>(
@@ -198,11 +249,16 @@ fn keep_reply<T: Tables>(
     flow: &Flow,
     state: FlowState,
 ) -> Result<(), TableFull> {
+    if flow.is_encapsulated() {
+        return Ok(());
+    }
     let key = parsed.key.reply(flow);
     let Some(reply) = tables.flow(&key) else {
         return tables.put_flow(&key, &reply_flow(parsed, flow));
     };
-    let (further, now_s) = (reply.state().max(state), tables.now_s());
+    // A FIN ends its own direction alone (RFC 9293 §3.6): the endpoint may go on to send.
+    let further = if state == FlowState::Closing { FlowState::Established } else { state };
+    let (further, now_s) = (reply.state().max(further), tables.now_s());
     tables.record_flow(&reply, further, now_s);
     Ok(())
 }

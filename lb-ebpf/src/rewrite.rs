@@ -70,3 +70,29 @@ pub fn address_link<P: Packet>(packet: &mut P, source: Mac, destination: Mac) ->
     packet.store(ethernet::DESTINATION, destination.bytes())?;
     packet.store(ethernet::SOURCE, source.bytes())
 }
+
+/// Lets the Ethernet addresses change places: back to where the frame came from.
+#[inline(always)]
+pub fn turn_link<P: Packet>(packet: &mut P) -> Option<()> {
+    let destination: [u8; 6] = packet.load(ethernet::DESTINATION)?;
+    let source: [u8; 6] = packet.load(ethernet::SOURCE)?;
+    packet.store(ethernet::DESTINATION, source)?;
+    packet.store(ethernet::SOURCE, destination)
+}
+
+/// Moves a link header of `length_bytes` (tags included) from one offset to another one; the two places
+/// do not overlap.
+#[inline(always)]
+pub fn move_link<P: Packet>(packet: &mut P, length_bytes: usize, from: usize, to: usize) -> Option<()> {
+    let addresses: [u8; ethernet::LENGTH_BYTES] = packet.load(from)?;
+    packet.store(to, addresses)?;
+    let tags = [ethernet::LENGTH_BYTES, ethernet::LENGTH_BYTES + ethernet::VLAN_TAG_BYTES];
+    for tag in tags {
+        if tag >= length_bytes {
+            break;
+        }
+        let bytes: [u8; ethernet::VLAN_TAG_BYTES] = packet.load(from + tag)?;
+        packet.store(to + tag, bytes)?;
+    }
+    Some(())
+}

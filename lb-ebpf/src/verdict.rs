@@ -15,6 +15,9 @@ pub enum Verdict {
     Answer(Reason),
     /// Rewritten: go on to the network stack.
     ToStack(Reason),
+    /// Rewritten on its way out, and for this node itself: bring it in by the interface that it was about
+    /// to leave by.
+    ToSelf(Reason),
     /// Rewritten, Ethernet addresses too: send it out of `interface`.
     ToLink {
         /// Why.
@@ -39,6 +42,7 @@ impl Verdict {
     pub const fn reason(&self) -> Reason {
         match self {
             Self::Pass(reason) | Self::Drop(reason) | Self::Answer(reason) | Self::ToStack(reason) => *reason,
+            Self::ToSelf(reason) => *reason,
             Self::ToLink { reason, .. } | Self::ToNeighbour { reason, .. } => *reason,
         }
     }

@@ -16,6 +16,7 @@ pub use ebpf_object::EBPF_OBJECT;
 pub mod maps;
 
 pub mod drain;
+pub mod sockets;
 pub mod sweep;
 
 pub mod attach;
@@ -23,6 +24,7 @@ pub mod health;
 pub mod service_health;
 
 pub mod explain;
+pub mod kube_proxy;
 
 pub mod agent;
 pub mod cli;

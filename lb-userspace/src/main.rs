@@ -6,7 +6,7 @@ use lb_userspace::cli::{self, Cli};
 
 fn main() -> ExitCode {
     match cli::run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("podway: {error:#}");
             ExitCode::FAILURE

@@ -157,6 +157,8 @@ pub struct Service {
     /// `metadata.creationTimestamp`, seconds since 1970; decides which of two Services keeps a
     /// frontend that both ask for.
     pub created_s: Option<i64>,
+    /// `metadata.labels`, by which a node may choose the Services that it serves.
+    pub labels: Arc<BTreeMap<Arc<str>, Arc<str>>>,
     /// `spec.clusterIPs`.
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.externalIPs`.
@@ -194,6 +196,7 @@ impl Service {
             name,
             resource_version: "".into(),
             created_s: None,
+            labels: Arc::default(),
             cluster_ips: Vec::new(),
             external_ips: Vec::new(),
             load_balancer_ips: Vec::new(),
@@ -250,6 +253,12 @@ impl SliceEndpoint {
             weight: None,
         }
     }
+
+    /// Whether it is on the node of this name.
+    #[must_use]
+    pub fn is_on(&self, node: &str) -> bool {
+        self.node.as_ref().is_some_and(|name| **name == *node && !name.is_empty())
+    }
 }
 
 /// One port of an EndpointSlice.
@@ -293,6 +302,17 @@ pub struct Node {
     pub zone: Option<Arc<str>>,
 }
 
+/// A ServiceCIDR: where cluster IPs are taken from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServiceCidr {
+    /// Name.
+    pub name: Arc<str>,
+    /// `metadata.resourceVersion`; empty from a manifest without one.
+    pub resource_version: Arc<str>,
+    /// `spec.cidrs`, as address and prefix length in bits.
+    pub prefixes: Vec<(IpAddr, u8)>,
+}
+
 /// All facts at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
@@ -305,6 +325,9 @@ pub struct Snapshot {
     /// Nodes by name.
     #[serde(skip)]
     pub nodes: BTreeMap<Arc<str>, Arc<Node>>,
+    /// ServiceCIDRs by name.
+    #[serde(skip)]
+    pub service_cidrs: BTreeMap<Arc<str>, Arc<ServiceCidr>>,
 }
 
 /// A change of one fact, as a source reports it.
@@ -322,6 +345,10 @@ pub enum Change {
     Node(Node),
     /// The Node is gone.
     NodeGone(Arc<str>),
+    /// The ServiceCIDR is now so.
+    ServiceCidr(ServiceCidr),
+    /// The ServiceCIDR is gone.
+    ServiceCidrGone(Arc<str>),
 }
 
 /// An object, or a part of one, that cannot be used; the rest goes on without it.

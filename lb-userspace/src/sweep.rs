@@ -100,11 +100,8 @@ impl Sweep {
             Stage::SocketFlows => {
                 let mut flows = std::mem::take(&mut self.pass.flows);
                 let next = self.entries(maps, |_: &SocketFlowKey, value| {
-                    let is_over = view.is_gone(value.endpoint, value.endpoint_generation);
-                    if !is_over {
-                        flows.add_socket(value);
-                    }
-                    is_over
+                    flows.add_socket(value);
+                    false
                 });
                 self.pass.flows = flows;
                 next?
@@ -217,8 +214,6 @@ impl View<'_> {
         self.now_s.saturating_sub(value.created_s) > FRAGMENT_TIMEOUT_S
     }
 
-    /// No time tells when a socket was closed, so entries of SOCKET_FLOWS stay while their endpoint is
-    /// there; at the bound the least recently used go.
     fn is_gone(&self, id: u32, generation: u32) -> bool {
         let endpoint = self.tables.endpoint(id);
         !endpoint.is_present() || endpoint.generation != generation

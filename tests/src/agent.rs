@@ -70,6 +70,37 @@ pub struct Options {
     pub xdp_mode: XdpMode,
     /// Whether socket hooks are.
     pub socket_hooks: SocketHooks,
+    /// Further flags with their values, for instance sizes of maps.
+    pub further: &'static [&'static str],
+}
+
+/// Where an agent has its facts from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// A folder of manifests.
+    Folder(&'a Path),
+    /// The API server that a kubeconfig names; a folder has the same objects for [`Agent::verify`].
+    Cluster {
+        /// The kubeconfig.
+        kubeconfig: &'a Path,
+        /// The folder.
+        folder: &'a Path,
+    },
+}
+
+impl<'a> Source<'a> {
+    fn flag(self) -> [OsString; 2] {
+        match self {
+            Self::Folder(folder) => ["--manifests".into(), folder.into()],
+            Self::Cluster { kubeconfig, .. } => ["--kubeconfig".into(), kubeconfig.into()],
+        }
+    }
+
+    fn folder(self) -> &'a Path {
+        match self {
+            Self::Folder(folder) | Self::Cluster { folder, .. } => folder,
+        }
+    }
 }
 
 /// A frontend as the agent shows it.
@@ -102,19 +133,37 @@ impl Agent {
         manifests: &Path,
         options: Options,
     ) -> Result<Self> {
+        Self::start_from(podway, topology, node, Source::Folder(manifests), options)
+    }
+
+    /// As [`Agent::start`], with facts from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    ///
+    /// # Panics
+    /// There is no such node.
+    pub fn start_from(
+        podway: &Podway,
+        topology: &Topology,
+        node: &str,
+        source: Source<'_>,
+        options: Options,
+    ) -> Result<Self> {
         let host = topology.node(node).host().clone();
         let pins = topology.pins(node);
         let mut arguments: Vec<OsString> =
             ["agent", "--node-name", node, "--uplink", "eth0"].map(Into::into).into();
         arguments
             .extend(["--pod-interface", "vethpod*", "--xdp-mode", options.xdp_mode.name()].map(Into::into));
-        arguments.extend([OsString::from("--manifests"), manifests.into()]);
+        arguments.extend(source.flag());
         arguments.extend([OsString::from("--pin-path"), pins.clone().into()]);
         arguments.extend([OsString::from("--run-dir"), topology.run_dir(node).into()]);
         match options.socket_hooks {
             SocketHooks::On => arguments.extend([OsString::from("--cgroup"), host.cgroup().into()]),
             SocketHooks::Off => arguments.push("--no-socket-hooks".into()),
         }
+        arguments.extend(options.further.iter().map(OsString::from));
         if let Some(object) = &podway.ebpf_object {
             arguments.extend([OsString::from("--ebpf-object"), object.into()]);
         }
@@ -122,7 +171,7 @@ impl Agent {
             podway: podway.clone(),
             node: host,
             pins,
-            manifests: manifests.to_owned(),
+            manifests: source.folder().to_owned(),
             arguments,
             process: None,
         };
@@ -207,6 +256,14 @@ impl Agent {
         serde_json::from_str(&text).with_context(|| format!("podway get {what} wrote no JSON: {text}"))
     }
 
+    /// `podway verify`: the maps agree with each other.
+    ///
+    /// # Errors
+    /// It found something; the message holds what.
+    pub fn verify_maps(&self) -> Result<()> {
+        self.podway(&["verify"]).map(drop)
+    }
+
     /// `podway verify`: the maps agree with each other and with the plan of the manifests.
     ///
     /// # Errors
@@ -215,6 +272,16 @@ impl Agent {
         let manifests = self.manifests.to_str().context("the folder's name is not UTF-8")?;
         let node = self.node.name();
         self.podway(&["verify", "--manifests", manifests, "--node-name", node]).map(drop)
+    }
+
+    /// What the node has counted for a reason.
+    ///
+    /// # Errors
+    /// The command failed, or there is no such reason.
+    pub fn count(&self, reason: &str) -> Result<u64> {
+        let rows = self.get("counters")?;
+        let row = rows.as_array().into_iter().flatten().find(|row| row["reason"] == reason);
+        row.and_then(|row| row["packets"].as_u64()).with_context(|| format!("no counter {reason}: {rows}"))
     }
 
     /// What a command of `podway` writes, with this node's pins.

@@ -203,16 +203,22 @@ impl Kernel {
         Ok(Run { code: result.return_value, frame: out })
     }
 
-    /// Runs a tc program on a frame.
+    /// Runs a tc program on a frame that came in by the interface `ingress`, at the interface `interface`;
+    /// 0 stands for a process of this machine, and for the loopback interface.
     ///
     /// # Errors
     /// The kernel refuses the frame (shorter than an Ethernet header).
-    pub fn run_tc(&self, name: &str, frame: &[u8]) -> Result<Run> {
+    pub fn run_tc(&self, name: &str, frame: &[u8], interface: u32, ingress: u32) -> Result<Run> {
         let program: &SchedClassifier = self.ebpf.program(name).context("no such program")?.try_into()?;
+        // struct __sk_buff, of which a test run takes these two words and some that stay zero.
+        let mut context = [0_u32; 48];
+        context[9] = ingress;
+        context[10] = interface;
         let mut out = vec![0; FRAME_BYTES_MAX];
         let result = program.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
+            ctx_in: Some(bytes_of(&context)),
             repeat: 1,
             ..TestRunOptions::default()
         })?;

@@ -4,6 +4,7 @@
 pub mod need;
 pub mod wait;
 
+pub mod cases;
 pub mod cgroup;
 pub mod footprint;
 pub mod netns;
@@ -20,8 +21,10 @@ pub mod traffic;
 pub mod packet;
 
 pub mod kernel;
+pub mod uplink;
 pub mod world;
 
 pub mod api_server;
 
+pub mod kube_proxy;
 pub mod reference;

@@ -94,6 +94,8 @@ pub struct Service {
     pub affinity_timeout_s: Option<u32>,
     /// Podway's annotations, where it checks the pods itself.
     pub health_check: Option<HealthCheck>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
     /// Further annotations.
     pub annotations: BTreeMap<String, String>,
     /// Further fields of `spec`, or other values for those above.
@@ -119,6 +121,7 @@ impl Service {
             internal_traffic_policy: TrafficPolicy::Cluster,
             affinity_timeout_s: None,
             health_check: None,
+            labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             spec: serde_json::Map::new(),
             endpoints: Vec::new(),
@@ -187,6 +190,12 @@ impl Service {
         })
     }
 
+    /// The objects as Kubernetes writes them: the Service itself, and its slices.
+    #[must_use]
+    pub fn objects(&self, resource_version: u64) -> Vec<Value> {
+        object::service_and_slices(self, resource_version)
+    }
+
     /// The endpoint of a pod.
     ///
     /// # Panics
@@ -223,8 +232,7 @@ impl Manifests {
     /// The file cannot be written.
     pub fn new(dir: &Path, topology: &Topology) -> Result<Self> {
         let manifests = Self { dir: dir.to_owned(), services: BTreeMap::new(), resource_version: 100 };
-        let nodes: Vec<Value> = topology.nodes().iter().map(object::node).collect();
-        manifests.write("nodes", &nodes)?;
+        manifests.write("nodes", &Self::nodes(topology))?;
         Ok(manifests)
     }
 
@@ -254,7 +262,7 @@ impl Manifests {
     /// The file cannot be written.
     pub fn put(&mut self, service: Service) -> Result<()> {
         self.resource_version += 1;
-        self.write(&service.name, &object::service_and_slices(&service, self.resource_version))?;
+        self.write(&service.name, &service.objects(self.resource_version))?;
         self.services.insert(service.name.clone(), service);
         Ok(())
     }
@@ -270,6 +278,12 @@ impl Manifests {
         let mut service = self.service(name).clone();
         change(&mut service);
         self.put(service)
+    }
+
+    /// The Nodes as an API server would have them.
+    #[must_use]
+    pub fn nodes(topology: &Topology) -> Vec<Value> {
+        topology.nodes().iter().map(object::node).collect()
     }
 
     /// Removes a Service and its slices.

@@ -46,8 +46,14 @@ pub const NODE_NAMES: [&str; 2] = ["node-a", "node-b"];
 /// The nodes with their zones, in the order of their numbers. Two nodes are the first two.
 const NODES: [(&str, &str); 3] = [("node-a", "east"), ("node-b", "east"), ("node-c", "west")];
 /// What the client reaches through a node: the Service prefix, load-balancer and external addresses.
-pub const SERVICE_PREFIXES: [&str; 5] =
-    ["10.96.0.0/16", "198.51.100.10/32", "198.51.100.20/32", "2001:db8:96::/112", "2001:db8:51::10/128"];
+pub const SERVICE_PREFIXES: [&str; 6] = [
+    "10.96.0.0/16",
+    "198.51.100.10/32",
+    "198.51.100.20/32",
+    "2001:db8:96::/112",
+    "2001:db8:51::10/128",
+    "2001:db8:51::20/128",
+];
 
 /// A host: the client, a node or a pod.
 #[derive(Clone, Debug)]
@@ -298,6 +304,15 @@ impl Topology {
     #[must_use]
     pub fn client(&self) -> &Host {
         &self.client
+    }
+
+    /// Runs `work` on a thread at the gateway of the nodes' segment: whoever has 192.0.2.1 and
+    /// 2001:db8:0:1::1.
+    ///
+    /// # Errors
+    /// The thread cannot enter the namespace.
+    pub fn run_at_gateway<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        self.router.as_ref().map_or(&self.switch, Host::namespace).run(work)
     }
 
     /// The directory on bpffs for the pins of a node, removed with the topology.

@@ -5,8 +5,9 @@
 //! The server's protocol: over TCP it first sends one line, `NAME PEER`, and then echoes what it gets;
 //! over UDP it answers each datagram with `NAME PEER DATAGRAM`.
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +19,7 @@ use crate::process::Process;
 use crate::topology::Host;
 
 pub mod client;
+pub mod load;
 pub mod server;
 
 /// How long a server may take to listen, or a client to say its first word.
@@ -83,6 +85,8 @@ pub struct Dial {
     pub timeout: Duration,
     /// Whether UDP sockets are connected.
     pub udp_socket: UdpSocketKind,
+    /// The source address of UDP sockets, where it matters.
+    pub source: Option<IpAddr>,
 }
 
 /// How a UDP client names its peer.
@@ -105,6 +109,7 @@ impl Dial {
             interval: Duration::ZERO,
             timeout: Duration::from_secs(2),
             udp_socket: UdpSocketKind::Connected,
+            source: None,
         }
     }
 
@@ -130,6 +135,16 @@ impl Server {
         Self::start_as(host, host.name(), ports)
     }
 
+    /// Greets on a TCP port of all addresses of `host` and hangs up, for [`Load`].
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn greet(host: &Host, port: u16) -> Result<Self> {
+        let mut command = host.command(binary()?);
+        command.args(["serve", "--name", host.name(), "--hello", &port.to_string()]);
+        Self::ready(command, host)
+    }
+
     /// As [`Server::start`], for a server that answers with a name of its own.
     ///
     /// # Errors
@@ -140,6 +155,10 @@ impl Server {
         for (protocol, port) in ports {
             command.args([flag(*protocol), &port.to_string()]);
         }
+        Self::ready(command, host)
+    }
+
+    fn ready(command: Command, host: &Host) -> Result<Self> {
         let process = Process::start(command, &format!("the server on {}", host.name()))?;
         match process.line(START_DEADLINE)?.as_str() {
             server::READY => Ok(Self { process }),
@@ -206,6 +225,9 @@ impl Dialing {
         }
         if dial.udp_socket == UdpSocketKind::Unconnected {
             command.arg("--unconnected");
+        }
+        if let Some(source) = dial.source {
+            command.args(["--source", &source.to_string()]);
         }
         let process = Process::start(command, &format!("the client on {} to {}", host.name(), dial.to))?;
         let longest = dial.timeout.max(dial.interval) * dial.count.unwrap_or(1);
@@ -330,6 +352,71 @@ impl UdpStream {
     /// The client failed.
     pub fn finish(self) -> Result<Streamed> {
         last(&self.process.finish(REPORT_DEADLINE)?)
+    }
+}
+
+/// Short TCP connections at a steady rate, without end.
+#[derive(Debug)]
+pub struct Load {
+    process: Process,
+}
+
+/// What became of the connections of a [`Load`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loaded {
+    /// Connections that were greeted, by who did.
+    pub by: BTreeMap<String, u64>,
+    /// Connections that were not, by the reason.
+    pub failed: BTreeMap<Failure, u64>,
+    /// Some of these.
+    pub failures: Vec<Failed>,
+    /// The longest time to a greeting, microseconds.
+    pub slowest_us: u64,
+    /// How long it all took, microseconds.
+    pub elapsed_us: u64,
+}
+
+/// A connection that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// Where it went.
+    pub to: SocketAddr,
+    /// When it began, microseconds since the start.
+    pub at_us: u64,
+    /// Why.
+    pub failure: Failure,
+}
+
+impl Load {
+    /// Connects to each of `to` in turn, `rate` times a second, to servers that [`Server::greet`].
+    ///
+    /// # Errors
+    /// The client cannot be run.
+    pub fn start(host: &Host, to: &[SocketAddr], rate: u32) -> Result<Self> {
+        let mut command = host.command(binary()?);
+        command.args(["load", "--rate", &rate.to_string()]);
+        for address in to {
+            command.args(["--to", &address.to_string()]);
+        }
+        let process = Process::start(command, &format!("the load of {}", host.name()))?;
+        process.line(START_DEADLINE)?;
+        Ok(Self { process })
+    }
+
+    /// Stops and tells what became of the connections.
+    ///
+    /// # Errors
+    /// The client failed.
+    pub fn finish(self) -> Result<Loaded> {
+        last(&self.process.finish(REPORT_DEADLINE)?)
+    }
+}
+
+impl Loaded {
+    /// Connections that were greeted.
+    #[must_use]
+    pub fn greeted(&self) -> u64 {
+        self.by.values().sum()
     }
 }
 

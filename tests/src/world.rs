@@ -42,8 +42,16 @@ pub const PORT_RANGES: u16 = 88;
 /// The clients that [`PORT_RANGES`] lets in.
 pub const ALLOWED: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 7))];
+/// Direct server return; endpoints on this node and on another.
+pub const PORT_DSR: u16 = 89;
+/// The UDP port of the encapsulation.
+pub const ENCAPSULATION_PORT: u16 = 6_081;
+/// Another node.
+pub const NEIGHBOUR_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 12));
+/// The same one.
+pub const NEIGHBOUR_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0x12));
 /// Every port that has frontends, each for TCP and UDP and both families.
-pub const PORTS: [u16; 9] = [
+pub const PORTS: [u16; 10] = [
     PORT_MIXED,
     PORT_LOCAL,
     PORT_EMPTY,
@@ -53,6 +61,7 @@ pub const PORTS: [u16; 9] = [
     PORT_AFFINITY,
     PORT_DANGLING,
     PORT_RANGES,
+    PORT_DSR,
 ];
 /// First source NAT port.
 pub const SNAT_FIRST: u16 = 61_000;
@@ -168,6 +177,8 @@ pub fn tables(now_s: u32) -> HostTables {
     builder.service(PORT_AFFINITY, affinity, 0, false, &[local, HEALTHY, local, HEALTHY]);
     builder.service(PORT_DANGLING, plain, 0, false, &[0]);
     builder.service(PORT_RANGES, plain, flags::CHECK_SOURCE, false, &[local, HEALTHY]);
+    builder.service(PORT_DSR, plain, flags::DSR, false, &[local, HEALTHY, HEALTHY, HEALTHY]);
+    builder.tables.nodes.extend([NODE_V4, NODE_V6, NEIGHBOUR_V4, NEIGHBOUR_V6].map(Address::from));
     builder.tables
 }
 
@@ -179,6 +190,7 @@ fn config() -> Config {
         cluster_prefixes_count: 1,
         snat_port_first: SNAT_FIRST,
         snat_ports: SNAT_COUNT,
+        dsr_port: Be16::new(ENCAPSULATION_PORT),
         ..Config::default()
     };
     config.cluster_prefixes[0] = Prefix::new(POD_CIDR.0, POD_CIDR.1);

@@ -78,15 +78,14 @@ impl Bench {
     }
 
     fn start(&self, settings: Settings) -> Agent {
-        let limits =
-            Limits { frontends_max: 16, backend_services_max: 16, endpoints_max: 16, ring_slots_max: 4096 };
-        let sizes = Sizes {
-            limits,
-            conntrack_max: 64,
-            affinity_max: 64,
-            socket_flows_max: 64,
+        let limits = Limits {
+            frontends_max: 16,
+            backend_services_max: 16,
+            endpoints_max: 16,
+            ring_slots_max: 4096,
             source_ranges_max: 64,
         };
+        let sizes = Sizes { limits, conntrack_max: 64, affinity_max: 64, socket_flows_max: 64 };
         let (ebpf, maps) = maps::load(&self.object, &self.pins, &sizes).unwrap();
         let attachments =
             self.namespace.run(|| Attachments::new(ebpf, &self.pins, settings)).unwrap().unwrap();

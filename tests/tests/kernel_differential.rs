@@ -3,33 +3,31 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use aya::programs::{Xdp, XdpMode};
 use lb_common::counters::Reason;
-use lb_common::interface::{self, Interface};
-use lb_common::maps;
 use lb_ebpf::host::{HostFrame, HostTables};
 use lb_ebpf::parse::parse;
-use lb_ebpf::path::{self, Scratch, Side};
+use lb_ebpf::path::{self, Scratch, Sender, Side};
 use lb_ebpf::verdict::Verdict;
-use lb_tests::footprint::Footprint;
-use lb_tests::kernel::{Kernel, Run, XDP};
+use lb_tests::kernel::{Kernel, Run};
 use lb_tests::need;
-use lb_tests::netns::{self, Namespace};
 use lb_tests::packet::build::TCP;
 use lb_tests::packet::build::tcp_flags::{ACK, SYN};
 use lb_tests::packet::stream::{Intent, Soundness};
 use lb_tests::packet::{FiveTuple, PacketBuilder, PacketStream, World, five_tuple, verify_checksums};
+use lb_tests::uplink::{TC_NEXT, now_s, tc_code, with_both, xdp_code};
 use lb_tests::world;
-use rustix::time::{ClockId, clock_gettime};
 
 const SEEDS: [u64; 4] = [1, 0x5eed, 20_240_601, 0xdead_beef];
 const PACKETS_PER_SEED: usize = 6_000;
+
+/// The interface by which a packet came that now leaves: any but none.
+const FORWARDED: u32 = 1;
 
 /// Shorter frames are no frames: the kernel takes none for a test run.
 const ETHERNET_BYTES: usize = 14;
 
 /// Reasons that the stream must have met, or it does not test what it should.
-const EXPECTED: [Reason; 12] = [
+const EXPECTED: [Reason; 13] = [
     Reason::ForwardKnown,
     Reason::ForwardNew,
     Reason::ForwardReply,
@@ -42,56 +40,8 @@ const EXPECTED: [Reason; 12] = [
     Reason::RefuseNoEndpoint,
     Reason::DropNoLocalEndpoint,
     Reason::DropSourceRange,
+    Reason::ForwardEncapsulated,
 ];
-
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
-/// `TC_ACT_UNSPEC`: on to the next program.
-const TC_NEXT: u32 = u32::MAX;
-const TC_SHOT: u32 = 2;
-const TC_REDIRECT: u32 = 7;
-
-/// A namespace whose uplink has an XDP program and a next hop with a known Ethernet address.
-struct Bench {
-    namespace: Namespace,
-    _footprint: Footprint,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let footprint = Footprint::new().unwrap();
-        let name = footprint.namespace("path");
-        netns::ip_batch(&[], &format!("netns add {name}\n")).unwrap();
-        let namespace = Namespace::open(&name).unwrap();
-        let mac = |bytes: [u8; 6]| bytes.map(|byte| format!("{byte:02x}")).join(":");
-        let (own, next) = (mac(world::UPLINK_MAC), mac(world::NEXT_HOP_MAC));
-        let commands = format!(
-            "link set lo up\n\
-             link add eth0 address {own} type veth peer name eth1\n\
-             addr add 192.0.2.11/24 dev eth0\n\
-             link set eth0 up\nlink set eth1 up\n\
-             addr add 2001:db8:0:1::11/64 dev eth0 nodad\n\
-             neigh add 192.0.2.1 lladdr {next} dev eth0 nud permanent\n\
-             neigh add 2001:db8:0:1::1 lladdr {next} dev eth0 nud permanent\n\
-             route add default via 192.0.2.1\n\
-             route add default via 2001:db8:0:1::1\n"
-        );
-        namespace.ip_batch(&commands).unwrap();
-        namespace.set_sysctls(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")]).unwrap();
-        Self { namespace, _footprint: footprint }
-    }
-}
-
-fn interface_index(name: &str) -> u32 {
-    let family = rustix::net::AddressFamily::INET;
-    let socket = rustix::net::socket(family, rustix::net::SocketType::DGRAM, None).unwrap();
-    rustix::net::netdevice::name_to_index(&socket, name).unwrap()
-}
-
-fn now_s() -> u32 {
-    u32::try_from(clock_gettime(ClockId::MonotonicCoarse).tv_sec).unwrap()
-}
 
 fn stream_world(tables: &HostTables) -> World {
     let vips: [IpAddr; 2] = [world::VIP_V4, world::VIP_V6];
@@ -107,10 +57,6 @@ fn stream_world(tables: &HostTables) -> World {
         .collect();
     let clients = ["203.0.113.7", "203.0.113.8", "10.244.3.3", "2001:db8:9::7", "2001:db8:9::8"];
     World { frontends, endpoints, clients: clients.map(|client| client.parse().unwrap()).to_vec() }
-}
-
-fn host_tables(uplink: u32) -> HostTables {
-    HostTables { default_route: Some(world::route(uplink)), ..world::tables(now_s()) }
 }
 
 fn on_host(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
@@ -131,44 +77,10 @@ fn egress_on_host(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
     tables.now_s = now_s();
     let mut packet = HostFrame(frame.to_vec());
     let verdict = match parse(&packet) {
-        Ok(parsed) => path::to_client(&mut packet, tables, &parsed),
+        Ok(parsed) => path::to_client(&mut packet, tables, &mut Scratch::new(parsed), Sender::Other),
         Err(reason) => Verdict::Pass(reason),
     };
     (verdict, packet.0)
-}
-
-fn xdp_code(verdict: &Verdict) -> u32 {
-    match verdict {
-        Verdict::Pass(_) | Verdict::ToStack(_) => XDP_PASS,
-        Verdict::Drop(_) | Verdict::ToNeighbour { .. } => XDP_DROP,
-        Verdict::Answer(_) | Verdict::ToLink { .. } => XDP_TX,
-    }
-}
-
-fn tc_code(verdict: &Verdict) -> u32 {
-    match verdict {
-        Verdict::Pass(_) | Verdict::ToStack(_) => TC_NEXT,
-        Verdict::Drop(_) => TC_SHOT,
-        Verdict::Answer(_) | Verdict::ToLink { .. } | Verdict::ToNeighbour { .. } => TC_REDIRECT,
-    }
-}
-
-/// Fresh programs and maps in a fresh namespace, and host tables that say the same.
-fn with_both(work: impl FnOnce(&mut Kernel, &mut HostTables, u32) + Send) {
-    let bench = Bench::new();
-    let run = || {
-        let uplink = interface_index("eth0");
-        let mut kernel = Kernel::load(1 << 16).unwrap();
-        let mut tables = host_tables(uplink);
-        kernel.fill(&tables).unwrap();
-        let entry = Interface { flags: interface::flags::UPLINK | interface::flags::XDP_TRANSMIT };
-        kernel.put_hash::<4, 4>(maps::INTERFACES, &uplink, &entry).unwrap();
-        // The test run takes an interface only with a registered receive queue: one with XDP.
-        let xdp: &mut Xdp = kernel.ebpf_mut().program_mut(XDP).unwrap().try_into().unwrap();
-        xdp.attach("eth0", XdpMode::Driver).unwrap();
-        work(&mut kernel, &mut tables, uplink);
-    };
-    bench.namespace.run(run).unwrap();
 }
 
 /// The endpoint's first packet back.
@@ -239,13 +151,13 @@ fn host_and_kernel_agree_at_the_tc_hooks() {
             }
             let what = format!("packet {number}, {:?} {:?}", sample.intent, sample.soundness);
             let (verdict, expected) = on_host_side(tables, &sample.frame, Side::Pod);
-            let run = kernel.run_tc("tc_pod_in", &sample.frame).unwrap();
+            let run = kernel.run_tc("tc_pod_in", &sample.frame, 0, 0).unwrap();
             assert_eq!((tc_code(&verdict), &expected), (run.code, &run.frame), "{what}: {verdict:?}");
             if matches!(verdict, Verdict::ToStack(_)) {
                 stream.learn(&run.frame);
             }
             let (verdict, expected) = egress_on_host(tables, &sample.frame);
-            let run = kernel.run_tc("tc_egress", &sample.frame).unwrap();
+            let run = kernel.run_tc("tc_egress", &sample.frame, 0, FORWARDED).unwrap();
             assert_eq!((tc_code(&verdict), &expected), (run.code, &run.frame), "{what}: {verdict:?}");
         }
     });
@@ -264,7 +176,10 @@ fn what_goes_forward_comes_back_whole() {
             }
             let what = format!("packet {number}");
             let (verdict, forward) = step(kernel, tables, uplink, &sample.frame, &what);
-            if !matches!(verdict, Verdict::ToStack(_) | Verdict::ToLink { .. }) {
+            // Replies of an encapsulated flow do not pass this node.
+            if !matches!(verdict, Verdict::ToStack(_) | Verdict::ToLink { .. })
+                || verdict.reason() == Reason::ForwardEncapsulated
+            {
                 continue;
             }
             verify_checksums(&forward.frame).unwrap_or_else(|error| panic!("{what}: forward: {error}"));
@@ -274,7 +189,7 @@ fn what_goes_forward_comes_back_whole() {
             let back = if matches!(verdict, Verdict::ToStack(_)) {
                 let (verdict, expected) = egress_on_host(tables, &reply);
                 assert_eq!(verdict, Verdict::ToStack(Reason::ForwardReply), "{what}");
-                let run = kernel.run_tc("tc_egress", &reply).unwrap();
+                let run = kernel.run_tc("tc_egress", &reply, 0, FORWARDED).unwrap();
                 assert_eq!((TC_NEXT, &expected), (run.code, &run.frame), "{what}");
                 returned[0] += 1;
                 run

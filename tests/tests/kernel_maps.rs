@@ -44,11 +44,16 @@ impl Drop for TestPins {
 /// Small enough to be filled.
 fn sizes() -> Sizes {
     Sizes {
-        limits: Limits { frontends_max: 2, backend_services_max: 2, endpoints_max: 4, ring_slots_max: 16 },
+        limits: Limits {
+            frontends_max: 2,
+            backend_services_max: 2,
+            endpoints_max: 4,
+            ring_slots_max: 16,
+            source_ranges_max: 64,
+        },
         conntrack_max: 64,
         affinity_max: 64,
         socket_flows_max: 64,
-        source_ranges_max: 64,
     }
 }
 

@@ -188,6 +188,73 @@ fn source_nat_port_of_another_flow_is_not_taken() {
     assert!(refused > 20, "{refused}");
 }
 
+/// Opens a connection whose source NAT takes the only port there is; returns the endpoint.
+fn take_the_only_port(tables: &mut HostTables) -> SocketAddr {
+    tables.config.as_mut().unwrap().snat_ports = 1;
+    let (verdict, forwarded) = enter(tables, &tcp(REMOTE_PORT, world::PORT_MIXED, SYN), Side::Uplink);
+    assert!(matches!(verdict, Verdict::ToLink { .. }));
+    let endpoint = five_tuple(&forwarded).unwrap().destination;
+    sent_by_endpoint(tables, endpoint, SYN | ACK);
+    sent_by_client(tables, ACK);
+    endpoint
+}
+
+/// The client that has the only port sends a packet.
+fn sent_by_client(tables: &mut HostTables, flags: u8) {
+    let (verdict, _) = enter(tables, &tcp(REMOTE_PORT, world::PORT_MIXED, flags), Side::Uplink);
+    assert_eq!(verdict.reason(), Reason::ForwardKnown);
+}
+
+/// Its endpoint does.
+fn sent_by_endpoint(tables: &mut HostTables, endpoint: SocketAddr, flags: u8) {
+    let frame = PacketBuilder::tcp(endpoint, (world::NODE_V4, 61_000).into(), flags).build();
+    assert_eq!(enter(tables, &frame, Side::Uplink).0.reason(), Reason::ForwardReply);
+}
+
+/// What becomes of another client's connection to the same endpoint.
+fn next_client(tables: &mut HostTables, endpoint: SocketAddr) -> Verdict {
+    for port in 41_000..42_000 {
+        let mut probe = tables.clone();
+        probe.flows.clear();
+        let frame = tcp(port, world::PORT_MIXED, SYN);
+        let (_, forwarded) = enter(&mut probe, &frame, Side::Uplink);
+        if five_tuple(&forwarded).is_ok_and(|tuple| tuple.destination == endpoint) {
+            return enter(tables, &frame, Side::Uplink).0;
+        }
+    }
+    panic!("no client of a thousand gets {endpoint}");
+}
+
+/// The client of this port gets an endpoint on another node.
+const REMOTE_PORT: u16 = 40_001;
+
+#[test]
+fn source_nat_port_is_free_when_both_ends_have_closed() {
+    let mut tables = tables();
+    let endpoint = take_the_only_port(&mut tables);
+    sent_by_endpoint(&mut tables, endpoint, FIN | ACK);
+    let refused = Verdict::Answer(Reason::RefuseSourceNatExhausted);
+    assert_eq!(next_client(&mut tables, endpoint), refused, "the client may still send");
+    sent_by_client(&mut tables, FIN | ACK);
+    assert!(matches!(next_client(&mut tables, endpoint), Verdict::ToLink { .. }));
+}
+
+#[test]
+fn source_nat_port_is_kept_while_the_endpoint_may_still_send() {
+    let mut tables = tables();
+    let endpoint = take_the_only_port(&mut tables);
+    sent_by_client(&mut tables, FIN | ACK);
+    assert_eq!(next_client(&mut tables, endpoint), Verdict::Answer(Reason::RefuseSourceNatExhausted));
+}
+
+#[test]
+fn source_nat_port_is_free_when_the_endpoint_has_reset() {
+    let mut tables = tables();
+    let endpoint = take_the_only_port(&mut tables);
+    sent_by_endpoint(&mut tables, endpoint, RST);
+    assert!(matches!(next_client(&mut tables, endpoint), Verdict::ToLink { .. }));
+}
+
 #[test]
 fn pod_keeps_its_address_with_a_remote_endpoint() {
     let mut tables = tables();

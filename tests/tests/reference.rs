@@ -1,13 +1,15 @@
 //! Host tier: the plan against a second model of the Kubernetes rules, over seeded random worlds.
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use lb_common::Be16;
 use lb_common::frontend::FrontendKey;
+use lb_common::{Be16, Prefix};
 use lb_tests::reference::random::questions;
-use lb_tests::reference::world::From;
+use lb_tests::reference::world::{From, NodePorts};
 use lb_tests::reference::{self, Answer, Question, World, objects};
-use lb_userspace::plan::{self, Desired, EmptyAction, Family, NodeContext, ReadinessAlone, neg_kind};
+use lb_userspace::plan::{
+    self, Desired, EmptyAction, Family, NodeContext, NodePortAddresses, ReadinessAlone, neg_kind,
+};
 
 /// Worlds of one run; a failure prints its seed, and [`check`] of that seed repeats it.
 const WORLDS: u64 = 100_000;
@@ -15,20 +17,34 @@ const WORLDS: u64 = 100_000;
 fn planned(world: &World) -> Desired {
     let snapshot = objects::snapshot(world);
     let here = snapshot.nodes.get(world.nodes[world.here].name.as_str()).expect("this node");
-    plan::plan(&snapshot, &NodeContext::of_node(here), &ReadinessAlone)
+    let node_port_addresses = match world.node_ports {
+        NodePorts::OnAll => NodePortAddresses::default(),
+        NodePorts::OnPrimary => NodePortAddresses::Primary,
+        NodePorts::In(network, bits) => NodePortAddresses::In(vec![(network, bits)]),
+    };
+    let node = NodeContext { node_port_addresses, ..NodeContext::of_node(here) };
+    plan::plan(&snapshot, &node, &ReadinessAlone)
 }
 
 /// What the plan says of a packet.
 fn of_plan(desired: &Desired, question: &Question) -> Answer {
     let key = FrontendKey::new(question.address.into(), Be16::new(question.port), question.protocol.number());
     let Some(chain) = desired.frontend(&key) else { return Answer::NotAService };
+    let service = chain.backend_service;
+    let lets_in = |(network, bits): &(IpAddr, u8)| {
+        network.is_ipv4() == question.source.is_ipv4()
+            && Prefix::new(*network, *bits).contains(&question.source.into())
+    };
+    if chain.frontend.checks_source && !service.source_ranges.iter().any(lets_in) {
+        return Answer::Dropped;
+    }
     let (scope, empty) = match question.from {
         From::Pod => (chain.frontend.neg_internal, chain.frontend.empty_internal),
         From::Outside => (chain.frontend.neg_external, chain.frontend.empty_external),
     };
-    let neg = chain.backend_service.neg(neg_kind(scope, Family::of(question.address)));
+    let neg = service.neg(neg_kind(scope, Family::of(question.address)));
     let neg = neg.expect("the NEG that a frontend names");
-    let members = neg.members.iter().map(|index| &chain.backend_service.endpoints[*index as usize]);
+    let members = neg.members.iter().map(|index| &service.endpoints[*index as usize]);
     let members: BTreeSet<SocketAddr> =
         members.map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port)).collect();
     match (members.is_empty(), empty) {

@@ -1,10 +1,11 @@
-//! Project commands: `cargo xtask test|demo|build|build-ebpf|bench`. Each one finds what it lacks, says in
+//! Project commands: `cargo xtask test|demo|build|build-ebpf|churn|bench`. Each one finds what it lacks, says in
 //! one line what it installs, installs it and goes on.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod build;
 mod build_ebpf;
+mod churn;
 mod demo;
 mod privilege;
 mod project;
@@ -35,6 +36,8 @@ enum Command {
     Build,
     /// Build the eBPF object alone
     BuildEbpf,
+    /// Let endpoints come and go for a minute under many short connections, of which none may fail
+    Churn(churn::Arguments),
     /// Measure the cost of a packet in the loaded programs
     Bench,
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run_command(&project, &arguments),
         Command::Demo(arguments) => demo::run_command(&project, &arguments),
         Command::Build => build::run_command(&project),
+        Command::Churn(arguments) => churn::run_command(&project, &arguments),
         Command::Bench => bench::run_command(&project),
         Command::BuildEbpf => build_ebpf::run_command(&project),
     });

@@ -7,7 +7,6 @@ use lb_common::frontend::{Frontend, flags as frontend_flags};
 use lb_common::source_range::SourceRangeKey;
 
 use crate::flow;
-use crate::icmp;
 use crate::packet::Packet;
 use crate::parse::Parsed;
 use crate::select;
@@ -26,6 +25,8 @@ pub(super) struct Entrance {
     empty_drops: bool,
     /// Whether only the Service's source ranges are let in.
     checks_source: bool,
+    /// Whether endpoints on other nodes answer the client themselves.
+    is_dsr: bool,
     side: Side,
 }
 
@@ -44,56 +45,87 @@ impl Entrance {
             neg,
             empty_drops: frontend.flags & empty_drops != 0,
             checks_source: frontend.flags & frontend_flags::CHECK_SOURCE != 0,
+            is_dsr: is_external && frontend.flags & frontend_flags::DSR != 0,
             side,
         }
     }
 }
 
+/// Chooses the endpoint of a new flow, finds the way and enters the flow, in this order: nothing is
+/// entered for a packet that does not go on. The way is then in the scratch, and the flow.
+///
 /// Not inlined: the kernel counts 512 bytes of stack for a chain of calls, and this has its own part
 /// only while it runs.
 #[inline(never)]
-pub(super) fn forward_new<P: Packet, T: Tables>(
-    packet: &mut P,
+pub(super) fn begin<T: Tables>(
     tables: &mut T,
     scratch: &mut Scratch,
     entrance: &Entrance,
-) -> Verdict {
-    let Scratch { parsed, entries } = scratch;
+    length_bytes: usize,
+) {
+    let Scratch { parsed, entries, way } = scratch;
+    *way = match choose(tables, parsed, entries, entrance) {
+        Ok(()) => way_for(tables, parsed, &entries.flow, length_bytes),
+        Err(reason) => Way::blocked(reason),
+    };
+    if way.is_blocked() {
+        return;
+    }
+    match enter(tables, parsed, entries) {
+        Ok(()) => {
+            let flow = &entries.flow;
+            tables.count_traffic(flow.backend_service, flow.endpoint, 1, length_bytes as u64, 1);
+        }
+        Err(reason) => *way = Way::blocked(reason),
+    }
+}
+
+/// Writes the flow to an endpoint that the frontend leads to.
+#[inline(always)]
+fn choose<T: Tables>(
+    tables: &mut T,
+    parsed: &Parsed,
+    entries: &mut Entries,
+    entrance: &Entrance,
+) -> Result<(), Reason> {
+    if is_of_other_proxy(tables, parsed) {
+        return Err(Reason::PassNotOurs);
+    }
     if entrance.checks_source && !is_source_allowed(tables, parsed, entrance.backend_service) {
-        return Verdict::Drop(Reason::DropSourceRange);
+        return Err(Reason::DropSourceRange);
     }
     let hash = flow_hash::of_flow(&parsed.key);
     let Some(id) = select::choose(tables, entrance.neg, &parsed.key.source, hash) else {
-        return match entrance.empty_drops {
-            true => Verdict::Drop(Reason::DropNoLocalEndpoint),
-            false => refuse(packet, parsed, Reason::RefuseNoEndpoint),
-        };
+        return Err(match entrance.empty_drops {
+            true => Reason::DropNoLocalEndpoint,
+            false => Reason::RefuseNoEndpoint,
+        });
     };
+    write_flow(tables, parsed, entrance, id, &mut entries.flow)
+}
+
+/// Writes the flow to an endpoint.
+#[inline(never)]
+fn write_flow<T: Tables>(
+    tables: &T,
+    parsed: &Parsed,
+    entrance: &Entrance,
+    id: u32,
+    flow: &mut Flow,
+) -> Result<(), Reason> {
     let Some(endpoint) = tables.endpoint(id) else {
-        return Verdict::Drop(Reason::DropDangling);
+        return Err(Reason::DropDangling);
     };
-    entries.flow = flow_to(id, &endpoint, parsed, entrance.backend_service, tables.now_s());
-    if needs_source_nat(parsed, entrance, &endpoint) {
-        let Some(address) = tables.config().and_then(|config| config.node_address(&parsed.key.source)) else {
-            return Verdict::Drop(Reason::DropNoNodeAddress);
-        };
-        entries.flow.new_source = address;
-        entries.flow.flags = flags::SOURCE_NAT;
-    }
-    let way = match way_for(tables, parsed, &entries.flow) {
-        Ok(way) => way,
-        Err(verdict) => return verdict,
-    };
-    match enter(tables, parsed, entries, hash) {
-        Ok(()) => {}
-        Err(Reason::RefuseSourceNatExhausted) => {
-            return refuse(packet, parsed, Reason::RefuseSourceNatExhausted);
-        }
-        Err(reason) => return Verdict::Drop(reason),
-    }
-    let flow = &entries.flow;
-    tables.count_traffic(flow.backend_service, flow.endpoint, 1, packet.length_bytes() as u64, 1);
-    send_new(packet, parsed, flow, &way)
+    *flow = flow_to(id, &endpoint, parsed, entrance.backend_service, tables.now_s());
+    address_source(tables, parsed, entrance, endpoint.is_local(), flow)
+}
+
+/// Beside another proxy, a TCP connection that this one has not seen open was opened by that one before the
+/// Service was taken over, and goes on there. Alone, it is one that CONNTRACK has lost, and the ring leads it
+/// where it was.
+#[inline(always)]
+fn is_of_other_proxy<T: Tables>(tables: &T, parsed: &Parsed) -> bool {
+    parsed.is_tcp() && !parsed.opens_tcp() && tables.config().is_some_and(|config| config.is_beside_proxy())
 }
 
 /// Whether a source range of the Service covers the client (`spec.loadBalancerSourceRanges`).
@@ -102,20 +134,42 @@ fn is_source_allowed<T: Tables>(tables: &T, parsed: &Parsed, backend_service: u3
     tables.is_source_allowed(&SourceRangeKey::of_client(backend_service, &parsed.key.source))
 }
 
-/// Whether replies would not come back to this node by themselves: an outside client's from another
-/// node, and those of a pod that is its own client.
+/// Decides which source the endpoint sees and how replies come back: by themselves, to this node's
+/// address (an outside client's from another node, and those of a pod that is its own client), or from
+/// the endpoint's node to the client.
 #[inline(always)]
-fn needs_source_nat(parsed: &Parsed, entrance: &Entrance, endpoint: &Endpoint) -> bool {
-    let is_from_outside_to_elsewhere = entrance.side == Side::Uplink && !endpoint.is_local();
-    is_from_outside_to_elsewhere || endpoint.address == parsed.key.source
-}
-
-#[inline(never)]
-fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed, reason: Reason) -> Verdict {
-    match icmp::refuse(packet, parsed) {
-        Some(()) => Verdict::Answer(reason),
-        None => Verdict::Drop(Reason::DropRewriteFailed),
+fn address_source<T: Tables>(
+    tables: &T,
+    parsed: &Parsed,
+    entrance: &Entrance,
+    is_local: bool,
+    flow: &mut Flow,
+) -> Result<(), Reason> {
+    let client = &parsed.key.source;
+    let is_of_node = entrance.side == Side::Node;
+    let is_itself = flow.new_destination == *client;
+    let is_elsewhere = entrance.side == Side::Uplink && !is_local;
+    if !is_of_node && !is_itself && !is_elsewhere {
+        return Ok(());
     }
+    let Some(node) = tables.config().and_then(|config| config.node_address(client)) else {
+        return Err(Reason::DropNoNodeAddress);
+    };
+    if is_of_node {
+        flow.flags = flags::SOURCE_NAT | flags::CLIENT_IS_NODE;
+        // A packet from the node's address would not be taken in by the node: its endpoint sees the VIP.
+        if is_itself || node == flow.new_destination {
+            flow.new_source = parsed.key.destination;
+        }
+        return Ok(());
+    }
+    if entrance.is_dsr && !is_itself {
+        flow.flags = flags::DSR;
+        return Ok(());
+    }
+    flow.flags = flags::SOURCE_NAT;
+    flow.new_source = node;
+    Ok(())
 }
 
 /// The entry of a new flow without source NAT.
@@ -138,19 +192,23 @@ fn flow_to(id: u32, endpoint: &Endpoint, parsed: &Parsed, backend_service: u32, 
 }
 
 #[inline(never)]
-fn send_new<P: Packet>(packet: &mut P, parsed: &Parsed, flow: &Flow, way: &Way) -> Verdict {
-    send(packet, parsed, flow, way, Reason::ForwardNew)
+pub(super) fn send_new<P: Packet, T: Tables>(packet: &mut P, tables: &T, scratch: &Scratch) -> Verdict {
+    let Scratch { parsed, entries, way } = scratch;
+    send(packet, tables, parsed, &entries.flow, way, Reason::ForwardNew)
 }
 
 /// Enters a new flow: the reply first, since the client's next packet may overtake us; with source NAT
-/// under a port that it finds.
+/// under a port that it finds. With direct server return no reply passes this node.
 #[inline(never)]
-fn enter<T: Tables>(tables: &mut T, parsed: &Parsed, entries: &mut Entries, hash: u32) -> Result<(), Reason> {
+fn enter<T: Tables>(tables: &mut T, parsed: &Parsed, entries: &mut Entries) -> Result<(), Reason> {
     let Entries { flow, reply_key, reply } = entries;
+    if flow.is_encapsulated() {
+        return tables.put_flow(&parsed.key, flow).map_err(|TableFull| Reason::DropConntrackFull);
+    }
     *reply_key = parsed.key.reply(flow);
     *reply = reply_flow(parsed, flow);
     if flow.is_source_nat() {
-        source_nat::enter(tables, reply_key, reply, hash)?;
+        source_nat::enter(tables, reply_key, reply, flow_hash::of_flow(&parsed.key))?;
         flow.new_source_port = reply_key.destination_port;
     } else {
         tables.put_flow(reply_key, reply).map_err(|TableFull| Reason::DropConntrackFull)?;

@@ -1,5 +1,5 @@
 //! The source port of a flow whose client gets this node's address.
-use lb_common::conntrack::{Flow, FlowKey};
+use lb_common::conntrack::{Flow, FlowKey, FlowState};
 use lb_common::counters::Reason;
 use lb_common::{Be16, flow_hash};
 
@@ -51,5 +51,30 @@ fn is_own_or_over<T: Tables>(tables: &mut T, key: &FlowKey, entry: &Flow) -> boo
         && other.new_destination_port == entry.new_destination_port
         && other.new_source == entry.new_source
         && other.new_source_port == entry.new_source_port;
-    is_own || now_s.saturating_sub(other.last_seen_s) > other.idle_timeout_s(key.protocol)
+    is_own || is_idle(&other, key, now_s) || is_closed(tables, key, &other)
+}
+
+#[inline(always)]
+fn is_idle(flow: &Flow, key: &FlowKey, now_s: u32) -> bool {
+    now_s.saturating_sub(flow.last_seen_s) > flow.idle_timeout_s(key.protocol)
+}
+
+/// Whether a TCP connection of which this is the reply entry is over: reset, or closed by both ends. Its
+/// port is free for another client then, as in Linux (`nf_nat_used_tuple_harder`), whose endpoints take a
+/// new SYN in TIME-WAIT (RFC 6191); else ports would be short for two minutes after each burst.
+#[inline(always)]
+fn is_closed<T: Tables>(tables: &mut T, key: &FlowKey, reply: &Flow) -> bool {
+    match reply.state() {
+        FlowState::Reset => return true,
+        FlowState::Closing => {}
+        FlowState::Opening | FlowState::Established => return false,
+    }
+    let forward_key = FlowKey {
+        source: reply.new_destination,
+        destination: reply.new_source,
+        source_port: reply.new_destination_port,
+        destination_port: reply.new_source_port,
+        protocol: key.protocol,
+    };
+    tables.flow(&forward_key).is_none_or(|forward| forward.state() >= FlowState::Closing)
 }

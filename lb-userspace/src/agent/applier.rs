@@ -16,10 +16,14 @@ use crate::plan::Desired;
 use crate::sweep::Pass;
 
 use super::chain::BrokenChains;
+use super::socket_mover::SocketMover;
 
 /// Wait before what failed is tried again; doubled with each further failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long the maps may be behind the plan before load balancers are told to avoid this node: as
+/// kube-proxy, two of its sync periods (`pkg/proxy/healthcheck/proxy_health.go`).
+const BEHIND_MAX: Duration = Duration::from_secs(60);
 
 /// Seconds after which no packet is on its way that chose an endpoint before it was withdrawn.
 const SETTLE_S: u32 = 1;
@@ -36,6 +40,9 @@ pub(super) struct Applier {
     pub(super) problems: Vec<Problem>,
     /// The last operation that the kernel refused.
     last_refusal: Option<String>,
+    sockets: SocketMover,
+    /// Since when nothing more of the plan comes into the maps although it should.
+    stuck_since: Option<Instant>,
 }
 
 /// Operations by kind, for one line of the log.
@@ -45,6 +52,8 @@ struct Counts {
     rings: usize,
     negs: usize,
     backend_services: usize,
+    source_ranges: usize,
+    vips: usize,
     frontends: usize,
     deleted: usize,
 }
@@ -68,16 +77,20 @@ impl Counts {
             Op::SwitchNeg { .. } => self.negs += 1,
             Op::PutBackendService { .. } => self.backend_services += 1,
             Op::PutFrontend { .. } => self.frontends += 1,
-            Op::DeleteFrontend { .. } | Op::DeleteBackendService { .. } | Op::DeleteEndpoint { .. } => {
-                self.deleted += 1;
-            }
+            Op::PutSourceRange { .. } => self.source_ranges += 1,
+            Op::PutVip { .. } => self.vips += 1,
+            Op::DeleteFrontend { .. }
+            | Op::DeleteVip { .. }
+            | Op::DeleteSourceRange { .. }
+            | Op::DeleteBackendService { .. }
+            | Op::DeleteEndpoint { .. } => self.deleted += 1,
         }
     }
 }
 
 impl Applier {
     /// On maps as they are pinned: what they hold is the state to start from.
-    pub(super) fn new(maps: Maps) -> Result<Self> {
+    pub(super) fn new(maps: Maps, sockets: SocketMover) -> Result<Self> {
         let tables = maps.tables()?;
         Ok(Self {
             maps,
@@ -87,6 +100,8 @@ impl Applier {
             retry: RETRY_MIN,
             problems: Vec::new(),
             last_refusal: None,
+            sockets,
+            stuck_since: None,
         })
     }
 
@@ -117,12 +132,26 @@ impl Applier {
         }
         self.last_refusal = refusal;
         let is_stuck = self.last_refusal.is_some() || (!self.pending.is_empty() && done == 0);
+        self.stuck_since = is_stuck.then(|| self.stuck_since.unwrap_or_else(Instant::now));
         self.retry = if is_stuck { (self.retry * 2).min(RETRY_MAX) } else { RETRY_MIN };
         if done > 0 {
-            let Counts { endpoints, rings, negs, backend_services, frontends, deleted } = counts;
+            let Counts { endpoints, rings, negs, backend_services, source_ranges, vips, frontends, deleted } =
+                counts;
             let micros = begun.elapsed().as_micros() as u64;
             let pending = self.pending.len();
-            info!(endpoints, rings, negs, backend_services, frontends, deleted, pending, micros, "applied");
+            info!(
+                endpoints,
+                rings,
+                negs,
+                backend_services,
+                source_ranges,
+                vips,
+                frontends,
+                deleted,
+                pending,
+                micros,
+                "applied"
+            );
         }
     }
 
@@ -157,6 +186,7 @@ impl Applier {
     fn carry_out(&mut self, ops: &[Op]) -> Outcome {
         let mut outcome = Outcome::default();
         let mut broken = BrokenChains::default();
+        let mut has_left = false;
         for op in ops {
             if broken.leaves_out(op, &self.tables) {
                 outcome.left += 1;
@@ -167,6 +197,7 @@ impl Applier {
                     self.tables.apply(op, now_ms());
                     outcome.counts.add(op);
                     outcome.done += 1;
+                    has_left |= takes_no_new_flows(op);
                 }
                 Err(error) => {
                     broken.failed(op, &self.tables);
@@ -175,7 +206,15 @@ impl Applier {
                 }
             }
         }
+        if has_left {
+            self.sockets.mark();
+        }
         outcome
+    }
+
+    /// Whether the maps hold what the plan says, or came closer to it not long ago.
+    pub(super) fn is_up_to_date(&self) -> bool {
+        self.stuck_since.is_none_or(|since| since.elapsed() < BEHIND_MAX)
     }
 
     /// When to apply again although nothing changed; `None` when all is done.
@@ -196,8 +235,21 @@ impl Applier {
         let healthy = lb_common::endpoint::state::HEALTHY;
         endpoint.state = if is_healthy { endpoint.state | healthy } else { endpoint.state & !healthy };
         match self.maps.set_endpoint_state(id, endpoint.state) {
-            Ok(()) => self.tables.apply(&Op::PutEndpoint { id, endpoint }, now_ms()),
+            Ok(()) => {
+                self.tables.apply(&Op::PutEndpoint { id, endpoint }, now_ms());
+                if !is_healthy {
+                    self.sockets.mark();
+                }
+            }
             Err(error) => error!(error = format!("{error:#}"), "cannot take an unhealthy endpoint out"),
         }
+    }
+}
+
+/// Whether sockets may have to leave the endpoint that an operation is about.
+fn takes_no_new_flows(op: &Op) -> bool {
+    match op {
+        Op::PutEndpoint { endpoint, .. } | Op::DeleteEndpoint { endpoint, .. } => !endpoint.takes_new_flows(),
+        _ => false,
     }
 }

@@ -1,25 +1,42 @@
 //! What must be left out when an operation fails. Operations are ordered so that each refers to what
-//! earlier ones wrote, and all that they refer to belongs to one backend service: so a failure breaks
-//! the chain of its backend service, and the others go on.
+//! earlier ones wrote, and all that they refer to belongs to one backend service or VIP: so a failure
+//! breaks the chain of these, and the others go on.
 use std::collections::BTreeSet;
 
+use lb_common::Address;
 use lb_common::neg::NegKind;
 
 use crate::diff::{Op, Tables};
 
-/// Backend services of which an operation has failed.
+/// What operations that failed have left half done.
 #[derive(Debug, Default)]
-pub(super) struct BrokenChains(BTreeSet<u32>);
+pub(super) struct BrokenChains {
+    backend_services: BTreeSet<u32>,
+    /// VIPs whose entry is not there: no frontend may come.
+    vips_missing: BTreeSet<Address>,
+    /// VIPs with a frontend that should have gone: the entry stays.
+    vips_kept: BTreeSet<Address>,
+}
 
 impl BrokenChains {
     /// Notes that an operation failed.
     pub(super) fn failed(&mut self, op: &Op, tables: &Tables) {
-        self.0.extend(owners(op, tables));
+        self.backend_services.extend(owners(op, tables));
+        match op {
+            Op::PutVip { address, .. } => drop(self.vips_missing.insert(*address)),
+            Op::DeleteFrontend { key } => drop(self.vips_kept.insert(key.address)),
+            _ => {}
+        }
     }
 
     /// Whether an operation must be left out; what depends on it then is, too.
     pub(super) fn leaves_out(&mut self, op: &Op, tables: &Tables) -> bool {
-        let is_broken = owners(op, tables).any(|id| self.0.contains(&id));
+        let is_broken = owners(op, tables).any(|id| self.backend_services.contains(&id))
+            || match op {
+                Op::PutFrontend { key, .. } => self.vips_missing.contains(&key.address),
+                Op::DeleteVip { address } => self.vips_kept.contains(address),
+                _ => false,
+            };
         if is_broken {
             self.failed(op, tables);
         }
@@ -37,6 +54,8 @@ fn owners(op: &Op, tables: &Tables) -> impl Iterator<Item = u32> {
         Op::PutBackendService { id, .. } | Op::DeleteBackendService { id } => (Some(*id), None),
         Op::PutFrontend { key, frontend } => (Some(frontend.backend_service), holder(key)),
         Op::DeleteFrontend { key } => (holder(key), None),
+        Op::PutSourceRange { key } | Op::DeleteSourceRange { key } => (Some(key.backend_service_id()), None),
+        Op::PutVip { .. } | Op::DeleteVip { .. } => (None, None),
         Op::DeleteEndpoint { id, .. } => (Some(tables.endpoint(*id).backend_service), None),
     };
     own.into_iter().chain(other)
@@ -90,6 +109,26 @@ mod tests {
         apply(&ops, &mut tables, |op| matches!(op, Op::PutEndpoint { id: 0, .. }));
         assert_eq!(frontends(&tables), [("192.0.2.2".to_owned(), 1)]);
         assert_eq!(tables.backend_service_ids().collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn no_frontend_comes_to_a_vip_without_an_entry() {
+        let mut tables = Tables::new(Limits::default());
+        let ops = diff::full(&desired("192.0.2.2"), &tables, 0).ops;
+        let address = Address::from(plan::fixture::ip("192.0.2.1"));
+        apply(&ops, &mut tables, |op| matches!(op, Op::PutVip { address: vip, .. } if *vip == address));
+        assert_eq!(frontends(&tables), [("192.0.2.2".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn the_entry_of_a_vip_stays_while_a_frontend_cannot_go() {
+        let mut tables = Tables::new(Limits::default());
+        apply(&diff::full(&desired("192.0.2.2"), &tables, 0).ops, &mut tables, |_| false);
+        let ops = diff::full(&Desired::default(), &tables, 0).ops;
+        apply(&ops, &mut tables, |op| matches!(op, Op::DeleteFrontend { .. }));
+        assert_eq!(tables.vips().len(), 2);
+        apply(&diff::full(&Desired::default(), &tables, 0).ops, &mut tables, |_| false);
+        assert_eq!(tables.vips().len(), 0);
     }
 
     #[test]

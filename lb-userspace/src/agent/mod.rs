@@ -16,20 +16,28 @@ use crate::attach::{self, Attachments, Instance, LinkMonitor};
 use crate::explain::Origins;
 use crate::health::{self, HealthEvent, Targets};
 use crate::maps::{self, Object, Pins};
+use crate::model::{ObjectName, Problem};
 use crate::source::{self, ProblemList, SourceEvent};
 
 mod applier;
 mod chain;
+mod node_addresses;
+mod node_flags;
 mod options;
 mod planner;
 mod problems;
+mod service_health_answers;
+mod socket_mover;
 mod sweeper;
 
+pub use node_flags::NodeFlags;
 pub use options::Options;
 
 use applier::Applier;
 use planner::Planner;
 use problems::ProblemReport;
+use service_health_answers::ServiceHealthAnswers;
+use socket_mover::SocketMover;
 use sweeper::Sweeper;
 
 /// Events that wait between a source and the loop.
@@ -56,14 +64,36 @@ pub fn run(options: &Options) -> Result<()> {
         // Before the programs are attached: changes from here on are not missed.
         let links = LinkMonitor::new().context("cannot listen for changes of network interfaces")?;
         let attachments = Attachments::new(ebpf, &pins, options.attach_settings())?;
-        let agent = Agent::new(options, Applier::new(maps)?, attachments)?;
+        let agent = Agent::new(options, Applier::new(maps, SocketMover::start(&pins)?)?, attachments)?;
         agent.run(watch_links(links)?).await?;
         if options.detach_on_exit {
-            pins.remove()?;
+            step_back(&pins, &options.run_dir)?;
             info!(pins = %pins.root().display(), "removed programs, maps and pins");
         }
         Ok(())
     })
+}
+
+/// Takes away all that an agent leaves on a node: programs, maps and pins, and the files of its run
+/// directory. Nothing is forwarded any more.
+///
+/// # Errors
+/// An agent runs on the pins, or something cannot be removed.
+pub fn remove(pins: &Pins, run_dir: &Path) -> Result<()> {
+    // Where there are no pins, none are made only to be locked.
+    if pins.root().exists() {
+        let _instance = Instance::take(pins)?;
+        return step_back(pins, run_dir);
+    }
+    step_back(pins, run_dir)
+}
+
+/// Links go with their pins: nobody else holds them.
+fn step_back(pins: &Pins, run_dir: &Path) -> Result<()> {
+    pins.remove()?;
+    let cannot = || format!("cannot clean up {}", run_dir.display());
+    Origins::new(run_dir).remove().with_context(cannot)?;
+    problems::remove(run_dir).with_context(cannot)
 }
 
 fn start_log() {
@@ -82,10 +112,16 @@ struct Agent {
     sweeper: Sweeper,
     attachments: Attachments,
     config: Option<Config>,
+    is_config_due: bool,
+    /// Node addresses for which NODES has no room.
+    node_problem: Option<Problem>,
+    /// `SO_NETNS_COOKIE` of this node's namespace.
+    namespace_cookie: u64,
     source_problems: ProblemList,
     report: ProblemReport,
     origins: Origins,
     targets: watch::Sender<Targets>,
+    service_health: ServiceHealthAnswers,
     is_synced: bool,
     /// Whether anything was applied yet.
     is_begun: bool,
@@ -99,18 +135,24 @@ struct Due {
 
 impl Agent {
     fn new(options: &Options, mut applier: Applier, attachments: Attachments) -> Result<Self> {
+        let mut planner = Planner::new(&options.node_name, options.node.clone());
+        planner.node_addresses.begin(applier.maps.nodes()?);
         let interval = Duration::from_secs(options.sweep_interval_seconds.into());
         let (max, limit) = (options.conntrack_max, options.conntrack_limit);
         Ok(Self {
             sweeper: Sweeper::new(&mut applier.maps, interval, max, limit),
-            planner: Planner::new(&options.node_name, options.node_ip.clone(), options.cluster_cidr.clone()),
+            planner,
             applier,
             attachments,
             config: None,
+            is_config_due: true,
+            node_problem: None,
+            namespace_cookie: attach::namespace_cookie()?,
             source_problems: ProblemList::default(),
             report: ProblemReport::new(&options.run_dir, &options.node_name)?,
             origins: Origins::new(&options.run_dir),
             targets: watch::channel(Targets::default()).0,
+            service_health: ServiceHealthAnswers::start(),
             is_synced: false,
             is_begun: false,
             options: options.clone(),
@@ -145,6 +187,7 @@ impl Agent {
                 _ = seconds.tick() => self.end_drains(),
                 () = sleep_until(self.sweeper.due()) => self.sweep(),
                 Some(event) = events.recv() => self.take(event),
+                Ok(()) = self.service_health.problems.changed() => self.report_problems(),
                 () = until(due.links) => {
                     due.links = None;
                     self.reconcile_links();
@@ -238,6 +281,7 @@ impl Agent {
         if let Err(error) = self.put_config() {
             warn!(error = format!("{error:#}"), "CONFIG stays as it is");
         }
+        self.put_nodes();
         self.applier.apply(&self.planner.desired, changed);
         self.targets.send_if_modified(|targets| {
             let now = health::targets(&self.planner.desired);
@@ -245,6 +289,7 @@ impl Agent {
             *targets = now;
             is_other
         });
+        self.service_health.follow(&self.planner, self.applier.is_up_to_date());
         self.report_problems();
     }
 
@@ -265,19 +310,34 @@ impl Agent {
         let mut problems: Vec<_> = self.source_problems.iter().cloned().collect();
         problems.extend(self.planner.desired.problems());
         problems.extend(self.applier.problems.iter().cloned());
+        problems.extend(self.node_problem.clone());
+        problems.extend(self.service_health.all_problems());
         self.report.update(problems);
     }
 
-    /// CONFIG follows the Node objects; before the first plan, the pinned one holds.
+    /// CONFIG follows the Node and ServiceCIDR objects; before the first plan, the pinned one holds.
     fn put_config(&mut self) -> Result<()> {
-        let cidrs = self.planner.cluster_cidrs();
-        let config = attach::config(self.planner.addresses(), &cidrs, self.options.snat_ports);
+        self.is_config_due |= self.planner.take_node_change();
+        if !self.is_config_due {
+            return Ok(());
+        }
+        let config = self.planner.config(self.options.snat_ports, self.namespace_cookie);
         if self.config != Some(config) {
             self.applier.maps.put_config(&config)?;
             self.config = Some(config);
             info!(addresses = ?self.planner.addresses(), snat_ports = %self.options.snat_ports, "node configured");
         }
+        self.is_config_due = false;
         Ok(())
+    }
+
+    fn put_nodes(&mut self) {
+        let written = self.planner.node_addresses.write(&mut self.applier.maps);
+        self.node_problem = written.err().map(|error| Problem {
+            kind: "Node",
+            object: ObjectName::new("", &self.options.node_name),
+            message: format!("encapsulated packets from some nodes are not taken: {error:#}"),
+        });
     }
 
     fn reconcile_links(&mut self) {

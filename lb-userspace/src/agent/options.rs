@@ -1,13 +1,14 @@
 //! The flags of `podway agent`.
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use lb_common::maps as bounds;
 
-use crate::attach::{Cidr, Pattern, PortRange, Settings, SocketHooks, XdpChoice};
+use crate::attach::{Pattern, PortRange, Settings, SocketHooks, XdpChoice};
 use crate::diff::Limits;
 use crate::maps::{PIN_PATH_DEFAULT, Sizes};
+
+use super::NodeFlags;
 
 /// `--xdp-mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -40,12 +41,9 @@ pub struct Options {
     /// This node's name, as EndpointSlices name it.
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
-    /// This node's addresses, for node ports and source NAT; without, those of its Node object.
-    #[arg(long, value_delimiter = ',')]
-    pub node_ip: Vec<IpAddr>,
-    /// Prefixes of pod addresses; without, `spec.podCIDRs` of all Nodes.
-    #[arg(long, value_delimiter = ',')]
-    pub cluster_cidr: Vec<Cidr>,
+    /// What the node is like.
+    #[command(flatten)]
+    pub node: NodeFlags,
     /// Interfaces that lead out of the node; without, those of the default routes.
     #[arg(long, value_delimiter = ',')]
     pub uplink: Vec<String>,
@@ -122,11 +120,11 @@ impl Options {
                 backend_services_max: self.backend_services_max,
                 endpoints_max: self.endpoints_max,
                 ring_slots_max: self.ring_slots_max,
+                source_ranges_max: self.source_ranges_max,
             },
             conntrack_max: self.conntrack_max,
             affinity_max: self.affinity_max,
             socket_flows_max: self.socket_flows_max,
-            source_ranges_max: self.source_ranges_max,
         }
     }
 

@@ -3,19 +3,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::attach::Cidr;
+use lb_common::config::Config;
+
+use crate::attach::PortRange;
 use crate::health::Findings;
 use crate::model::{Change, EndpointSlice, ObjectName, Snapshot};
 use crate::plan::{self, Desired, NodeContext};
 use crate::source;
 
+use super::NodeFlags;
+use super::node_addresses::NodeAddresses;
+
 /// Snapshot, plan, and which Services must be planned again.
 #[derive(Debug)]
 pub(super) struct Planner {
     node_name: Arc<str>,
-    /// From flags; empty means from the Node object.
-    given_addresses: Vec<IpAddr>,
-    given_cidrs: Vec<Cidr>,
+    flags: NodeFlags,
     snapshot: Snapshot,
     /// Slices by the Service that they belong to, in the order of their names.
     slices: BTreeMap<ObjectName, BTreeMap<ObjectName, Arc<EndpointSlice>>>,
@@ -25,22 +28,23 @@ pub(super) struct Planner {
     /// Whether this node's addresses or the pods' prefixes changed since the last plan.
     is_node_dirty: bool,
     pub(super) findings: Findings,
+    pub(super) node_addresses: NodeAddresses,
 }
 
 impl Planner {
-    pub(super) fn new(node_name: &str, addresses: Vec<IpAddr>, cidrs: Vec<Cidr>) -> Self {
+    pub(super) fn new(node_name: &str, flags: NodeFlags) -> Self {
         let node_name: Arc<str> = node_name.into();
         Self {
-            node: NodeContext { name: Arc::clone(&node_name), addresses: addresses.clone() },
+            node: flags.context(Arc::clone(&node_name), None),
             node_name,
-            given_addresses: addresses,
-            given_cidrs: cidrs,
+            flags,
             snapshot: Snapshot::default(),
             slices: BTreeMap::new(),
             dirty: BTreeSet::new(),
             desired: Desired::default(),
             is_node_dirty: false,
             findings: Findings::default(),
+            node_addresses: NodeAddresses::default(),
         }
     }
 
@@ -57,8 +61,9 @@ impl Planner {
                 self.dirty.insert(service);
             }
             Change::EndpointSliceGone(name) => self.forget_slice(name),
-            Change::Node(node) => self.note_prefixes(&node.name, &node.pod_cidrs),
-            Change::NodeGone(name) => self.note_prefixes(name, &[]),
+            Change::Node(node) => self.note_node(&node.name, &node.pod_cidrs, &node.addresses),
+            Change::NodeGone(name) => self.note_node(name, &[], &[]),
+            Change::ServiceCidr(_) | Change::ServiceCidrGone(_) => self.is_node_dirty = true,
         }
         let is_node = matches!(&change, Change::Node(_) | Change::NodeGone(_));
         source::apply(&mut self.snapshot, change);
@@ -80,23 +85,22 @@ impl Planner {
         self.dirty.insert(service);
     }
 
-    /// CONFIG has the prefixes of all nodes' pods.
-    fn note_prefixes(&mut self, node: &str, pod_cidrs: &[(IpAddr, u8)]) {
-        let known = self.snapshot.nodes.get(node).map_or(&[][..], |node| &node.pod_cidrs);
-        self.is_node_dirty |= known != pod_cidrs;
+    /// CONFIG has the prefixes of all nodes' pods, NODES all nodes' addresses.
+    fn note_node(&mut self, node: &str, pod_cidrs: &[(IpAddr, u8)], addresses: &[IpAddr]) {
+        let known = self.snapshot.nodes.get(node);
+        self.is_node_dirty |= known.map_or(&[][..], |node| &node.pod_cidrs) != pod_cidrs;
+        self.node_addresses.replace(known.map_or(&[][..], |node| &node.addresses), addresses);
     }
 
-    /// Node ports stand on the node's addresses, so all Services follow a change of these.
+    /// Node ports stand on the node's addresses and hints name its zone, so all Services follow a change
+    /// of these.
     fn refresh_node(&mut self) {
-        let addresses = match (&self.given_addresses[..], self.snapshot.nodes.get(&self.node_name)) {
-            ([], Some(node)) => node.addresses.clone(),
-            // The Node object may be away for a while: what it said last holds.
-            ([], None) => return,
-            (given, _) => given.to_vec(),
-        };
-        if addresses != self.node.addresses {
-            self.node.addresses = addresses;
-            self.is_node_dirty = true;
+        // The Node object may be away for a while: what it said last holds.
+        let Some(object) = self.snapshot.nodes.get(&self.node_name) else { return };
+        let node = self.flags.context(Arc::clone(&self.node_name), Some(object));
+        if node != self.node {
+            self.is_node_dirty |= node.addresses != self.node.addresses;
+            self.node = node;
             self.dirty.extend(self.snapshot.services.keys().cloned());
         }
     }
@@ -108,13 +112,12 @@ impl Planner {
 
     /// Whether there is anything to plan, or CONFIG to write.
     pub(super) fn is_dirty(&self) -> bool {
-        self.is_node_dirty || !self.dirty.is_empty()
+        self.is_node_dirty || self.node_addresses.is_dirty() || !self.dirty.is_empty()
     }
 
     /// Plans what is marked; returns the Services whose part of the desired state changed.
     pub(super) fn plan(&mut self) -> BTreeSet<ObjectName> {
         let mut changed = BTreeSet::new();
-        self.is_node_dirty = false;
         for name in std::mem::take(&mut self.dirty) {
             let planned = self.snapshot.services.get(&name).map(|service| {
                 let slices: Vec<_> = self
@@ -129,18 +132,24 @@ impl Planner {
         changed
     }
 
+    /// What the plan is made for.
+    pub(super) fn node(&self) -> &NodeContext {
+        &self.node
+    }
+
     /// This node's addresses.
     pub(super) fn addresses(&self) -> &[IpAddr] {
         &self.node.addresses
     }
 
-    /// Prefixes of the cluster's pods.
-    pub(super) fn cluster_cidrs(&self) -> Vec<Cidr> {
-        if !self.given_cidrs.is_empty() {
-            return self.given_cidrs.clone();
-        }
-        let nodes = self.snapshot.nodes.values();
-        nodes.flat_map(|node| node.pod_cidrs.iter().map(|(address, bits)| Cidr(*address, *bits))).collect()
+    /// Whether CONFIG may have changed since the last call.
+    pub(super) fn take_node_change(&mut self) -> bool {
+        std::mem::take(&mut self.is_node_dirty)
+    }
+
+    /// The value of CONFIG.
+    pub(super) fn config(&self, snat_ports: PortRange, namespace_cookie: u64) -> Config {
+        self.flags.config(&self.node.addresses, &self.snapshot, snat_ports, namespace_cookie)
     }
 }
 
@@ -155,7 +164,7 @@ mod tests {
     use crate::plan::fixture::{ip, ready, service, slice};
 
     fn planner() -> Planner {
-        Planner::new("node-a", Vec::new(), Vec::new())
+        Planner::new("node-a", NodeFlags::default())
     }
 
     fn node(name: &str, address: &str, pod_cidr: &str) -> Change {
@@ -210,21 +219,93 @@ mod tests {
 
     #[test]
     fn given_addresses_go_before_those_of_the_node_object() {
-        let mut planner = Planner::new("node-a", vec![ip("198.51.100.9")], Vec::new());
+        let flags = NodeFlags { node_ip: vec![ip("198.51.100.9")], ..NodeFlags::default() };
+        let mut planner = Planner::new("node-a", flags);
         planner.change(node("node-a", "198.51.100.1", "10.244.1.0"));
         assert_eq!(planner.addresses(), [ip("198.51.100.9")]);
+    }
+
+    #[test]
+    fn services_follow_the_zone_of_the_node() {
+        let mut planner = planner();
+        planner.change(node("node-a", "198.51.100.1", "10.244.1.0"));
+        planner.change(Change::Service(service("cart", "192.0.2.1")));
+        let endpoint = |address, zone: &str| crate::model::SliceEndpoint {
+            zone_hints: vec![zone.into()],
+            ..ready(address, "node-b")
+        };
+        let endpoints = vec![endpoint("10.4.2.8", "zone-1"), endpoint("10.4.2.9", "zone-2")];
+        planner.change(Change::EndpointSlice((*slice("cart-1", "cart", endpoints)).clone()));
+        planner.plan();
+        let members = |planner: &Planner| {
+            let service = planner.desired.backend_services().next().expect("cart");
+            let members =
+                service.negs[0].members.iter().map(|index| service.endpoints[*index as usize].address);
+            members.map(|address| address.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(members(&planner), ["10.4.2.8", "10.4.2.9"]);
+        let Change::Node(facts) = node("node-a", "198.51.100.1", "10.244.1.0") else { unreachable!() };
+        planner.change(Change::Node(Node { zone: Some("zone-2".into()), ..facts }));
+        assert_eq!(names(&planner.plan()), ["shop/cart"]);
+        assert_eq!(members(&planner), ["10.4.2.9"]);
     }
 
     #[test]
     fn prefixes_of_another_node_are_something_to_write() {
         let mut planner = planner();
         planner.change(node("node-a", "198.51.100.1", "10.244.1.0"));
-        planner.plan();
+        assert!(planner.take_node_change());
         planner.change(node("node-b", "198.51.100.2", "10.244.2.0"));
+        assert!(planner.take_node_change());
+        let config = planner.config(PortRange::default(), 0);
+        assert!(["10.244.1.9", "10.244.2.9"].iter().all(|pod| config.is_in_cluster(&ip(pod).into())));
+    }
+
+    #[test]
+    fn service_cidrs_are_something_to_write() {
+        let mut planner = planner();
+        let prefixes = vec![(ip("10.96.0.0"), 12)];
+        let cidr =
+            crate::model::ServiceCidr { name: "kubernetes".into(), resource_version: "1".into(), prefixes };
+        planner.change(Change::ServiceCidr(cidr));
         assert!(planner.is_dirty());
-        assert_eq!(planner.cluster_cidrs(), [Cidr(ip("10.244.1.0"), 24), Cidr(ip("10.244.2.0"), 24)]);
-        planner.plan();
-        planner.change(node("node-b", "198.51.100.3", "10.244.2.0"));
-        assert!(!planner.is_dirty(), "another node's address is in no map");
+        let config = planner.config(PortRange::default(), 0);
+        assert!(config.is_service_address(&ip("10.96.0.1").into()));
+    }
+
+    #[test]
+    fn a_label_takes_a_service_over_and_gives_it_back() {
+        let flags = NodeFlags {
+            service_selector: Some("proxy=podway".parse().expect("a selector")),
+            ..NodeFlags::default()
+        };
+        let mut planner = Planner::new("node-a", flags);
+        let with_label = |value: &str| {
+            let labels = Arc::new([("proxy".into(), value.into())].into());
+            Change::Service(crate::model::Service { labels, ..service("cart", "192.0.2.1") })
+        };
+        let frontends = |planner: &mut Planner| {
+            planner.plan();
+            planner.desired.frontends().count()
+        };
+        planner.change(with_label("other"));
+        assert_eq!(frontends(&mut planner), 0);
+        planner.change(with_label("podway"));
+        assert_eq!(frontends(&mut planner), 1);
+        planner.change(with_label("other"));
+        assert_eq!(frontends(&mut planner), 0);
+    }
+
+    #[test]
+    fn beside_another_proxy_no_address_counts_as_unallocated() {
+        let cidr = vec![crate::attach::Cidr(ip("10.96.0.0"), 16)];
+        let alone = NodeFlags { service_cidr: cidr, ..NodeFlags::default() };
+        let beside = NodeFlags { only_service: vec![ObjectName::new("shop", "cart")], ..alone.clone() };
+        let is_dropped = |flags: NodeFlags| {
+            let config = Planner::new("node-a", flags).config(PortRange::default(), 0);
+            config.is_service_address(&ip("10.96.0.9").into())
+        };
+        assert!(is_dropped(alone));
+        assert!(!is_dropped(beside));
     }
 }

@@ -54,3 +54,22 @@ impl ProblemReport {
         }
     }
 }
+
+/// Removes the files of all nodes' agents, and the directory if nothing else is in it.
+pub(super) fn remove(run_dir: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(run_dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(|name| name.starts_with("problems-")) {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    match std::fs::remove_dir(run_dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::DirectoryNotEmpty => Err(error),
+        _ => Ok(()),
+    }
+}

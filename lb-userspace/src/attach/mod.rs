@@ -17,6 +17,7 @@ mod cgroup;
 mod hook;
 mod inspect;
 mod instance;
+mod namespace;
 mod netlink;
 mod node_config;
 mod pattern;
@@ -26,8 +27,9 @@ mod xdp;
 pub use hook::{Hook, Place, SOCKET_PROGRAMS, parse_pin};
 pub use inspect::{AttachedProgram, Mode, inspect};
 pub use instance::Instance;
+pub use namespace::namespace_cookie;
 pub use netlink::{AttachedXdp, Link, LinkMonitor, links};
-pub use node_config::{Cidr, PortRange, check_snat_ports, config};
+pub use node_config::{Cidr, NodeConfig, PortRange, check_snat_ports, config};
 pub use pattern::Pattern;
 pub use xdp::XdpChoice;
 

@@ -2,8 +2,8 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail, ensure};
-use lb_common::Prefix;
-use lb_common::config::{CLUSTER_PREFIXES_MAX, Config, flags};
+use lb_common::config::{CLUSTER_PREFIXES_MAX, Config, SERVICE_PREFIXES_MAX, flags};
+use lb_common::{Be16, Prefix};
 
 /// Most cluster prefixes of one family.
 const PREFIXES_PER_FAMILY_MAX: usize = CLUSTER_PREFIXES_MAX / 2;
@@ -105,29 +105,76 @@ fn check_snat_range(ports: PortRange, local: PortRange) -> Result<()> {
     Ok(())
 }
 
+/// What CONFIG is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeConfig<'a> {
+    /// This node's addresses; the first one of each family is for source NAT.
+    pub addresses: &'a [IpAddr],
+    /// Prefixes of pod addresses.
+    pub cluster: &'a [Cidr],
+    /// Prefixes of cluster IPs.
+    pub services: &'a [Cidr],
+    /// Ports of source NAT.
+    pub snat_ports: PortRange,
+    /// UDP port of the encapsulation between nodes.
+    pub dsr_port: u16,
+    /// `SO_NETNS_COOKIE` of this node's namespace.
+    pub namespace_cookie: u64,
+    /// Whether another proxy serves some of the Services.
+    pub is_beside_proxy: bool,
+}
+
 /// The value of CONFIG.
 #[must_use]
-pub fn config(node_addresses: &[IpAddr], cluster: &[Cidr], snat_ports: PortRange) -> Config {
+pub fn config(node: &NodeConfig<'_>) -> Config {
     let mut config = Config {
-        snat_port_first: snat_ports.first,
+        snat_port_first: node.snat_ports.first,
         // A range of all 65,536 ports cannot be: port 0 is refused.
-        snat_ports: snat_ports.last - snat_ports.first + 1,
+        snat_ports: node.snat_ports.last - node.snat_ports.first + 1,
+        dsr_port: Be16::new(node.dsr_port),
+        node_namespace_cookie: node.namespace_cookie,
         ..Config::default()
     };
-    if let Some(address) = node_addresses.iter().find(|address| address.is_ipv4()) {
+    if node.is_beside_proxy {
+        config.flags |= flags::BESIDE_PROXY;
+    }
+    if let Some(address) = node.addresses.iter().find(|address| address.is_ipv4()) {
         config.node_v4 = (*address).into();
         config.flags |= flags::NODE_V4;
     }
-    if let Some(address) = node_addresses.iter().find(|address| address.is_ipv6()) {
+    if let Some(address) = node.addresses.iter().find(|address| address.is_ipv6()) {
         config.node_v6 = (*address).into();
         config.flags |= flags::NODE_V6;
     }
-    let prefixes = merged(cluster);
-    config.cluster_prefixes_count = prefixes.len() as u32;
-    for (place, Cidr(address, bits)) in config.cluster_prefixes.iter_mut().zip(prefixes) {
-        *place = Prefix::new(address, bits);
-    }
+    config.cluster_prefixes_count = fill(&mut config.cluster_prefixes, &merged(node.cluster));
+    config.service_prefixes_count = fill(&mut config.service_prefixes, &exact(node.services));
     config
+}
+
+/// Writes prefixes to their places; returns how many there are.
+fn fill(places: &mut [Prefix], prefixes: &[Cidr]) -> u32 {
+    let written = places.iter_mut().zip(prefixes).map(|(place, Cidr(address, bits))| {
+        *place = Prefix::new(*address, *bits);
+    });
+    written.count() as u32
+}
+
+/// Prefixes of cluster IPs may not be joined: what lies between them is none, and would be dropped. So
+/// of more than fit, those that cover most hold.
+fn exact(services: &[Cidr]) -> Vec<Cidr> {
+    let mut all = services.to_vec();
+    all.iter_mut().for_each(|cidr| *cidr = cut(*cidr, cidr.1));
+    all.sort_by_key(|cidr| (cidr.1, cidr.0));
+    let mut kept: Vec<Cidr> = Vec::new();
+    for cidr in all {
+        let is_covered =
+            kept.iter().any(|wider| wider.0.is_ipv4() == cidr.0.is_ipv4() && cut(cidr, wider.1) == *wider);
+        let of_family = kept.iter().filter(|other| other.0.is_ipv4() == cidr.0.is_ipv4()).count();
+        if !is_covered && of_family < SERVICE_PREFIXES_MAX / 2 {
+            kept.push(cidr);
+        }
+    }
+    kept
 }
 
 /// The prefixes, joined until at most two of each family are left: a cluster has one for each node, and
@@ -207,14 +254,31 @@ mod tests {
     #[test]
     fn config_has_one_address_of_each_family_and_the_range_of_ports() {
         let addresses = ["192.0.2.11", "192.0.2.12", "2001:db8::11"].map(|text| text.parse().unwrap());
-        let ports = "61000-65535".parse().unwrap();
-        let config = config(&addresses, &cidrs(&["10.244.0.0/16"]), ports);
+        let config = config(&NodeConfig {
+            addresses: &addresses,
+            cluster: &cidrs(&["10.244.0.0/16"]),
+            services: &cidrs(&["10.96.0.0/12", "2001:db8:96::/112"]),
+            snat_ports: "61000-65535".parse().unwrap(),
+            dsr_port: 6_081,
+            namespace_cookie: 7,
+            is_beside_proxy: true,
+        });
         assert_eq!(config.node_v4.to_string(), "192.0.2.11");
         assert_eq!(config.node_v6.to_string(), "2001:db8::11");
-        assert_eq!(config.flags, flags::NODE_V4 | flags::NODE_V6);
+        assert_eq!(config.flags, flags::NODE_V4 | flags::NODE_V6 | flags::BESIDE_PROXY);
         assert_eq!((config.snat_port_first, config.snat_ports), (61_000, 4_536));
         assert_eq!(config.cluster_prefixes_count, 1);
         assert!(config.is_in_cluster(&IpAddr::from([10, 244, 255, 1]).into()));
+        assert_eq!(config.service_prefixes_count, 2);
+        assert!(config.is_service_address(&IpAddr::from([10, 111, 255, 1]).into()));
+        assert_eq!((config.dsr_port.get(), config.node_namespace_cookie), (6_081, 7));
+    }
+
+    #[test]
+    fn service_prefixes_are_never_joined_and_the_widest_hold() {
+        let given =
+            cidrs(&["10.96.3.0/24", "10.96.1.0/24", "10.96.8.0/22", "10.96.8.0/24", "2001:db8:96::/112"]);
+        assert_eq!(exact(&given), cidrs(&["10.96.8.0/22", "10.96.1.0/24", "2001:db8:96::/112"]));
     }
 
     #[test]

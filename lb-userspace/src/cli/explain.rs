@@ -47,12 +47,9 @@ pub(super) struct Explain {
     /// This node's name, as EndpointSlices name it.
     #[arg(long)]
     node_name: Option<String>,
-    /// This node's addresses; without, those of its Node object.
-    #[arg(long, value_delimiter = ',')]
-    node_ip: Vec<IpAddr>,
-    /// Prefixes of pod addresses; without, those of the Node objects.
-    #[arg(long, value_delimiter = ',')]
-    cluster_cidr: Vec<crate::attach::Cidr>,
+    /// What the node is like.
+    #[command(flatten)]
+    node: crate::agent::NodeFlags,
     /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -123,12 +120,8 @@ pub(super) fn run(explain: &Explain) -> Result<String> {
 }
 
 fn from_manifests(explain: &Explain, folder: &std::path::Path, node_name: &str) -> Result<Answer> {
-    let facts = Facts {
-        manifests: folder.to_owned(),
-        node_name: node_name.to_owned(),
-        node_ip: explain.node_ip.clone(),
-        cluster_cidr: explain.cluster_cidr.clone(),
-    };
+    let facts =
+        Facts { manifests: folder.to_owned(), node_name: node_name.to_owned(), node: explain.node.clone() };
     let mut planned = manifests::plan(&facts)?;
     let tables = manifests::tables(&mut planned);
     manifests::warn(&planned.problems);

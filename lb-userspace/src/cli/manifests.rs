@@ -4,7 +4,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use lb_common::config::Config;
 
-use crate::attach::{self, Cidr, PortRange};
+use crate::attach::PortRange;
 use crate::diff::{self, Limits, Tables};
 use crate::model::{Problem, Snapshot};
 use crate::plan::{self, Desired, NodeContext, ReadinessAlone};
@@ -25,18 +25,8 @@ pub(super) struct Planned {
 pub(super) fn plan(facts: &Facts) -> Result<Planned> {
     let (snapshot, mut problems) = files::read_once(&facts.manifests)?;
     let own = snapshot.nodes.get(facts.node_name.as_str());
-    let addresses = match (&facts.node_ip[..], own) {
-        ([], Some(node)) => NodeContext::of_node(node).addresses,
-        (given, _) => given.to_vec(),
-    };
-    let node = NodeContext { name: Arc::from(facts.node_name.as_str()), addresses };
-    let cidrs: Vec<Cidr> = if facts.cluster_cidr.is_empty() {
-        let cidrs = snapshot.nodes.values().flat_map(|node| &node.pod_cidrs);
-        cidrs.map(|(address, bits)| Cidr(*address, *bits)).collect()
-    } else {
-        facts.cluster_cidr.clone()
-    };
-    let config = attach::config(&node.addresses, &cidrs, PortRange::default());
+    let node = facts.node.context(Arc::from(facts.node_name.as_str()), own.map(|node| &**node));
+    let config = facts.node.config(&node.addresses, &snapshot, PortRange::default(), 0);
     let desired = plan::plan(&snapshot, &node, &ReadinessAlone);
     problems.extend(desired.problems());
     Ok(Planned { snapshot, desired, node, config, problems })

@@ -1,16 +1,20 @@
 //! The command line.
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
 mod describe;
+mod diff_kube_proxy;
 mod explain;
 mod get;
 mod manifests;
 mod output;
 mod plan;
+mod pressure;
 mod programs;
+mod remove;
 mod traces;
 mod verify;
 
@@ -33,22 +37,40 @@ enum Command {
     Explain(Box<explain::Explain>),
     Plan(plan::Plan),
     Verify(verify::Verify),
+    DiffKubeProxy(diff_kube_proxy::DiffKubeProxy),
+    Remove(remove::Remove),
 }
 
 /// Runs a command; what it prints goes to standard output.
 ///
 /// # Errors
 /// One line and its causes: operation, datum, cause, remedy.
-pub fn run(cli: Cli) -> Result<()> {
-    let text = match cli.command {
-        Command::Agent(options) => return crate::agent::run(&options),
-        Command::Get(get) => get::run(&get)?,
-        Command::Describe(describe) => describe::run(&describe)?,
-        Command::Explain(explain) => explain::run(&explain)?,
-        Command::Plan(plan) => plan::run(&plan)?,
-        Command::Verify(verify) => verify::run(&verify)?,
-    };
-    print(&text)
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Agent(options) => crate::agent::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::DiffKubeProxy(diff) => diff_kube_proxy::run(&diff),
+        Command::Get(get) => shown(get::run(&get)),
+        Command::Describe(describe) => shown(describe::run(&describe)),
+        Command::Explain(explain) => shown(explain::run(&explain)),
+        Command::Plan(plan) => shown(plan::run(&plan)),
+        Command::Verify(verify) => shown(verify::run(&verify)),
+        Command::Remove(remove) => shown(remove::run(&remove)),
+    }
+}
+
+/// What `podway explain` prints with these arguments.
+///
+/// # Errors
+/// They are none of `explain`, or it has no answer.
+pub fn explanation<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<String> {
+    let cli = Cli::try_parse_from(["podway", "explain"].into_iter().chain(arguments))?;
+    let Command::Explain(explain) = cli.command else { bail!("another command than explain") };
+    explain::run(&explain)
+}
+
+fn shown(text: Result<String>) -> Result<ExitCode> {
+    print(&text?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Standard output may be closed early (`| head`): that is no error.
@@ -69,10 +91,7 @@ pub(crate) struct Facts {
     /// This node's name, as EndpointSlices name it.
     #[arg(long)]
     pub node_name: String,
-    /// This node's addresses; without, those of its Node object.
-    #[arg(long, value_delimiter = ',')]
-    pub node_ip: Vec<std::net::IpAddr>,
-    /// Prefixes of pod addresses; without, those of the Node objects.
-    #[arg(long, value_delimiter = ',')]
-    pub cluster_cidr: Vec<crate::attach::Cidr>,
+    /// What the node is like.
+    #[command(flatten)]
+    pub node: crate::agent::NodeFlags,
 }

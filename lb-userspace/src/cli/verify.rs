@@ -1,5 +1,6 @@
 //! `podway verify`: nothing in the maps dangles, and they say what the plan says.
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -25,9 +26,9 @@ pub(super) struct Verify {
     /// This node's name, as EndpointSlices name it.
     #[arg(long)]
     node_name: Option<String>,
-    /// This node's addresses; without, those of its Node object.
-    #[arg(long, value_delimiter = ',')]
-    node_ip: Vec<std::net::IpAddr>,
+    /// What the node is like.
+    #[command(flatten)]
+    node: crate::agent::NodeFlags,
     /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -35,6 +36,12 @@ pub(super) struct Verify {
     #[arg(long, default_value = super::PIN_PATH)]
     pin_path: PathBuf,
 }
+
+/// Looks at the maps until what is wrong stays wrong: they are many, and an agent may change one while
+/// another is read.
+const LOOKS: u32 = 4;
+/// Time between two looks, longer than an agent's apply.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,9 +59,18 @@ struct Report {
 /// # Errors
 /// The maps cannot be read, or something is wrong with them; the report is in the message then.
 pub(super) fn run(verify: &Verify) -> Result<String> {
-    let tables = Maps::open(&Pins::new(&verify.pin_path))?.tables()?;
-    let violations: Vec<String> = tables.check().iter().map(ToString::to_string).collect();
-    let differences = differences(verify, &tables)?;
+    let maps = Maps::open(&Pins::new(&verify.pin_path))?;
+    let (mut tables, mut violations, mut differences) = look(verify, &maps)?;
+    for _ in 1..LOOKS {
+        if violations.is_empty() && differences.is_empty() {
+            break;
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+        let (again, violations_again, differences_again) = look(verify, &maps)?;
+        violations.retain(|found| violations_again.contains(found));
+        differences.retain(|found| differences_again.contains(found));
+        tables = again;
+    }
     let report = Report {
         clean: violations.is_empty() && differences.is_empty(),
         frontends: tables.frontends().len(),
@@ -78,6 +94,14 @@ pub(super) fn run(verify: &Verify) -> Result<String> {
     )
 }
 
+/// One look at all maps: what they hold, and what is wrong with it.
+fn look(verify: &Verify, maps: &Maps) -> Result<(Tables, Vec<String>, Vec<String>)> {
+    let tables = maps.tables()?;
+    let violations = tables.check().iter().map(ToString::to_string).collect();
+    let differences = differences(verify, &tables)?;
+    Ok((tables, violations, differences))
+}
+
 /// What an agent would still change.
 fn differences(verify: &Verify, tables: &Tables) -> Result<Vec<String>> {
     let (Some(manifests), Some(node_name)) = (&verify.manifests, &verify.node_name) else {
@@ -86,8 +110,7 @@ fn differences(verify: &Verify, tables: &Tables) -> Result<Vec<String>> {
     let facts = super::Facts {
         manifests: manifests.clone(),
         node_name: node_name.clone(),
-        node_ip: verify.node_ip.clone(),
-        cluster_cidr: Vec::new(),
+        node: verify.node.clone(),
     };
     let planned = manifests::plan(&facts)?;
     manifests::warn(&planned.problems);

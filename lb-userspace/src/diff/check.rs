@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::plan::{frontend_key_text, neg_kind_name};
 
 use super::Tables;
+use super::vips::needs_entry;
 
 /// Something that refers to what is not there, or two that share what is one's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,16 @@ pub enum Violation {
         frontend: FrontendKey,
         /// The NEG's id.
         neg: u32,
+    },
+    /// The frontend's VIP has no entry of its own.
+    VipMissing {
+        /// The frontend.
+        frontend: FrontendKey,
+    },
+    /// A source range belongs to a backend service that is not in use.
+    SourceRangeDangles {
+        /// The backend service's id.
+        backend_service: u32,
     },
     /// A backend service has no readable name, so no agent finds it again.
     NameMissing {
@@ -97,6 +108,12 @@ impl fmt::Display for Violation {
                 "frontend {} uses NEG {neg}, which is not one of its backend service and family",
                 frontend_key_text(frontend)
             ),
+            Self::VipMissing { frontend } => {
+                write!(f, "frontend {} has no entry for its VIP", frontend_key_text(frontend))
+            }
+            Self::SourceRangeDangles { backend_service } => {
+                write!(f, "source ranges belong to backend service {backend_service}, which is not in use")
+            }
             Self::NameMissing { backend_service } => {
                 write!(f, "backend service {backend_service} has no name")
             }
@@ -167,7 +184,12 @@ impl Tables {
                     found.push(Violation::FrontendUsesStrangeNeg { frontend: *key, neg });
                 }
             }
+            if needs_entry(value) && self.vip(&key.address).is_none() {
+                found.push(Violation::VipMissing { frontend: *key });
+            }
         }
+        let owners = self.source_ranges().keys().filter(|id| self.backend_service(**id).is_none());
+        found.extend(owners.map(|id| Violation::SourceRangeDangles { backend_service: *id }));
     }
 
     fn check_names(&self, found: &mut Vec<Violation>) {

@@ -8,11 +8,13 @@ use lb_common::frontend::{self, FrontendKey};
 use lb_common::neg::{NegKind, Ring};
 use lb_common::{Address, Be16};
 
-use crate::model::{ObjectName, Problem};
+use crate::model::{ExternalMode, ObjectName, Problem};
 use crate::plan::{self, BackendServiceName, Desired, EmptyAction, Family, ServicePlan, neg_kind};
 use crate::ring::Arena;
 
 use super::drain::Drain;
+use super::source_ranges::RangeOps;
+use super::vips::{VipOps, needs_entry};
 use super::{Diff, Op, StoredName, Tables};
 
 /// See the module's text.
@@ -29,8 +31,11 @@ pub(super) struct Draft<'a> {
     pub(super) kept: BTreeSet<u32>,
     /// Backend services that are not.
     pub(super) unwanted: BTreeSet<u32>,
-    frontends_wanted: BTreeSet<FrontendKey>,
     pub(super) drain: Drain,
+    frontends_wanted: BTreeMap<FrontendKey, frontend::Frontend>,
+    /// Addresses that get an entry of their own.
+    vips_added: BTreeSet<Address>,
+    pub(super) ranges: RangeOps,
     put_endpoints: Vec<Op>,
     pub(super) write_rings: Vec<Op>,
     pub(super) switch_negs: Vec<Op>,
@@ -54,7 +59,9 @@ impl<'a> Draft<'a> {
             frontends_added: 0,
             kept: BTreeSet::new(),
             unwanted: BTreeSet::new(),
-            frontends_wanted: BTreeSet::new(),
+            frontends_wanted: BTreeMap::new(),
+            vips_added: BTreeSet::new(),
+            ranges: RangeOps::default(),
             drain: Drain::new(now_ms),
             put_endpoints: Vec::new(),
             write_rings: Vec::new(),
@@ -107,6 +114,7 @@ impl<'a> Draft<'a> {
             let members = plan.neg(kind);
             self.neg(kind.id(id), plan, members, &endpoint_ids);
         }
+        self.source_ranges(id, plan);
         let value = backend_service_value(plan);
         let name = StoredName::new(&plan.name, &plan.resource_version).with_drain(plan.drain.deadline_s);
         if self.tables.backend_service(id) != Some(&value) || self.tables.name(id) != Some(&name) {
@@ -206,15 +214,11 @@ impl<'a> Draft<'a> {
             let key = wanted.key();
             let value = frontend_value(wanted, id);
             let former = self.tables.frontends().get(&key);
-            if former.is_none() {
-                let used = self.tables.frontends().len() as u32 + self.frontends_added;
-                if used >= self.tables.limits().frontends_max {
-                    without_place += 1;
-                    continue;
-                }
-                self.frontends_added += 1;
+            if !self.takes_place(&key, &value, former.is_none()) {
+                without_place += 1;
+                continue;
             }
-            self.frontends_wanted.insert(key);
+            self.frontends_wanted.insert(key, value);
             if former != Some(&value) {
                 self.put_frontends.push(Op::PutFrontend { key, frontend: value });
             }
@@ -224,6 +228,23 @@ impl<'a> Draft<'a> {
             let full = format!("map FRONTENDS is full ({limit} entries); raise --frontends-max");
             self.bound(&plan.name, format!("cannot put {without_place} frontends of {}: {full}", plan.name));
         }
+    }
+
+    /// Whether FRONTENDS has a place for a frontend, if it is new, and for its VIP, if that has no entry.
+    fn takes_place(&mut self, key: &FrontendKey, value: &frontend::Frontend, is_new: bool) -> bool {
+        let is_new_vip = needs_entry(value)
+            && self.tables.vip(&key.address).is_none()
+            && !self.vips_added.contains(&key.address);
+        let added = self.frontends_added + self.vips_added.len() as u32;
+        let wanted = u32::from(is_new) + u32::from(is_new_vip);
+        if wanted > 0 && self.tables.frontends_used() + added + wanted > self.tables.limits().frontends_max {
+            return false;
+        }
+        self.frontends_added += u32::from(is_new);
+        if is_new_vip {
+            self.vips_added.insert(key.address);
+        }
+        true
     }
 
     /// The id of a backend service, where it has got one.
@@ -247,11 +268,13 @@ impl<'a> Draft<'a> {
         self.make_room();
         let leftovers = self.tables.leftovers().iter().filter(|id| !self.kept.contains(id));
         self.unwanted.extend(leftovers);
-        let mut delete_frontends = Vec::new();
+        let mut deleted = BTreeSet::new();
         for id in self.kept.iter().chain(&self.unwanted) {
-            let keys = self.tables.frontends_of(*id).filter(|key| !self.frontends_wanted.contains(key));
-            delete_frontends.extend(keys.map(|key| Op::DeleteFrontend { key: *key }));
+            let keys = self.tables.frontends_of(*id).filter(|key| !self.frontends_wanted.contains_key(key));
+            deleted.extend(keys.copied());
         }
+        let vips = VipOps::new(self.tables, &self.frontends_wanted, &deleted);
+        let delete_frontends = deleted.into_iter().map(|key| Op::DeleteFrontend { key }).collect();
         let mut delete_backend_services = Vec::new();
         for id in std::mem::take(&mut self.unwanted) {
             let is_empty = self.let_all_go(id);
@@ -263,14 +286,19 @@ impl<'a> Draft<'a> {
                     self.clear_negs.push(Op::SwitchNeg { neg, ring: Ring::EMPTY });
                 }
             }
+            self.delete_source_ranges(id);
         }
         let phases = [
             self.put_endpoints,
             self.write_rings,
             self.switch_negs,
             self.put_backend_services,
+            self.ranges.put,
+            vips.put,
             self.put_frontends,
             delete_frontends,
+            vips.delete,
+            self.ranges.delete,
             delete_backend_services,
             self.clear_negs,
             self.drain.ops,
@@ -301,6 +329,8 @@ fn frontend_value(plan: &plan::Frontend, backend_service: u32) -> frontend::Fron
         neg_external: neg_kind(plan.neg_external, family).id(backend_service),
         neg_internal: neg_kind(plan.neg_internal, family).id(backend_service),
         flags: plan.kind as u32
+            | if plan.checks_source { frontend::flags::CHECK_SOURCE } else { 0 }
+            | if plan.external_mode == ExternalMode::Dsr { frontend::flags::DSR } else { 0 }
             | drops(plan.empty_external, frontend::flags::EXTERNAL_EMPTY_DROPS)
             | drops(plan.empty_internal, frontend::flags::INTERNAL_EMPTY_DROPS),
     }

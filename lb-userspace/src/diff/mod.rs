@@ -1,8 +1,9 @@
 //! From the desired state and the tables as they are to the operations between them.
 //!
 //! Operations are ordered so that every prefix of them leaves the tables valid ([`Tables::check`]):
-//! what is referred to is written first (endpoints, rings aside, the switch to them, backend
-//! services, frontends) and deleted last (frontends, backend services, NEGs, endpoints). So the one
+//! what is referred to is written first (endpoints, rings aside, the switch to them, backend services,
+//! source ranges, VIPs, frontends) and deleted last (frontends, VIPs, source ranges, backend services,
+//! NEGs, endpoints). So the one
 //! who applies them may stop anywhere, be killed anywhere, and skip all that follows a failed one.
 //!
 //! [`Tables`] is a mirror of the maps. It changes by [`Tables::apply`] alone, called for each operation
@@ -20,11 +21,14 @@ mod drain;
 mod name;
 mod op;
 mod ring_space;
+mod source_ranges;
 mod tables;
+mod vips;
 
 pub use check::Violation;
 pub use name::StoredName;
 pub use op::Op;
+
 pub use tables::{Dump, Limits, Tables};
 
 /// The way from the tables as they are to the desired state.

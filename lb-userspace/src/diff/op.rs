@@ -2,10 +2,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use lb_common::Address;
 use lb_common::backend_service::BackendService;
 use lb_common::endpoint::{Endpoint, state};
 use lb_common::frontend::{Frontend, FrontendKey, flags};
 use lb_common::neg::{NegKind, Ring};
+use lb_common::source_range::SourceRangeKey;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::plan::{frontend_key_text, kind_name, neg_kind_name, socket_text};
@@ -48,6 +50,18 @@ pub enum Op {
         /// Its name.
         name: StoredName,
     },
+    /// Store a source range of a backend service.
+    PutSourceRange {
+        /// The key.
+        key: SourceRangeKey,
+    },
+    /// Store the entry of a VIP.
+    PutVip {
+        /// The VIP.
+        address: Address,
+        /// The value.
+        vip: Frontend,
+    },
     /// Store a frontend.
     PutFrontend {
         /// The key.
@@ -59,6 +73,16 @@ pub enum Op {
     DeleteFrontend {
         /// The key.
         key: FrontendKey,
+    },
+    /// Delete the entry of a VIP.
+    DeleteVip {
+        /// The VIP.
+        address: Address,
+    },
+    /// Delete a source range.
+    DeleteSourceRange {
+        /// The key.
+        key: SourceRangeKey,
     },
     /// Clear a backend service: the value first, then the name. Its traffic counters belong to nobody
     /// from now.
@@ -82,8 +106,12 @@ impl Op {
             Self::WriteRing { .. } => "writeRing",
             Self::SwitchNeg { .. } => "switchNeg",
             Self::PutBackendService { .. } => "putBackendService",
+            Self::PutSourceRange { .. } => "putSourceRange",
+            Self::PutVip { .. } => "putVip",
             Self::PutFrontend { .. } => "putFrontend",
             Self::DeleteFrontend { .. } => "deleteFrontend",
+            Self::DeleteVip { .. } => "deleteVip",
+            Self::DeleteSourceRange { .. } => "deleteSourceRange",
             Self::DeleteBackendService { .. } => "deleteBackendService",
             Self::DeleteEndpoint { .. } => "deleteEndpoint",
         }
@@ -111,6 +139,13 @@ impl fmt::Display for Op {
                     None => Ok(()),
                 }
             }
+            Self::PutSourceRange { key } => write!(f, "put source range {}", source_range_text(key)),
+            Self::DeleteSourceRange { key } => write!(f, "delete source range {}", source_range_text(key)),
+            Self::PutVip { address, vip } => {
+                write!(f, "put VIP {address}: {}", vip.kind().map_or("unknown kind", kind_name))?;
+                flag_words(vip.flags).iter().try_for_each(|word| write!(f, ", {word}"))
+            }
+            Self::DeleteVip { address } => write!(f, "delete VIP {address}"),
             Self::PutFrontend { key, frontend } => {
                 write!(
                     f,
@@ -121,7 +156,7 @@ impl fmt::Display for Op {
                     NegText(frontend.neg_internal),
                     NegText(frontend.neg_external),
                 )?;
-                drop_words(frontend.flags).iter().try_for_each(|word| write!(f, ", {word}"))
+                flag_words(frontend.flags).iter().try_for_each(|word| write!(f, ", {word}"))
             }
             Self::DeleteFrontend { key } => write!(f, "delete frontend {}", frontend_key_text(key)),
             Self::DeleteBackendService { id } => write!(f, "delete backend service {id}"),
@@ -153,6 +188,16 @@ impl fmt::Display for RingText {
     }
 }
 
+fn source_range_text(key: &SourceRangeKey) -> String {
+    format!("{} of backend service {}", range_text(key), key.backend_service_id())
+}
+
+/// A range as it is written in a manifest.
+pub(crate) fn range_text(key: &SourceRangeKey) -> String {
+    let (network, bits) = key.range();
+    format!("{network}/{bits}")
+}
+
 fn state_words(bits: u32) -> Vec<&'static str> {
     let mut words = vec![if bits & state::HEALTHY != 0 { "healthy" } else { "unhealthy" }];
     if bits & state::DRAINING != 0 {
@@ -167,13 +212,22 @@ fn state_words(bits: u32) -> Vec<&'static str> {
     words
 }
 
-fn drop_words(bits: u32) -> Vec<&'static str> {
+fn flag_words(bits: u32) -> Vec<&'static str> {
     let mut words = Vec::new();
     if bits & flags::INTERNAL_EMPTY_DROPS != 0 {
         words.push("drops from inside");
     }
     if bits & flags::EXTERNAL_EMPTY_DROPS != 0 {
         words.push("drops from outside");
+    }
+    if bits & flags::CHECK_SOURCE != 0 {
+        words.push("checks sources");
+    }
+    if bits & flags::DSR != 0 {
+        words.push("direct server return");
+    }
+    if bits & flags::REFUSE_OTHER_PORTS != 0 {
+        words.push("refuses other ports");
     }
     words
 }
@@ -213,9 +267,19 @@ impl Serialize for Op {
                 out.serialize_entry("backendService", &frontend.backend_service)?;
                 out.serialize_entry("negInternal", &frontend.neg_internal)?;
                 out.serialize_entry("negExternal", &frontend.neg_external)?;
-                out.serialize_entry("flags", &drop_words(frontend.flags))?;
+                out.serialize_entry("flags", &flag_words(frontend.flags))?;
             }
             Self::DeleteFrontend { key } => out.serialize_entry("frontend", &frontend_key_text(key))?,
+            Self::PutVip { address, vip } => {
+                out.serialize_entry("vip", &address.to_string())?;
+                out.serialize_entry("kind", &vip.kind().map(kind_name))?;
+                out.serialize_entry("flags", &flag_words(vip.flags))?;
+            }
+            Self::DeleteVip { address } => out.serialize_entry("vip", &address.to_string())?,
+            Self::PutSourceRange { key } | Self::DeleteSourceRange { key } => {
+                out.serialize_entry("backendService", &key.backend_service_id())?;
+                out.serialize_entry("range", &range_text(key))?;
+            }
             Self::DeleteBackendService { id } => out.serialize_entry("id", id)?,
             Self::DeleteEndpoint { id, endpoint } => {
                 out.serialize_entry("id", id)?;

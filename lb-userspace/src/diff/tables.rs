@@ -7,12 +7,14 @@ use lb_common::endpoint::Endpoint;
 use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::maps;
 use lb_common::neg::{NEGS_PER_BACKEND_SERVICE, NegKind, Ring};
+use lb_common::source_range::SourceRangeKey;
 use lb_common::{Address, Be16};
 
 use crate::ids::{IdState, Pool};
 use crate::plan::BackendServiceName;
 use crate::ring::Arena;
 
+use super::vips::needs_entry;
 use super::{Op, StoredName};
 
 mod read;
@@ -28,6 +30,8 @@ pub struct Limits {
     pub endpoints_max: u32,
     /// Entries of RING_SLOTS.
     pub ring_slots_max: u32,
+    /// Entries of SOURCE_RANGES.
+    pub source_ranges_max: u32,
 }
 
 impl Default for Limits {
@@ -37,6 +41,7 @@ impl Default for Limits {
             backend_services_max: maps::BACKEND_SERVICES_MAX,
             endpoints_max: maps::ENDPOINTS_MAX,
             ring_slots_max: maps::RING_SLOTS_MAX,
+            source_ranges_max: maps::SOURCE_RANGES_MAX,
         }
     }
 }
@@ -44,8 +49,10 @@ impl Default for Limits {
 /// The maps' values as they are read from the kernel. Arrays may end where only zeros follow.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dump {
-    /// FRONTENDS.
+    /// FRONTENDS, with the entries of VIPs.
     pub frontends: Vec<(FrontendKey, Frontend)>,
+    /// SOURCE_RANGES.
+    pub source_ranges: Vec<SourceRangeKey>,
     /// BACKEND_SERVICES by id.
     pub backend_services: Vec<BackendService>,
     /// BACKEND_SERVICE_NAMES by id.
@@ -63,6 +70,10 @@ pub struct Dump {
 pub struct Tables {
     limits: Limits,
     frontends: BTreeMap<FrontendKey, Frontend>,
+    /// The entries of VIPs, which stand in FRONTENDS too.
+    vips: BTreeMap<Address, Frontend>,
+    /// By backend-service id; none is empty.
+    source_ranges: BTreeMap<u32, BTreeSet<SourceRangeKey>>,
     /// The arrays reach as far as they have been written; zeros follow.
     backend_services: Vec<BackendService>,
     names: Vec<Option<StoredName>>,
@@ -89,6 +100,9 @@ struct Index {
     stray_negs: BTreeSet<u32>,
     /// Backend-service ids not in use that something still belongs to.
     leftovers: BTreeSet<u32>,
+    /// VIPs with an entry and no frontend that needs it.
+    idle_vips: BTreeSet<Address>,
+    source_ranges_used: u32,
     /// Withdrawn endpoints by the time of it.
     withdrawn: BTreeSet<(u32, u32)>,
 }
@@ -108,6 +122,8 @@ impl Tables {
         dump.endpoints.truncate(limits.endpoints_max as usize);
         dump.negs.truncate(limits.backend_services_max as usize * NEGS_PER_BACKEND_SERVICE as usize);
         dump.ring_slots.truncate(limits.ring_slots_max as usize);
+        let (vips, frontends): (Vec<_>, Vec<_>) =
+            dump.frontends.into_iter().partition(|(key, _)| *key == FrontendKey::vip(key.address));
         let used = |flags: u32| flags & backend_service::flags::PRESENT != 0;
         let names = dump.names.iter().zip(&dump.backend_services);
         let names = names.map(|(name, value)| StoredName::of_bytes(name).filter(|_| used(value.flags)));
@@ -122,13 +138,18 @@ impl Tables {
             ),
             endpoint_pool: Pool::recover(limits.endpoints_max, dump.endpoints.iter().map(endpoint_id_state)),
             arena: Arena::new(limits.ring_slots_max),
-            frontends: dump.frontends.into_iter().collect(),
+            frontends: frontends.into_iter().collect(),
+            vips: vips.into_iter().map(|(key, value)| (key.address, value)).collect(),
+            source_ranges: BTreeMap::new(),
             backend_services: dump.backend_services,
             negs: dump.negs,
             ring_slots: dump.ring_slots,
             endpoints: dump.endpoints,
             index: Index::default(),
         };
+        for key in dump.source_ranges {
+            tables.source_ranges.entry(key.backend_service_id()).or_default().insert(key);
+        }
         tables.build_index();
         tables
     }
@@ -153,7 +174,11 @@ impl Tables {
                 self.index.stray_negs.insert(neg);
             }
         }
+        self.index.source_ranges_used = self.source_ranges.values().map(|keys| keys.len() as u32).sum();
+        let vips: Vec<Address> = self.vips.keys().copied().collect();
+        vips.into_iter().for_each(|address| self.note_idle_vip(address));
         let owners = self.index.frontends.iter().map(|(id, _)| *id);
+        let owners = owners.chain(self.source_ranges.keys().copied());
         let all: BTreeSet<u32> = owners.chain(0..self.ids_end()).collect();
         for id in all {
             self.note_leftover(id);
@@ -178,7 +203,18 @@ impl Tables {
                 self.frontends.insert(*key, *frontend);
                 self.index.frontends.insert((frontend.backend_service, *key));
                 self.note_leftover(frontend.backend_service);
+                self.note_idle_vip(key.address);
             }
+            Op::PutVip { address, vip } => {
+                self.vips.insert(*address, *vip);
+                self.note_idle_vip(*address);
+            }
+            Op::DeleteVip { address } => {
+                self.vips.remove(address);
+                self.note_idle_vip(*address);
+            }
+            Op::PutSourceRange { key } => self.put_source_range(*key),
+            Op::DeleteSourceRange { key } => self.delete_source_range(key),
             Op::DeleteFrontend { key } => self.remove_frontend(key),
             Op::DeleteBackendService { id } => self.delete_backend_service(*id),
             Op::DeleteEndpoint { id, endpoint } => self.delete_endpoint(*id, *endpoint),
@@ -261,6 +297,36 @@ impl Tables {
         if let Some(former) = self.frontends.remove(key) {
             self.index.frontends.remove(&(former.backend_service, *key));
             self.note_leftover(former.backend_service);
+            self.note_idle_vip(key.address);
+        }
+    }
+
+    fn put_source_range(&mut self, key: SourceRangeKey) {
+        let id = key.backend_service_id();
+        if self.source_ranges.entry(id).or_default().insert(key) {
+            self.index.source_ranges_used += 1;
+        }
+        self.note_leftover(id);
+    }
+
+    fn delete_source_range(&mut self, key: &SourceRangeKey) {
+        let id = key.backend_service_id();
+        let Some(keys) = self.source_ranges.get_mut(&id) else { return };
+        if keys.remove(key) {
+            self.index.source_ranges_used -= 1;
+        }
+        if keys.is_empty() {
+            self.source_ranges.remove(&id);
+        }
+        self.note_leftover(id);
+    }
+
+    fn note_idle_vip(&mut self, address: Address) {
+        let is_needed = self.frontends_at(address).any(|(_, value)| needs_entry(value));
+        if self.vips.contains_key(&address) && !is_needed {
+            self.index.idle_vips.insert(address);
+        } else {
+            self.index.idle_vips.remove(&address);
         }
     }
 
@@ -303,6 +369,7 @@ impl Tables {
         let is_leftover = !self.is_used(id)
             && (!self.endpoints_of(id).is_empty()
                 || NegKind::ALL.iter().any(|kind| self.neg(kind.id(id)) != Ring::EMPTY)
+                || self.source_ranges.contains_key(&id)
                 || self.frontends_of(id).next().is_some());
         if is_leftover {
             self.index.leftovers.insert(id);

@@ -11,6 +11,8 @@ use super::*;
 
 mod drain;
 mod properties;
+mod source_ranges;
+mod vips;
 
 const NOW_MS: u64 = 10_000;
 
@@ -72,6 +74,7 @@ fn what_is_referred_to_is_written_first() {
             "write ring of NEG 0 (clusterV4 of backend service 0): 1 slot at slot 0",
             "switch NEG 0 (clusterV4 of backend service 0) to 1 slot at slot 0",
             "put backend service 0: shop/cart:http/TCP",
+            "put VIP 10.96.0.1: ClusterIP, refuses other ports",
             "put frontend 10.96.0.1:80/TCP: ClusterIP, backend service 0, NEG 0 (clusterV4 of backend service 0) \
              from inside and 0 (clusterV4 of backend service 0) from outside",
         ]
@@ -87,6 +90,7 @@ fn what_refers_is_deleted_first() {
         texts(&diff),
         [
             "delete frontend 10.96.0.1:80/UDP",
+            "delete VIP 10.96.0.1",
             "delete backend service 0",
             "switch NEG 0 (clusterV4 of backend service 0) to no ring",
             "delete endpoint 0: generation 1 from now",
@@ -106,6 +110,7 @@ fn operations_have_stable_json() {
             {"op": "switchNeg", "neg": 0, "position": 0, "length": 1},
             {"op": "putBackendService", "id": 0, "name": "shop/cart:http/TCP", "resourceVersion": "7",
              "affinityTimeoutSeconds": null},
+            {"op": "putVip", "vip": "10.96.0.1", "kind": "ClusterIP", "flags": ["refuses other ports"]},
             {"op": "putFrontend", "frontend": "10.96.0.1:80/TCP", "kind": "ClusterIP", "backendService": 0,
              "negInternal": 0, "negExternal": 0, "flags": []},
         ])
@@ -215,8 +220,8 @@ fn backend_services_past_the_bound_wait_until_one_is_deleted() {
 }
 
 #[test]
-fn frontends_past_the_bound_are_named() {
-    let limits = Limits { frontends_max: 1, ..Limits::default() };
+fn frontends_past_the_bound_are_named_and_vips_count() {
+    let limits = Limits { frontends_max: 3, ..Limits::default() };
     let mut tables = Tables::new(limits);
     let facts = Service { external_ips: vec![ip("203.0.113.9")], ..service("cart", "10.96.0.1") };
     let diff = full(&desired([planned(&facts, vec![])]), &tables, 0);
@@ -224,7 +229,7 @@ fn frontends_past_the_bound_are_named() {
     let problems: Vec<String> = diff.problems.iter().map(ToString::to_string).collect();
     assert_eq!(
         problems,
-        ["Service shop/cart: cannot put 1 frontends of shop/cart: map FRONTENDS is full (1 entries); raise \
+        ["Service shop/cart: cannot put 1 frontends of shop/cart: map FRONTENDS is full (3 entries); raise \
           --frontends-max"]
     );
     assert_eq!(tables.frontends().len(), 1);

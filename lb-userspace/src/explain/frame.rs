@@ -6,6 +6,9 @@ use lb_common::protocol;
 use super::Question;
 use crate::model::Protocol;
 
+/// Bytes of the Ethernet header.
+pub const ETHERNET_BYTES: usize = 14;
+
 const TTL: u8 = 64;
 const SYN: u8 = 0x02;
 

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::conntrack::FlowKey;
 use lb_common::counters::{Outcome, Reason};
-use lb_common::frontend::{Frontend, FrontendKey};
+use lb_common::frontend::{Frontend, FrontendKey, flags};
 use lb_common::neg::NegKind;
-use lb_common::{Address, Be16, flow_hash};
+use lb_common::{Address, Be16, Prefix, flow_hash};
 use lb_ebpf::host::{HostFrame, HostTables};
 use lb_ebpf::parse::{Parsed, parse};
 use lb_ebpf::path::{self, Scratch, Side};
@@ -111,6 +111,9 @@ pub fn explain(question: &Question, host: &mut HostTables, names: &TableNames<'_
         FrontendKey::new(question.to.ip().into(), Be16::new(question.to.port()), question.protocol.number());
     told.step("packet", packet_text(question), None);
     let frontend = told.frontend(&key);
+    if let Some(frontend) = &frontend {
+        told.source_range(question, frontend);
+    }
     let neg = frontend.map(|frontend| told.neg(question, &frontend));
     let candidates = neg.map(|neg| told.candidates(neg)).unwrap_or_default();
     let run = match question.entry {
@@ -175,13 +178,55 @@ impl Told<'_> {
 
     fn frontend(&mut self, key: &FrontendKey) -> Option<Frontend> {
         let Some(frontend) = self.host.frontends.get(key).copied() else {
-            self.step("frontend", "none has this address, port and protocol".to_owned(), None);
+            let words = format!("none has this address, port and protocol{}", self.stranger(&key.address));
+            self.step("frontend", words, None);
             return None;
         };
         let kind = frontend.kind().map_or("unknown kind", kind_name);
         let name = self.names.backend_service(frontend.backend_service);
         self.step("frontend", format!("{kind}, backend service {name}"), self.names.frontend_origin(key));
         Some(frontend)
+    }
+
+    /// What is known of an address on which the port is no frontend.
+    fn stranger(&self, address: &Address) -> &'static str {
+        let vip = self.host.frontends.get(&FrontendKey::vip(*address));
+        let is_service_address = self.host.config.is_some_and(|config| config.is_service_address(address));
+        match vip {
+            Some(vip) if vip.flags & flags::REFUSE_OTHER_PORTS != 0 => {
+                "; the address is a cluster IP, whose unused ports are refused"
+            }
+            Some(_) => "; the address is a VIP, whose unused ports are left to the host that may have it",
+            None if is_service_address => "; no Service has this address of a service prefix",
+            None => "",
+        }
+    }
+
+    /// Whether the client may come in.
+    fn source_range(&mut self, question: &Question, frontend: &Frontend) {
+        if frontend.flags & flags::CHECK_SOURCE == 0 {
+            return;
+        }
+        let id = frontend.backend_service;
+        let client = question.from.ip();
+        let longest = self
+            .names
+            .tables
+            .source_ranges_of(id)
+            .iter()
+            .filter(|key| {
+                let (network, bits) = key.range();
+                Prefix::new(network.into(), bits as u8).contains(&client.into())
+            })
+            .max_by_key(|key| key.prefix_bits);
+        let words = match longest {
+            Some(key) => {
+                let (network, bits) = key.range();
+                format!("{network}/{bits} lets {client} in")
+            }
+            None => format!("no range covers {client}"),
+        };
+        self.step("source range", words, self.names.backend_service_origin(id));
     }
 
     fn neg(&mut self, question: &Question, frontend: &Frontend) -> u32 {
@@ -257,7 +302,12 @@ impl Told<'_> {
     }
 
     fn connect(&mut self, question: &Question) -> Run {
-        let caller = Caller { protocol: question.protocol.number(), cookie: 0, namespace_cookie: 0 };
+        let config = self.host.config.unwrap_or_default();
+        let from = question.from.ip();
+        let is_of_node = from.is_loopback() || config.node_address(&from.into()) == Some(from.into());
+        let node_cookie = config.node_namespace_cookie;
+        let namespace_cookie = if is_of_node { node_cookie } else { !node_cookie };
+        let caller = Caller { protocol: question.protocol.number(), cookie: 0, namespace_cookie };
         let peer = Peer { address: question.to.ip().into(), port: Be16::new(question.to.port()) };
         match socket::connect(self.host, &caller, &peer) {
             SocketVerdict::Pass(reason) | SocketVerdict::Refuse(reason) => {
@@ -287,6 +337,14 @@ impl Told<'_> {
                 None,
             );
         }
+        if run.reason == Reason::ForwardEncapsulated {
+            self.step(
+                "direct server return",
+                "the endpoint sees the client; its node takes the packet out of its encapsulation and answers"
+                    .to_owned(),
+                None,
+            );
+        }
         let words = match run.reason.outcome() {
             Outcome::Refuse => "refuse: ICMP port unreachable, or EPERM from connect()",
             outcome => outcome.name(),
@@ -307,7 +365,7 @@ pub fn run_of(question: &Question, reason: Reason, packet: &HostFrame) -> Run {
     if reason.outcome() != Outcome::Forward {
         return nowhere;
     }
-    let Ok(parsed) = parse(packet) else {
+    let Ok(parsed) = parse(&without_encapsulation(question, packet)) else {
         return nowhere;
     };
     let FlowKey { source, destination, source_port, destination_port, .. } = parsed.key;
@@ -317,4 +375,12 @@ pub fn run_of(question: &Question, reason: Reason, packet: &HostFrame) -> Run {
         endpoint: Some(SocketAddr::new(destination.into(), destination_port.get())),
         source_nat: (source != question.from).then_some(source),
     }
+}
+
+/// The frame as the endpoint gets it: a frame that has grown has the packet at its end.
+fn without_encapsulation(question: &Question, packet: &HostFrame) -> HostFrame {
+    let network_bytes = frame::first_packet(question).len() - frame::ETHERNET_BYTES;
+    let start = packet.0.len().saturating_sub(network_bytes);
+    let ethernet = packet.0.iter().take(frame::ETHERNET_BYTES);
+    HostFrame(ethernet.chain(packet.0.iter().skip(start)).copied().collect())
 }

@@ -55,6 +55,17 @@ impl Origins {
         Ok(())
     }
 
+    /// Removes the folder.
+    ///
+    /// # Errors
+    /// Something in it cannot be removed.
+    pub(crate) fn remove(&self) -> std::io::Result<()> {
+        match std::fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the files of Services whose plan changed. What cannot be written costs nothing but the
     /// slice's name in an explanation.
     pub(crate) fn update(&self, desired: &Desired, changed: &BTreeSet<ObjectName>) {

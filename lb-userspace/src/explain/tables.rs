@@ -1,6 +1,7 @@
 //! Tables in memory from a mirror of the maps.
 use lb_common::config::Config;
 use lb_common::endpoint::Endpoint;
+use lb_common::frontend::FrontendKey;
 use lb_ebpf::host::HostTables;
 use lb_ebpf::packet::Mac;
 use lb_ebpf::tables::Route;
@@ -21,6 +22,8 @@ pub fn host_tables(tables: &Tables, config: Config, now_s: u32) -> HostTables {
         ..HostTables::default()
     };
     host.frontends.extend(tables.frontends());
+    host.frontends.extend(tables.vips().iter().map(|(address, vip)| (FrontendKey::vip(*address), *vip)));
+    host.source_ranges.extend(tables.source_ranges().values().flatten());
     for id in tables.backend_service_ids() {
         if let Some(value) = tables.backend_service(id) {
             host.backend_services.insert(id, *value);

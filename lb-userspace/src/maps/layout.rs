@@ -22,7 +22,7 @@ use crate::diff::Limits;
 /// said at the bound's default in `lb_common::maps`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Frontends, backend services, endpoints and ring slots.
+    /// Frontends, backend services, endpoints, ring slots and source ranges.
     pub limits: Limits,
     /// Entries of CONNTRACK, two per flow.
     pub conntrack_max: u32,
@@ -30,8 +30,6 @@ pub struct Sizes {
     pub affinity_max: u32,
     /// Entries of SOCKET_FLOWS.
     pub socket_flows_max: u32,
-    /// Entries of SOURCE_RANGES.
-    pub source_ranges_max: u32,
 }
 
 impl Default for Sizes {
@@ -41,7 +39,6 @@ impl Default for Sizes {
             conntrack_max: maps::CONNTRACK_MAX,
             affinity_max: maps::AFFINITY_MAX,
             socket_flows_max: maps::SOCKET_FLOWS_MAX,
-            source_ranges_max: maps::SOURCE_RANGES_MAX,
         }
     }
 }
@@ -73,7 +70,8 @@ const fn shape<K, V>(name: &'static str, kind: MapType, entries_max: u32, flag: 
 /// Every map, in the order of `lb_common::maps::ALL`.
 pub(super) fn shapes(sizes: &Sizes) -> [Shape; maps::ALL.len()] {
     use MapType::{Array, ArrayOfMaps, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
-    let Limits { frontends_max, backend_services_max, endpoints_max, ring_slots_max } = sizes.limits;
+    let Limits { frontends_max, backend_services_max, endpoints_max, ring_slots_max, source_ranges_max } =
+        sizes.limits;
     let negs_max = backend_services_max.saturating_mul(NEGS_PER_BACKEND_SERVICE);
     let of_services = "--backend-services-max";
     let of_endpoints = "--endpoints-max";
@@ -97,12 +95,7 @@ pub(super) fn shapes(sizes: &Sizes) -> [Shape; maps::ALL.len()] {
             sizes.socket_flows_max,
             "--socket-flows-max",
         ),
-        shape::<SourceRangeKey, u32>(
-            maps::SOURCE_RANGES,
-            LpmTrie,
-            sizes.source_ranges_max,
-            "--source-ranges-max",
-        ),
+        shape::<SourceRangeKey, u32>(maps::SOURCE_RANGES, LpmTrie, source_ranges_max, "--source-ranges-max"),
         shape::<FragmentKey, FragmentPorts>(maps::FRAGMENTS, LruHash, maps::FRAGMENTS_MAX, ""),
         shape::<(), ()>(maps::HELD_FRAMES, RingBuf, maps::HELD_FRAMES_BYTES, ""),
         shape::<u32, u64>(maps::VIP_FILTER, Array, VIP_FILTER_WORDS, ""),

@@ -1,6 +1,7 @@
 //! The maps in the kernel: the one place that writes them. Values are `lb-common` types; what they
 //! mean is decided elsewhere.
 use anyhow::Result;
+use lb_common::Address;
 use lb_common::affinity::{Affinity, AffinityKey};
 use lb_common::backend_service::{BackendService, BackendServiceName};
 use lb_common::config::Config;
@@ -20,6 +21,7 @@ mod layout;
 mod load;
 mod mapped;
 mod pins;
+mod range_table;
 mod read;
 mod syscall;
 mod table;
@@ -34,6 +36,7 @@ pub use pins::{PIN_PATH_DEFAULT, Pins};
 
 use conntrack::Conntrack;
 use mapped::{Access, Mapped};
+use range_table::RangeTable;
 use table::{ArrayTable, HashTable, PerCpuTable};
 use vip_filter::VipFilter;
 
@@ -51,6 +54,8 @@ pub struct Maps {
     socket_flows: HashTable<SocketFlowKey, SocketFlow>,
     fragments: HashTable<FragmentKey, FragmentPorts>,
     vip_filter: VipFilter,
+    source_ranges: RangeTable,
+    nodes: HashTable<Address, u32>,
     interfaces: HashTable<u32, Interface>,
     config: ArrayTable<Config>,
     backend_service_traffic: PerCpuTable<Traffic>,
@@ -89,6 +94,8 @@ impl Maps {
             affinity: HashTable::open(&dir, maps::AFFINITY)?,
             socket_flows: HashTable::open(&dir, maps::SOCKET_FLOWS)?,
             fragments: HashTable::open(&dir, maps::FRAGMENTS)?,
+            source_ranges: RangeTable::open(&dir)?,
+            nodes: HashTable::open(&dir, maps::NODES)?,
             interfaces: HashTable::open(&dir, maps::INTERFACES)?,
             config: ArrayTable::open(&dir, maps::CONFIG)?,
             backend_service_traffic: PerCpuTable::open(&dir, maps::BACKEND_SERVICE_TRAFFIC)?,
@@ -109,6 +116,7 @@ impl Maps {
             backend_services_max: self.backend_services.count(),
             endpoints_max: self.endpoints.count(),
             ring_slots_max: self.ring_slots.count(),
+            source_ranges_max: self.source_ranges.entries_max(),
         }
     }
 }

@@ -75,15 +75,40 @@ impl Pins {
         )
     }
 
-    /// Removes all pins and directories: links first, so that no program runs on half of its maps.
+    /// Removes all pins and directories, those of other layout versions too: links first, so that no
+    /// program runs on half of its maps.
     ///
     /// # Errors
     /// A pin that cannot be removed.
     pub fn remove(&self) -> Result<()> {
-        for dir in [self.links(), self.maps(), self.version(), self.root.clone()] {
-            remove_dir(&dir).with_context(|| format!("cannot remove the pins in {}", dir.display()))?;
+        let remove = |dir: &Path| {
+            remove_dir(dir).with_context(|| format!("cannot remove the pins in {}", dir.display()))
+        };
+        for version in self.versions()? {
+            remove(&version.join("links"))?;
+            remove(&version.join("maps"))?;
+            remove(&version)?;
         }
-        Ok(())
+        remove(&self.root)
+    }
+
+    /// The directories of all layout versions.
+    fn versions(&self) -> Result<Vec<PathBuf>> {
+        let cannot = || format!("cannot read {}", self.root.display());
+        let entries = match std::fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.with_context(cannot)?,
+        };
+        let mut versions = Vec::new();
+        for entry in entries {
+            let path = entry.with_context(cannot)?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            let number = name.and_then(|name| name.strip_prefix('v'));
+            if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
+                versions.push(path);
+            }
+        }
+        Ok(versions)
     }
 }
 

@@ -1,9 +1,11 @@
 //! Reading the maps.
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
 use aya::maps::{Map, MapError};
+use lb_common::Address;
 use lb_common::affinity::{Affinity, AffinityKey};
 use lb_common::backend_service::flags;
 use lb_common::config::Config;
@@ -58,8 +60,13 @@ impl Maps {
         backend_services.truncate(used);
         names.truncate(used);
         let negs = written(self.negs.count(), |id| self.neg(id), |ring| *ring == Ring::EMPTY);
+        let mut source_ranges =
+            self.source_ranges.keys().with_context(|| cannot_read(maps::SOURCE_RANGES))?;
+        source_ranges.sort_unstable();
+        source_ranges.dedup();
         Ok(Dump {
             frontends,
+            source_ranges,
             backend_services,
             names,
             ring_slots: self.slots_of(&negs),
@@ -134,6 +141,15 @@ impl Maps {
     pub fn interfaces(&self) -> Result<Vec<(u32, Interface)>> {
         let found: Result<Vec<_>, MapError> = self.interfaces.entries().collect();
         found.with_context(|| cannot_read(maps::INTERFACES))
+    }
+
+    /// All entries of NODES.
+    ///
+    /// # Errors
+    /// The kernel refuses a read.
+    pub fn nodes(&self) -> Result<BTreeSet<Address>> {
+        let found: Result<_, MapError> = self.nodes.entries().map(|found| Ok(found?.0)).collect();
+        found.with_context(|| cannot_read(maps::NODES))
     }
 
     /// The value of CONFIG.

@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use aya::maps::MapError;
+use lb_common::Address;
 use lb_common::backend_service::{BackendService, BackendServiceName, flags};
 use lb_common::config::Config;
 use lb_common::endpoint::Endpoint;
+use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::interface::Interface;
 use lb_common::maps;
 use lb_common::neg::Ring;
@@ -47,20 +49,35 @@ impl Maps {
                     .and_then(|()| self.names.put(*id, &no_name))
                     .map_err(|error| refused(&error, maps::BACKEND_SERVICES, self.backend_services.count()))
             }
-            Op::PutFrontend { key, frontend } => {
-                self.vip_filter.put(key);
-                let put = self.frontends.put(key, frontend);
-                put.map_err(|error| refused(&error, maps::FRONTENDS, self.frontends.entries_max()))
+            Op::PutSourceRange { key } => {
+                let put = self.source_ranges.put(key);
+                put.map_err(|error| refused(&error, maps::SOURCE_RANGES, self.source_ranges.entries_max()))
             }
-            Op::DeleteFrontend { key } => {
-                let removed = self.frontends.remove(key);
-                if removed.is_ok() {
-                    self.vip_filter.remove(key);
-                }
-                removed.map_err(|error| refused(&error, maps::FRONTENDS, self.frontends.entries_max()))
+            Op::DeleteSourceRange { key } => {
+                let removed = self.source_ranges.remove(key);
+                removed
+                    .map_err(|error| refused(&error, maps::SOURCE_RANGES, self.source_ranges.entries_max()))
             }
+            Op::PutVip { address, vip } => self.store_frontend(&FrontendKey::vip(*address), vip),
+            Op::DeleteVip { address } => self.clear_frontend(&FrontendKey::vip(*address)),
+            Op::PutFrontend { key, frontend } => self.store_frontend(key, frontend),
+            Op::DeleteFrontend { key } => self.clear_frontend(key),
         };
         done.map_err(|cause| anyhow!("cannot {}: {cause}", subject(op)))
+    }
+
+    fn store_frontend(&mut self, key: &FrontendKey, frontend: &Frontend) -> Result<(), String> {
+        self.vip_filter.put(key);
+        let put = self.frontends.put(key, frontend);
+        put.map_err(|error| refused(&error, maps::FRONTENDS, self.frontends.entries_max()))
+    }
+
+    fn clear_frontend(&mut self, key: &FrontendKey) -> Result<(), String> {
+        let removed = self.frontends.remove(key);
+        if removed.is_ok() {
+            self.vip_filter.remove(key);
+        }
+        removed.map_err(|error| refused(&error, maps::FRONTENDS, self.frontends.entries_max()))
     }
 
     /// An id that comes into use counts from zero. Not when it is given up: connections to the one that
@@ -128,6 +145,26 @@ impl Maps {
         Ok(())
     }
 
+    /// Says that an address is a node's of the cluster.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn put_node(&mut self, address: &Address) -> Result<()> {
+        let entries_max = self.nodes.entries_max();
+        let put = self.nodes.put(address, &1);
+        put.map_err(|error| {
+            anyhow!("cannot put node address {address}: {}", refused(&error, maps::NODES, entries_max))
+        })
+    }
+
+    /// Forgets an address of a node.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove_node(&mut self, address: &Address) -> Result<()> {
+        self.nodes.remove(address).with_context(|| format!("cannot delete node address {address}"))
+    }
+
     /// Says what an interface is.
     ///
     /// # Errors
@@ -166,8 +203,12 @@ fn subject(op: &Op) -> String {
         }
         Op::PutBackendService { id, name, .. } => format!("put backend service {id} ({})", name.name),
         Op::PutFrontend { key, .. } => format!("put frontend {}", frontend_key_text(key)),
+        Op::PutVip { address, .. } => format!("put VIP {address}"),
         Op::WriteRing { .. }
         | Op::SwitchNeg { .. }
+        | Op::PutSourceRange { .. }
+        | Op::DeleteSourceRange { .. }
+        | Op::DeleteVip { .. }
         | Op::DeleteFrontend { .. }
         | Op::DeleteBackendService { .. }
         | Op::DeleteEndpoint { .. } => op.to_string(),
@@ -194,6 +235,7 @@ fn full(map: &str, entries_max: u32) -> String {
         maps::BACKEND_SERVICES | maps::NEGS => "--backend-services-max",
         maps::ENDPOINTS => "--endpoints-max",
         maps::RING_SLOTS => "--ring-slots-max",
+        maps::SOURCE_RANGES => "--source-ranges-max",
         _ => return format!("map {map} is full ({entries_max} entries)"),
     };
     format!("map {map} is full ({entries_max} entries); raise {flag}")

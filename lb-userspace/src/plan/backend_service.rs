@@ -1,4 +1,5 @@
 //! A backend service: one Service port with its policies, endpoints and NEGs.
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::neg::NegKind;
@@ -44,6 +45,8 @@ pub struct BackendService {
     pub health_check: Option<HealthCheck>,
     /// How long the TCP flows of an endpoint that is gone may go on.
     pub drain: DrainContract,
+    /// Whom those of its frontends let in that check sources, as network and length in bits.
+    pub source_ranges: Vec<(IpAddr, u8)>,
     /// Every endpoint that a slice names, usable or not: flows that an endpoint already has go on
     /// while it is there. In the order of address and port.
     pub endpoints: Vec<Endpoint>,

@@ -55,5 +55,7 @@ pub(crate) fn node() -> NodeContext {
     NodeContext {
         name: "node-a".into(),
         addresses: vec![ip("198.51.100.1"), ip("2001:db8:1::1"), ip("127.0.0.1")],
+        zone: Some("zone-1".into()),
+        ..NodeContext::default()
     }
 }

@@ -6,7 +6,7 @@ use lb_common::Be16;
 use lb_common::frontend::{FrontendKey, Kind};
 use serde::Serialize;
 
-use crate::model::Protocol;
+use crate::model::{ExternalMode, Protocol};
 
 use super::BackendServiceName;
 
@@ -74,6 +74,10 @@ pub struct Frontend {
     pub empty_internal: EmptyAction,
     /// What becomes of a flow from outside the cluster when its NEG is empty.
     pub empty_external: EmptyAction,
+    /// Whether a client must be in a source range of the backend service.
+    pub checks_source: bool,
+    /// How a client outside the cluster reaches an endpoint on another node.
+    pub external_mode: ExternalMode,
 }
 
 impl Frontend {

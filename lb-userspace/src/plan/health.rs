@@ -1,7 +1,43 @@
 //! What active health checks have found.
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::BackendServiceName;
+use crate::model::{EndpointSlice, Service};
+
+use super::{BackendServiceName, Family, NodeContext};
+
+/// What a load balancer is told that asks whether this node has endpoints of a Service
+/// (`spec.healthCheckNodePort`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheckNodePort {
+    /// The port.
+    pub port: u16,
+    /// Ready endpoints on this node for each family of the Service.
+    pub local_endpoints: BTreeMap<Family, u32>,
+}
+
+impl HealthCheckNodePort {
+    /// Counts addresses, so that a pod with two ports is one endpoint, and one that is terminating is
+    /// none (`endpointschangetracker.go`, `LocalReadyEndpoints`).
+    pub(super) fn new(
+        service: &Service,
+        families: &[Family],
+        slices: &[Arc<EndpointSlice>],
+        node: &NodeContext,
+    ) -> Option<Self> {
+        let port = service.health_check_node_port?;
+        let with_ports = slices.iter().filter(|slice| !slice.ports.is_empty());
+        let local: BTreeSet<IpAddr> = with_ports
+            .flat_map(|slice| &slice.endpoints)
+            .filter(|endpoint| endpoint.ready && endpoint.is_on(&node.name))
+            .map(|endpoint| endpoint.address)
+            .collect();
+        let count = |family: &Family| local.iter().filter(|address| Family::of(**address) == *family).count();
+        let local_endpoints = families.iter().map(|family| (*family, count(family) as u32)).collect();
+        Some(Self { port, local_endpoints })
+    }
+}
 
 /// Answers whether an endpoint of a backend service with a health check passes it. An endpoint that
 /// has not been probed yet counts as healthy: its readiness has already said so.

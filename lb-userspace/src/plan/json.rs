@@ -33,7 +33,7 @@ impl Serialize for BackendServiceName {
 
 impl Serialize for Frontend {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Frontend", 9)?;
+        let mut out = serializer.serialize_struct("Frontend", 11)?;
         out.serialize_field("address", &self.address)?;
         out.serialize_field("port", &self.port)?;
         out.serialize_field("protocol", &self.protocol)?;
@@ -43,6 +43,8 @@ impl Serialize for Frontend {
         out.serialize_field("negExternal", &self.neg_external)?;
         out.serialize_field("emptyInternal", &self.empty_internal)?;
         out.serialize_field("emptyExternal", &self.empty_external)?;
+        out.serialize_field("checksSource", &self.checks_source)?;
+        out.serialize_field("externalMode", &self.external_mode)?;
         out.end()
     }
 }
@@ -109,12 +111,15 @@ impl Serialize for HealthCheckText<'_> {
 impl Serialize for BackendService {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let negs: Vec<NegText<'_>> = self.negs.iter().map(|neg| NegText(self, neg)).collect();
-        let mut out = serializer.serialize_struct("BackendService", 7)?;
+        let ranges: Vec<String> =
+            self.source_ranges.iter().map(|(network, bits)| format!("{network}/{bits}")).collect();
+        let mut out = serializer.serialize_struct("BackendService", 8)?;
         out.serialize_field("name", &*self.name)?;
         out.serialize_field("resourceVersion", &self.resource_version)?;
         out.serialize_field("affinityTimeoutSeconds", &self.affinity_timeout_s)?;
         out.serialize_field("healthCheck", &self.health_check.as_ref().map(HealthCheckText))?;
         out.serialize_field("drain", &self.drain)?;
+        out.serialize_field("sourceRanges", &ranges)?;
         out.serialize_field("endpoints", &self.endpoints)?;
         out.serialize_field("negs", &negs)?;
         out.end()

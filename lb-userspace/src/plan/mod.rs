@@ -22,17 +22,20 @@ mod neg;
 mod node;
 mod origin;
 mod policy;
+mod selection;
 mod service;
+mod source_ranges;
 
 pub use backend_service::{BackendService, BackendServiceName};
 pub use desired::{Desired, FrontendChain};
 pub use endpoint::{Endpoint, EndpointState};
 pub use frontend::{EmptyAction, Family, Frontend, Scope, kind_field, kind_name};
-pub use health::{HealthView, ReadinessAlone};
+pub use health::{HealthCheckNodePort, HealthView, ReadinessAlone};
 pub(crate) use json::{frontend_key_text, socket_text};
 pub use neg::{Neg, neg_kind, neg_kind_name};
-pub use node::NodeContext;
+pub use node::{NodeContext, NodePortAddresses};
 pub use origin::Origin;
+pub use selection::{LabelSelector, Labels, Selection};
 pub use service::{ServicePlan, service};
 
 /// The desired state of all Services of a snapshot.
@@ -60,5 +63,7 @@ pub fn slices_by_service(snapshot: &Snapshot) -> BTreeMap<ObjectName, Vec<Arc<En
 
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod hint_tests;
 #[cfg(test)]
 mod tests;

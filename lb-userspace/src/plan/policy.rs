@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lb_common::frontend::Kind;
 
-use crate::model::{Service, ServicePort, TrafficPolicy};
+use crate::model::{ExternalMode, Service, ServicePort, TrafficPolicy};
 use crate::ring::{self, Reach};
 
 use super::{BackendServiceName, EmptyAction, Endpoint, Family, Frontend, Neg, NodeContext, Scope, neg_kind};
@@ -18,13 +18,70 @@ pub(super) struct Usable {
 }
 
 impl Usable {
-    pub(super) fn new(endpoints: &[Endpoint], family: Family) -> Self {
+    pub(super) fn new(endpoints: &[Endpoint], family: Family, node: &NodeContext) -> Self {
         let of_family = |e: &Endpoint| e.family() == family;
+        let nearby = Nearby::of_hints(endpoints, family, node);
         Self {
-            cluster: first_choice(endpoints, of_family),
+            // Where no hinted endpoint were ready, the hints would not be followed: so this falls back to
+            // terminating ones only where no endpoint at all is ready, and those are all taken.
+            cluster: first_choice(endpoints, |e| of_family(e) && (!e.facts().ready || nearby.admits(e))),
             local: first_choice(endpoints, |e| e.is_local && of_family(e)),
         }
     }
+}
+
+/// Which ready endpoints the hints leave to the cluster scope (`topology.go`, `topologyModeFromHints`;
+/// KEP-2433, KEP-4444, KEP-3015). The local scope knows no hints.
+enum Nearby<'a> {
+    /// Those hinted for this node.
+    Node(&'a str),
+    /// Those hinted for this node's zone.
+    Zone(&'a str),
+    /// All.
+    Everywhere,
+}
+
+impl<'a> Nearby<'a> {
+    /// Hints count only if every ready endpoint has some and one of them is for us: else some nodes or
+    /// zones would get more than their share, or nothing. One for us that takes no new flows, by its
+    /// health check or its weight, is as good as none.
+    fn of_hints(endpoints: &[Endpoint], family: Family, node: &'a NodeContext) -> Self {
+        let ready = || endpoints.iter().filter(|e| e.family() == family && e.facts().ready);
+        let holds = |hints: fn(&Endpoint) -> &[Arc<str>], ours: &str| {
+            ready().all(|e| !hints(e).is_empty()) && ready().any(|e| takes_flows(e) && has(hints(e), ours))
+        };
+        if holds(node_hints, &node.name) {
+            return Self::Node(&node.name);
+        }
+        match &node.zone {
+            Some(zone) if holds(zone_hints, zone) => Self::Zone(zone),
+            _ => Self::Everywhere,
+        }
+    }
+
+    fn admits(&self, endpoint: &Endpoint) -> bool {
+        match self {
+            Self::Node(node) => has(node_hints(endpoint), node),
+            Self::Zone(zone) => has(zone_hints(endpoint), zone),
+            Self::Everywhere => true,
+        }
+    }
+}
+
+fn takes_flows(endpoint: &Endpoint) -> bool {
+    endpoint.passes_health_check && endpoint.weight > 0
+}
+
+fn node_hints(endpoint: &Endpoint) -> &[Arc<str>] {
+    &endpoint.facts().node_hints
+}
+
+fn zone_hints(endpoint: &Endpoint) -> &[Arc<str>] {
+    &endpoint.facts().zone_hints
+}
+
+fn has(hints: &[Arc<str>], name: &str) -> bool {
+    hints.iter().any(|hint| **hint == *name)
 }
 
 fn first_choice(endpoints: &[Endpoint], is_in_scope: impl Fn(&Endpoint) -> bool) -> Vec<u32> {
@@ -51,11 +108,13 @@ pub(super) struct PortPolicy {
     internal: Scope,
     external: Scope,
     is_externally_accessible: bool,
+    external_mode: ExternalMode,
 }
 
 impl PortPolicy {
-    pub(super) fn new(service: &Service, port: &ServicePort) -> Self {
+    pub(super) fn new(service: &Service, port: &ServicePort, node: &NodeContext) -> Self {
         Self {
+            external_mode: service.external_mode.unwrap_or(node.external_mode),
             internal: scope(service.internal_traffic_policy),
             external: scope(service.external_traffic_policy),
             // `serviceport.go`, `ExternallyAccessible`.
@@ -120,6 +179,11 @@ impl PortPolicy {
             neg_external,
             empty_internal: when_empty(neg_internal, usable),
             empty_external: when_empty(neg_external, usable),
+            checks_source: false,
+            external_mode: match kind {
+                Kind::ClusterIp => ExternalMode::Snat,
+                Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer => self.external_mode,
+            },
         }
     }
 }
@@ -156,8 +220,7 @@ pub(super) fn vips(
     add(Kind::ExternalIp, &service.external_ips, port.port);
     add(Kind::LoadBalancer, &service.load_balancer_ips, port.port);
     if let Some(number) = port.node_port {
-        let addresses: Vec<IpAddr> = node.addresses.iter().filter(|a| !a.is_loopback()).copied().collect();
-        add(Kind::NodePort, &addresses, number);
+        add(Kind::NodePort, &node.node_port_addresses(), number);
     }
     vips
 }

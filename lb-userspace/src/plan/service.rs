@@ -10,8 +10,10 @@ use crate::model::{EndpointSlice, ObjectName, Problem, Service, ServicePort};
 
 use super::endpoint::WEIGHT_DEFAULT;
 use super::policy::{PortPolicy, Usable, vips};
+use super::source_ranges::{checks_source, ranges};
 use super::{
-    BackendService, BackendServiceName, Endpoint, Family, Frontend, HealthView, NodeContext, Origin,
+    BackendService, BackendServiceName, Endpoint, Family, Frontend, HealthCheckNodePort, HealthView,
+    NodeContext, Origin,
 };
 
 /// What one Service asks for.
@@ -27,6 +29,8 @@ pub struct ServicePlan {
     pub frontends: Vec<Frontend>,
     /// Its ports, in their order in the Service.
     pub backend_services: Vec<BackendService>,
+    /// What its health-check node port answers, where it has one.
+    pub health_check_node_port: Option<HealthCheckNodePort>,
     /// What of it cannot be used.
     pub problems: Vec<Problem>,
 }
@@ -45,7 +49,8 @@ impl ServicePlan {
     }
 }
 
-/// Plans one Service from its EndpointSlices: `slices` are those whose label names the Service.
+/// Plans one Service from its EndpointSlices: `slices` are those whose label names the Service. A Service
+/// that is left to another proxy has an empty plan.
 #[must_use]
 pub fn service(
     service: &Service,
@@ -53,15 +58,20 @@ pub fn service(
     node: &NodeContext,
     health: &dyn HealthView,
 ) -> ServicePlan {
+    let families = families(service);
     let mut plan = ServicePlan {
         name: service.name.clone(),
         resource_version: service.resource_version.clone(),
         created_s: service.created_s,
         frontends: Vec::new(),
         backend_services: Vec::with_capacity(service.ports.len()),
+        health_check_node_port: None,
         problems: Vec::new(),
     };
-    let families = families(service);
+    if !node.selection.has(service) {
+        return plan;
+    }
+    plan.health_check_node_port = HealthCheckNodePort::new(service, &families, slices, node);
     let mut seen: BTreeMap<FrontendKey, Arc<BackendServiceName>> = BTreeMap::new();
     for port in &service.ports {
         let name = Arc::new(BackendServiceName {
@@ -149,7 +159,7 @@ impl PortPlan {
         health: &dyn HealthView,
         name: Arc<BackendServiceName>,
     ) -> Self {
-        let policy = PortPolicy::new(service, port);
+        let policy = PortPolicy::new(service, port, node);
         let problem = port_without_slice(service, port, slices);
         let mut endpoints = endpoints(service, port, families, slices, node);
         if service.health_check.is_some() {
@@ -160,10 +170,13 @@ impl PortPlan {
         let mut negs = Vec::new();
         let mut frontends = Vec::new();
         for family in families {
-            let usable = Usable::new(&endpoints, *family);
+            let usable = Usable::new(&endpoints, *family, node);
             negs.extend(policy.negs(&endpoints, &usable, *family));
             for (kind, address, frontend_port) in vips(service, port, node, *family) {
-                frontends.push(policy.frontend(kind, address, frontend_port, &name, &usable));
+                frontends.push(Frontend {
+                    checks_source: checks_source(service, kind, address),
+                    ..policy.frontend(kind, address, frontend_port, &name, &usable)
+                });
             }
         }
         let backend_service = BackendService {
@@ -172,6 +185,7 @@ impl PortPlan {
             affinity_timeout_s: service.affinity_timeout_s,
             health_check: service.health_check.clone(),
             drain: service.drain,
+            source_ranges: ranges(service, node),
             endpoints,
             negs,
         };
@@ -231,7 +245,7 @@ fn endpoints(
                 port: number,
                 weight: given.or(facts.weight).unwrap_or(WEIGHT_DEFAULT),
                 passes_health_check: true,
-                is_local: facts.node.as_ref().is_some_and(|name| *name == node.name && !name.is_empty()),
+                is_local: facts.is_on(&node.name),
                 slice: Arc::clone(slice),
                 index,
             });

@@ -4,7 +4,7 @@ use lb_common::endpoint::state;
 use lb_common::frontend::Kind;
 use lb_common::neg::NegKind;
 
-use crate::model::{DrainContract, HealthCheck, Protocol, Service, SlicePort, TrafficPolicy};
+use crate::model::{DrainContract, ExternalMode, HealthCheck, Protocol, Service, SlicePort, TrafficPolicy};
 
 use super::fixture::{ip, node, port, ready, service, slice, terminating, unready};
 use super::*;
@@ -434,4 +434,34 @@ fn an_endpoint_that_weighs_nothing_takes_no_new_flows() {
     let plan = planned(&service("cart", "10.96.0.1"), &[weighted(&[0, 1])]);
     assert_eq!(members(&plan, NegKind::ClusterV4), ["10.1.0.2:8080"]);
     assert_eq!(plan.backend_services[0].endpoints.len(), 2, "its flows go on");
+}
+
+#[test]
+fn a_health_check_node_port_counts_the_ready_pods_of_this_node() {
+    let facts = Service { health_check_node_port: Some(30_999), ..service("cart", "10.96.0.1") };
+    let endpoints = vec![
+        ready("10.1.0.1", "node-a"),
+        ready("10.1.0.2", "node-b"),
+        terminating("10.1.0.3", "node-a"),
+        unready("10.1.0.4", "node-a"),
+    ];
+    let again = slice("cart-2", "cart", vec![ready("10.1.0.1", "node-a")]);
+    let plan = planned(&facts, &[slice("cart-1", "cart", endpoints), again]);
+    let port = plan.health_check_node_port.expect("a port");
+    assert_eq!((port.port, port.local_endpoints), (30_999, [(Family::V4, 1)].into()));
+}
+
+#[test]
+fn the_external_mode_of_a_service_goes_before_that_of_the_node() {
+    let mut facts = Service { external_ips: vec![ip("203.0.113.9")], ..service("cart", "10.96.0.1") };
+    facts.ports[0].node_port = Some(30_080);
+    let node = NodeContext { external_mode: ExternalMode::Dsr, ..node() };
+    let modes = |facts: &Service| {
+        let plan = super::service(facts, &[], &node, &ReadinessAlone);
+        [Kind::ClusterIp, Kind::ExternalIp, Kind::NodePort].map(|kind| frontend(&plan, kind).external_mode)
+    };
+    let [snat, dsr] = [ExternalMode::Snat, ExternalMode::Dsr];
+    assert_eq!(modes(&facts), [snat, dsr, dsr]);
+    facts.external_mode = Some(snat);
+    assert_eq!(modes(&facts), [snat, snat, snat]);
 }

@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::ServiceHealth;
+use crate::plan::Family;
 
 /// How many endpoints the node has, for balancers that weigh nodes (kubernetes 1.31 and later).
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
@@ -12,7 +13,7 @@ const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-we
 #[serde(rename_all = "camelCase")]
 struct Body<'a> {
     service: Name<'a>,
-    local_endpoints: usize,
+    local_endpoints: u32,
     service_proxy_healthy: bool,
 }
 
@@ -24,21 +25,22 @@ struct Name<'a> {
 
 /// 200 with endpoints here and a healthy proxy, else 503; the same body either way, whatever the path.
 #[must_use]
-pub fn answer(health: &ServiceHealth, is_proxy_healthy: bool) -> Response<String> {
+pub fn answer(health: &ServiceHealth, family: Family, is_proxy_healthy: bool) -> Response<String> {
+    let local_endpoints = health.count(family);
     let body = Body {
         service: Name { namespace: &health.service.namespace, name: &health.service.name },
-        local_endpoints: health.local_endpoints,
+        local_endpoints,
         service_proxy_healthy: is_proxy_healthy,
     };
     // Two texts, a number and a truth: nothing of these can fail to be written.
     let mut response = Response::new(serde_json::to_string(&body).unwrap_or_default());
-    if health.local_endpoints == 0 || !is_proxy_healthy {
+    if local_endpoints == 0 || !is_proxy_healthy {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(WEIGHT, health.local_endpoints.into());
+    headers.insert(WEIGHT, local_endpoints.into());
     response
 }
 
@@ -47,9 +49,21 @@ mod tests {
     use super::*;
     use crate::model::ObjectName;
 
-    fn answer_of(local_endpoints: usize, is_proxy_healthy: bool) -> Response<String> {
+    fn health(local_endpoints: &[(Family, u32)]) -> ServiceHealth {
         let service = ObjectName::new("shop", "web");
-        answer(&ServiceHealth { service, local_endpoints }, is_proxy_healthy)
+        ServiceHealth { service, local_endpoints: local_endpoints.iter().copied().collect() }
+    }
+
+    fn answer_of(count: u32, is_proxy_healthy: bool) -> Response<String> {
+        answer(&health(&[(Family::V4, count)]), Family::V4, is_proxy_healthy)
+    }
+
+    #[test]
+    fn endpoints_are_those_of_the_family_that_asks_where_the_service_has_it() {
+        let weight = |health: &ServiceHealth, family| answer(health, family, true).headers()[WEIGHT].clone();
+        let dual = health(&[(Family::V4, 2), (Family::V6, 1)]);
+        assert_eq!([weight(&dual, Family::V4), weight(&dual, Family::V6)], ["2", "1"]);
+        assert_eq!(weight(&health(&[(Family::V4, 2)]), Family::V6), "2");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::{Wanted, answer};
+use crate::plan::Family;
 
 /// Connections of one listener that are served at once; further ones wait in the kernel's queue, which
 /// has as many places.
@@ -78,10 +79,12 @@ async fn accept(listener: TcpListener, port: u16, wanted: watch::Receiver<Wanted
 /// One request for each connection: a probe comes every few seconds, and a connection that stayed open
 /// would outlive the port.
 async fn serve(stream: TcpStream, port: u16, wanted: watch::Receiver<Wanted>) -> Result<(), hyper::Error> {
+    // A client on IPv4 meets a socket for both families at a mapped address.
+    let family = stream.local_addr().map_or(Family::V4, |address| Family::of(address.ip().to_canonical()));
     let respond = service_fn(|_| {
         let wanted = wanted.borrow();
         let response = match wanted.services.get(&port) {
-            Some(health) => answer(health, wanted.is_proxy_healthy),
+            Some(health) => answer(health, family, wanted.is_proxy_healthy),
             // The port was given up while the client was asking.
             None => not_found(),
         };

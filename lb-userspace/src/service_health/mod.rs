@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::ObjectName;
+use crate::model::{ObjectName, Problem};
+use crate::plan::{Desired, Family};
 
 mod answer;
 mod listener;
@@ -21,8 +22,41 @@ pub use server::run;
 pub struct ServiceHealth {
     /// The Service.
     pub service: ObjectName,
-    /// Ready endpoints on this node, each address once.
-    pub local_endpoints: usize,
+    /// Ready endpoints on this node for each family of the Service.
+    pub local_endpoints: BTreeMap<Family, u32>,
+}
+
+impl ServiceHealth {
+    /// What a balancer counts that asks over `family`. One that asks over a family that the Service has not
+    /// is told of the other.
+    fn count(&self, family: Family) -> u32 {
+        let counts = &self.local_endpoints;
+        counts.get(&family).or_else(|| counts.values().next()).copied().unwrap_or_default()
+    }
+}
+
+/// The ports of a plan. The API server gives no port twice; manifests may.
+#[must_use]
+pub fn services(desired: &Desired) -> (BTreeMap<u16, ServiceHealth>, Vec<Problem>) {
+    let mut services: BTreeMap<u16, ServiceHealth> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (name, plan) in desired.services() {
+        let Some(check) = &plan.health_check_node_port else { continue };
+        let health = ServiceHealth { service: name.clone(), local_endpoints: check.local_endpoints.clone() };
+        match services.get(&check.port) {
+            None => drop(services.insert(check.port, health)),
+            Some(first) => problems.push(Problem {
+                kind: "Service",
+                object: name.clone(),
+                message: format!(
+                    "cannot answer health checks on port {} (healthCheckNodePort): Service {} has it; change \
+                     one of the two",
+                    check.port, first.service
+                ),
+            }),
+        }
+    }
+    (services, problems)
 }
 
 /// What is to be answered, and where.

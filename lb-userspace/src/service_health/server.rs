@@ -72,7 +72,7 @@ fn reconcile(
                 listeners.insert(*place, listener);
             }
             Err(error) => {
-                failed.extend(owners.get(&place.port()).map(|owner| problem(owner, *place, &error)))
+                failed.extend(owners.get(&place.port()).map(|owner| problem(owner, *place, &error)));
             }
         }
     }

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use super::super::ServiceHealth;
 use super::*;
+use crate::plan::Family;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -23,10 +24,11 @@ impl Server {
         Self { wanted, problems }
     }
 
-    fn want(&self, services: &[(u16, &str, usize)]) {
+    fn want(&self, services: &[(u16, &str, u32)]) {
         let services = services.iter().map(|(port, name, local_endpoints)| {
             let service = ObjectName::new("shop", name);
-            (*port, ServiceHealth { service, local_endpoints: *local_endpoints })
+            let local_endpoints = [(Family::V4, *local_endpoints)].into();
+            (*port, ServiceHealth { service, local_endpoints })
         });
         self.wanted.send_replace(Wanted {
             addresses: vec![Ipv4Addr::LOCALHOST.into()],
@@ -147,4 +149,24 @@ async fn all_addresses_of_both_families_answer_where_none_is_chosen() {
     server.wanted.send_modify(|wanted| wanted.addresses.clear());
     answers(port, says("200 OK")).await;
     assert!(TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.is_ok());
+}
+
+#[test]
+fn of_two_services_with_one_port_the_second_is_a_problem() {
+    use crate::plan::fixture::{node, service};
+    use crate::plan::{Desired, ReadinessAlone};
+    let mut desired = Desired::default();
+    for name in ["cart", "web"] {
+        let facts =
+            crate::model::Service { health_check_node_port: Some(30_999), ..service(name, "10.96.0.1") };
+        let plan = crate::plan::service(&facts, &[], &node(), &ReadinessAlone);
+        desired.replace(&facts.name, Some(plan));
+    }
+    let (services, problems) = super::super::services(&desired);
+    assert_eq!(services[&30_999].service, ObjectName::new("shop", "cart"));
+    assert_eq!(
+        problems[0].to_string(),
+        "Service shop/web: cannot answer health checks on port 30999 (healthCheckNodePort): Service shop/cart \
+         has it; change one of the two"
+    );
 }

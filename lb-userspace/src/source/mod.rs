@@ -82,6 +82,12 @@ pub fn apply(snapshot: &mut Snapshot, change: Change) {
         Change::NodeGone(name) => {
             snapshot.nodes.remove(&name);
         }
+        Change::ServiceCidr(cidr) => {
+            snapshot.service_cidrs.insert(Arc::clone(&cidr.name), Arc::new(cidr));
+        }
+        Change::ServiceCidrGone(name) => {
+            snapshot.service_cidrs.remove(&name);
+        }
     }
 }
 

@@ -100,7 +100,16 @@ impl ApiServer {
     /// # Panics
     /// When there is no such port.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a loopback port");
+        Self::serve(TcpListener::bind(("127.0.0.1", 0)).await.expect("a loopback port"))
+    }
+
+    /// Starts a server on a socket that listens already, for instance in another network namespace. Must
+    /// be called in a runtime.
+    ///
+    /// # Panics
+    /// When the socket has no address.
+    #[must_use]
+    pub fn serve(listener: TcpListener) -> Self {
         let address = listener.local_addr().expect("the port's number");
         let state = State { streams_lists: true, ..State::default() };
         let (changed, _) = tokio::sync::watch::channel(0);
@@ -189,6 +198,12 @@ impl ApiServer {
     #[must_use]
     pub fn requests(&self, resource: Resource) -> Vec<Request> {
         self.shared.lock().requests.iter().filter(|request| request.resource == resource).cloned().collect()
+    }
+
+    /// Every object as it is now.
+    #[must_use]
+    pub fn objects(&self, resource: Resource) -> Vec<Value> {
+        self.shared.lock().store.select(resource, "")
     }
 
     /// `namespace/name` and version of every object that a selector takes (empty takes all).

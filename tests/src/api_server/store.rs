@@ -1,5 +1,5 @@
 //! The objects of the server and what happened to them.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::Value;
 
@@ -12,11 +12,13 @@ pub enum Resource {
     EndpointSlices,
     /// `/api/v1/nodes`.
     Nodes,
+    /// `/apis/networking.k8s.io/v1/servicecidrs`.
+    ServiceCidrs,
 }
 
 impl Resource {
     /// All resources.
-    pub const ALL: [Self; 3] = [Self::Services, Self::EndpointSlices, Self::Nodes];
+    pub const ALL: [Self; 4] = [Self::Services, Self::EndpointSlices, Self::Nodes, Self::ServiceCidrs];
 
     /// Path of its cluster-wide list.
     #[must_use]
@@ -25,6 +27,7 @@ impl Resource {
             Self::Services => "/api/v1/services",
             Self::EndpointSlices => "/apis/discovery.k8s.io/v1/endpointslices",
             Self::Nodes => "/api/v1/nodes",
+            Self::ServiceCidrs => "/apis/networking.k8s.io/v1/servicecidrs",
         }
     }
 
@@ -35,6 +38,7 @@ impl Resource {
             Self::Services => ("v1", "Service"),
             Self::EndpointSlices => ("discovery.k8s.io/v1", "EndpointSlice"),
             Self::Nodes => ("v1", "Node"),
+            Self::ServiceCidrs => ("networking.k8s.io/v1", "ServiceCIDR"),
         }
     }
 }
@@ -51,13 +55,16 @@ struct Change {
     after: Option<Value>,
 }
 
+/// Most changes that are remembered; older ones are as if compacted.
+const HISTORY_MAX: usize = 1024;
+
 /// Objects, and their history since the last compaction.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     version: u64,
     compacted: u64,
     objects: BTreeMap<Key, Value>,
-    history: Vec<Change>,
+    history: VecDeque<Change>,
     /// Lists that are being paged through, by version, resource and selector.
     pages: BTreeMap<(u64, Resource, String), Vec<Value>>,
 }
@@ -89,7 +96,7 @@ impl Store {
         let key = (resource, text("namespace"), text("name"));
         assert!(!key.2.is_empty(), "object without a name: {object}");
         let before = self.objects.insert(key, object.clone());
-        self.history.push(Change { version: self.version, resource, before, after: Some(object) });
+        self.remember(Change { version: self.version, resource, before, after: Some(object) });
         self.version
     }
 
@@ -98,8 +105,17 @@ impl Store {
             return false;
         };
         self.version += 1;
-        self.history.push(Change { version: self.version, resource, before: Some(before), after: None });
+        self.remember(Change { version: self.version, resource, before: Some(before), after: None });
         true
+    }
+
+    fn remember(&mut self, change: Change) {
+        self.history.push_back(change);
+        if self.history.len() > HISTORY_MAX
+            && let Some(forgotten) = self.history.pop_front()
+        {
+            self.compacted = self.compacted.max(forgotten.version);
+        }
     }
 
     pub(super) fn compact(&mut self) {

@@ -1,12 +1,12 @@
 //! `lb-traffic`: servers and clients for the simulated cluster. Reports are JSON, one a line; standard
 //! input at its end means stop.
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use lb_tests::traffic::UdpSocketKind;
-use lb_tests::traffic::{client, server};
+use lb_tests::traffic::{client, load, server};
 use lb_userspace::model::Protocol;
 
 #[derive(Parser)]
@@ -29,6 +29,9 @@ enum Traffic {
         /// UDP port to listen on
         #[arg(long)]
         udp: Vec<u16>,
+        /// TCP port to greet on and hang up
+        #[arg(long)]
+        hello: Vec<u16>,
     },
     /// Make requests, each on a socket of its own
     Dial(DialArguments),
@@ -40,6 +43,15 @@ enum Traffic {
         /// How many
         #[arg(long)]
         connections: u32,
+    },
+    /// Open TCP connections at a rate, read a greeting and close, until standard input ends
+    Load {
+        /// Where to, in turn
+        #[arg(long, required = true)]
+        to: Vec<SocketAddr>,
+        /// Connections a second
+        #[arg(long)]
+        rate: u32,
     },
     /// Send numbered datagrams from one socket
     Stream {
@@ -72,6 +84,9 @@ struct DialArguments {
     /// Name the peer with every datagram instead of connecting the socket
     #[arg(long)]
     unconnected: bool,
+    /// Send datagrams from this address
+    #[arg(long, requires = "udp")]
+    source: Option<IpAddr>,
 }
 
 impl DialArguments {
@@ -86,13 +101,15 @@ impl DialArguments {
             interval: Duration::from_micros(self.interval_us),
             timeout: Duration::from_millis(self.timeout_ms),
             udp_socket: if self.unconnected { UdpSocketKind::Unconnected } else { UdpSocketKind::Connected },
+            source: self.source,
         })
     }
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
-        Traffic::Serve { name, tcp, udp } => server::serve(&name, &tcp, &udp),
+        Traffic::Serve { name, tcp, udp, hello } => server::serve(&name, &tcp, &udp, &hello),
+        Traffic::Load { to, rate } => load::load(&to, rate),
         Traffic::Dial(arguments) => client::dial(&arguments.requests()?),
         Traffic::Hold { to, connections } => client::hold(to, connections),
         Traffic::Stream { to, interval_us } => client::stream(to, Duration::from_micros(interval_us)),

@@ -72,6 +72,7 @@ fn service_object(service: &Service, resource_version: u64) -> Value {
             "namespace": NAMESPACE,
             "name": service.name,
             "resourceVersion": resource_version.to_string(),
+            "labels": service.labels,
             "annotations": annotations,
         },
         "spec": spec,

@@ -36,7 +36,11 @@ fn node(node: &Node) -> core::Node {
     let address =
         |ip: &std::net::IpAddr| core::NodeAddress { type_: "InternalIP".into(), address: ip.to_string() };
     core::Node {
-        metadata: ObjectMeta { name: Some(node.name.clone()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(node.name.clone()),
+            labels: node.zone.clone().map(|zone| [("topology.kubernetes.io/zone".to_owned(), zone)].into()),
+            ..ObjectMeta::default()
+        },
         spec: None,
         status: Some(core::NodeStatus {
             addresses: Some(node.addresses.iter().map(address).collect()),
@@ -79,6 +83,7 @@ fn service(service: &Service) -> core::Service {
         node_port: port.node_port.map(Into::into),
         ..core::ServicePort::default()
     });
+    let source_ranges = service.source_ranges.iter().map(|(network, bits)| format!("{network}/{bits}"));
     let spec = core::ServiceSpec {
         type_: Some(kind.into()),
         cluster_ip: cluster_ips.first().cloned(),
@@ -86,6 +91,7 @@ fn service(service: &Service) -> core::Service {
         external_ips: Some(service.external_ips.iter().map(ToString::to_string).collect()),
         external_traffic_policy: policy(service.external_policy),
         internal_traffic_policy: policy(service.internal_policy),
+        load_balancer_source_ranges: Some(source_ranges.collect()),
         ports: Some(ports.collect()),
         ..core::ServiceSpec::default()
     };
@@ -135,6 +141,14 @@ fn endpoint(endpoint: &Endpoint) -> discovery::Endpoint {
             terminating: endpoint.terminating,
         }),
         node_name: endpoint.node.clone(),
+        hints: Some(discovery::EndpointHints {
+            for_zones: Some(
+                endpoint.zone_hints.iter().map(|name| discovery::ForZone { name: name.clone() }).collect(),
+            ),
+            for_nodes: Some(
+                endpoint.node_hints.iter().map(|name| discovery::ForNode { name: name.clone() }).collect(),
+            ),
+        }),
         ..discovery::Endpoint::default()
     }
 }

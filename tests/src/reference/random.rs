@@ -4,12 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use lb_userspace::model::Protocol;
 
 use super::world::{
-    Endpoint, From, IpMode, Kind, Node, Policy, Port, Question, Service, Slice, SlicePort, World,
+    Endpoint, From, IpMode, Kind, Node, NodePorts, Policy, Port, Question, Service, Slice, SlicePort, World,
 };
 use crate::packet::Random;
 
 const PORT_NAMES: [Option<&str>; 3] = [None, Some("http"), Some("metrics")];
-const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+const ZONES: [&str; 2] = ["east", "west"];
 /// Of the cluster IPs; `true` for IPv4.
 const FAMILIES: [&[bool]; 4] = [&[true], &[false], &[true, false], &[false, true]];
 const PORTS: [u16; 3] = [80, 443, 30_080];
@@ -29,7 +30,12 @@ pub fn world(seed: u64) -> World {
             slices.push(slice(service, index, &nodes, &mut random));
         }
     }
-    World { nodes, here, services, slices }
+    let node_ports = match random.below(4) {
+        0 => NodePorts::OnPrimary,
+        1 => NodePorts::In(address(random.chance(50), 8 + random.below(3)), *random.pick(&[0, 29, 32])),
+        _ => NodePorts::OnAll,
+    };
+    World { nodes, here, node_ports, services, slices }
 }
 
 /// An address of 192.0.2.0/24 or 2001:db8::/64.
@@ -49,6 +55,14 @@ fn pod(is_v4: bool, last: usize) -> IpAddr {
     }
 }
 
+fn outsider(is_v4: bool, last: usize) -> IpAddr {
+    if is_v4 {
+        Ipv4Addr::new(203, 0, 113, last as u8).into()
+    } else {
+        Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, last as u16).into()
+    }
+}
+
 fn node(index: usize, random: &mut Random) -> Node {
     let mut addresses = Vec::new();
     for is_v4 in [true, false] {
@@ -56,7 +70,8 @@ fn node(index: usize, random: &mut Random) -> Node {
             addresses.push(address(is_v4, 10 + 10 * index + number));
         }
     }
-    Node { name: format!("node-{index}"), addresses }
+    let zone = random.chance(80).then(|| (*random.pick(&ZONES)).to_owned());
+    Node { name: format!("node-{index}"), addresses, zone }
 }
 
 fn policy(random: &mut Random) -> Policy {
@@ -94,6 +109,13 @@ fn service(index: usize, random: &mut Random) -> Service {
         ports: ports(kind, random),
         external_policy: policy(random),
         internal_policy: policy(random),
+        source_ranges: (0..if random.chance(30) { 1 + random.below(2) } else { 0 })
+            .map(|_| {
+                let last = *random.pick(&[0, 64, 128]);
+                let network = if random.chance(50) { outsider(true, last) } else { outsider(false, last) };
+                (network, *random.pick(if network.is_ipv4() { &[24, 26, 32] } else { &[0, 122, 128] }))
+            })
+            .collect(),
     }
 }
 
@@ -129,7 +151,8 @@ fn slice(service: &Service, index: usize, nodes: &[Node], random: &mut Random) -
             ports.push(SlicePort { name: port.name.clone(), protocol: port.protocol, port: number });
         }
     }
-    let endpoints = (0..random.below(5)).map(|_| endpoint(is_v4, nodes, random)).collect();
+    let hinted = *random.pick(&[Hinted::No, Hinted::No, Hinted::ForZones, Hinted::ForBoth]);
+    let endpoints = (0..random.below(5)).map(|_| endpoint(is_v4, hinted, nodes, random)).collect();
     Slice {
         name: format!("{}-{index}", service.name),
         service: service.name.clone(),
@@ -139,7 +162,15 @@ fn slice(service: &Service, index: usize, nodes: &[Node], random: &mut Random) -
     }
 }
 
-fn endpoint(is_v4: bool, nodes: &[Node], random: &mut Random) -> Endpoint {
+/// Which hints the endpoints of a slice have, but for a few that were forgotten.
+#[derive(Clone, Copy)]
+enum Hinted {
+    No,
+    ForZones,
+    ForBoth,
+}
+
+fn endpoint(is_v4: bool, hinted: Hinted, nodes: &[Node], random: &mut Random) -> Endpoint {
     let condition = |random: &mut Random, yes: usize| match random.below(100) {
         draw if draw < yes => Some(true),
         draw if draw < 90 => Some(false),
@@ -152,6 +183,16 @@ fn endpoint(is_v4: bool, nodes: &[Node], random: &mut Random) -> Endpoint {
         serving: condition(random, 50),
         terminating: condition(random, 40),
         node: random.chance(90).then(|| random.pick(nodes).name.clone()),
+        zone_hints: match hinted {
+            Hinted::ForZones | Hinted::ForBoth if random.chance(97) => {
+                vec![(*random.pick(&ZONES)).to_owned()]
+            }
+            _ => Vec::new(),
+        },
+        node_hints: match hinted {
+            Hinted::ForBoth if random.chance(97) => vec![random.pick(nodes).name.clone()],
+            _ => Vec::new(),
+        },
     }
 }
 
@@ -179,8 +220,13 @@ pub fn questions(world: &World) -> Vec<Question> {
     let mut questions = Vec::new();
     for address in addresses {
         for (port, protocol) in &ports {
-            for from in [From::Pod, From::Outside] {
-                questions.push(Question { from, address, port: *port, protocol: *protocol });
+            let is_v4 = address.is_ipv4();
+            for (from, source) in [
+                (From::Pod, pod(is_v4, 99)),
+                (From::Outside, outsider(is_v4, 64)),
+                (From::Outside, outsider(is_v4, 200)),
+            ] {
+                questions.push(Question { from, source, address, port: *port, protocol: *protocol });
             }
         }
     }

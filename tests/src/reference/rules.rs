@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::world::{Endpoint, From, IpMode, Kind, Policy, Port, Question, Service, World};
+use super::world::{Endpoint, From, IpMode, Kind, NodePorts, Policy, Port, Question, Service, World};
 
 /// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,7 @@ pub enum Answer {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Through {
     ClusterIp,
+    Balancer,
     Outer,
 }
 
@@ -34,6 +35,9 @@ pub fn answer(world: &World, question: &Question) -> Answer {
     askers.sort_by_key(|service| (service.created_s.unwrap_or(i64::MAX), service.name.clone()));
     let Some(service) = askers.first() else { return Answer::NotAService };
     let Some((through, port)) = place(world, service, question) else { return Answer::NotAService };
+    if through == Through::Balancer && is_kept_out(service, question.source) {
+        return Answer::Dropped;
+    }
     if wants_local(service, through, question.from) {
         of_this_node(world, service, port, question.address)
     } else {
@@ -61,14 +65,51 @@ fn place<'a>(world: &World, service: &'a Service, question: &Question) -> Option
         // KEP-1860: "Proxy": the node does not take the balancer's address.
         let is_ingress =
             service.ingress.iter().any(|(ip, mode)| *ip == question.address && *mode != IpMode::Proxy);
-        if port.port == question.port && (is_external || is_ingress) {
+        if port.port == question.port && is_ingress {
+            return Some((Through::Balancer, port));
+        }
+        if port.port == question.port && is_external {
             return Some((Through::Outer, port));
         }
         // `nodePort`: "the port on each node on which this service is exposed".
-        let node = &world.nodes[world.here];
         let is_node_port = port.node_port == Some(question.port);
-        (is_node_port && node.addresses.contains(&question.address)).then_some((Through::Outer, port))
+        (is_node_port && answers_node_ports(world, question.address)).then_some((Through::Outer, port))
     })
+}
+
+/// `--nodeport-addresses`: "a list of CIDR ranges that contain valid node IPs, or, if set to the single string
+/// 'primary', only the node's primary IP(s)". A list without a range of a family leaves that family alone.
+fn answers_node_ports(world: &World, address: IpAddr) -> bool {
+    let addresses = &world.nodes[world.here].addresses;
+    let is_own = addresses.contains(&address);
+    match world.node_ports {
+        NodePorts::OnAll => is_own,
+        NodePorts::OnPrimary => {
+            addresses.iter().find(|own| own.is_ipv4() == address.is_ipv4()) == Some(&address)
+        }
+        NodePorts::In(network, _) if network.is_ipv4() != address.is_ipv4() => is_own,
+        NodePorts::In(network, bits) => is_own && contains(network, bits, address),
+    }
+}
+
+/// `loadBalancerSourceRanges`: "traffic through the load balancer will be restricted to the specified client
+/// IPs"; kube-proxy takes the ranges of each family for that family alone.
+fn is_kept_out(service: &Service, source: IpAddr) -> bool {
+    let mut ranges =
+        service.source_ranges.iter().filter(|(network, _)| network.is_ipv4() == source.is_ipv4()).peekable();
+    ranges.peek().is_some() && !ranges.any(|(network, bits)| contains(*network, *bits, source))
+}
+
+/// Bit by bit.
+fn contains(network: IpAddr, bits: u8, address: IpAddr) -> bool {
+    let text = |ip: IpAddr| -> String {
+        match ip {
+            IpAddr::V4(ip) => format!("{:032b}", u32::from(ip)),
+            IpAddr::V6(ip) => format!("{:0128b}", u128::from(ip)),
+        }
+    };
+    let bits = usize::from(bits);
+    network.is_ipv4() == address.is_ipv4() && text(network)[..bits] == text(address)[..bits]
 }
 
 /// `internalTrafficPolicy`: "how nodes distribute service traffic they receive on the ClusterIP".
@@ -78,14 +119,33 @@ fn place<'a>(world: &World, service: &'a Service, question: &Question) -> Option
 fn wants_local(service: &Service, through: Through, from: From) -> bool {
     match (through, from) {
         (Through::ClusterIp, _) => service.internal_policy == Policy::Local,
-        (Through::Outer, From::Outside) => service.external_policy == Policy::Local,
-        (Through::Outer, From::Pod) => false,
+        (Through::Balancer | Through::Outer, From::Outside) => service.external_policy == Policy::Local,
+        (Through::Balancer | Through::Outer, From::Pod) => false,
     }
 }
 
 fn of_the_cluster(world: &World, service: &Service, port: &Port, dialled: IpAddr) -> Answer {
-    let usable = usable(&endpoints(world, service, port, dialled));
+    let usable = usable(&near(world, endpoints(world, service, port, dialled)));
     if usable.is_empty() { Answer::Refused } else { Answer::OneOf(usable) }
+}
+
+/// Hints (KEP-4444, KEP-3015): "if all ready endpoints have hints and at least one is for this node, use those";
+/// else the same for this node's zone; else all. Hints say nothing of endpoints that are not ready.
+fn near(world: &World, all: Vec<(SocketAddr, Endpoint)>) -> Vec<(SocketAddr, Endpoint)> {
+    let node = &world.nodes[world.here];
+    let by = |hints: fn(&Endpoint) -> &Vec<String>, ours: &String| -> Option<Vec<(SocketAddr, Endpoint)>> {
+        let ready: Vec<_> = all.iter().filter(|(_, e)| is_ready(e)).collect();
+        let all_have_hints = ready.iter().all(|(_, e)| !hints(e).is_empty());
+        let for_us: Vec<_> = ready.into_iter().filter(|(_, e)| hints(e).contains(ours)).cloned().collect();
+        (all_have_hints && !for_us.is_empty()).then_some(for_us)
+    };
+    if let Some(chosen) = by(|e| &e.node_hints, &node.name) {
+        return chosen;
+    }
+    if let Some(chosen) = node.zone.as_ref().and_then(|zone| by(|e| &e.zone_hints, zone)) {
+        return chosen;
+    }
+    all
 }
 
 /// `Local`: "preserves the client source IP by routing only to endpoints on the same node as the traffic

@@ -76,6 +76,8 @@ pub struct Service {
     pub external_policy: Policy,
     /// `spec.internalTrafficPolicy`.
     pub internal_policy: Policy,
+    /// `spec.loadBalancerSourceRanges`, as networks and lengths.
+    pub source_ranges: Vec<(IpAddr, u8)>,
 }
 
 /// An endpoint of a slice.
@@ -91,6 +93,10 @@ pub struct Endpoint {
     pub terminating: Option<bool>,
     /// `nodeName`.
     pub node: Option<String>,
+    /// `hints.forZones`.
+    pub zone_hints: Vec<String>,
+    /// `hints.forNodes`.
+    pub node_hints: Vec<String>,
 }
 
 /// A port of a slice.
@@ -126,6 +132,19 @@ pub struct Node {
     pub name: String,
     /// `status.addresses` of type `InternalIP`.
     pub addresses: Vec<IpAddr>,
+    /// The label `topology.kubernetes.io/zone`.
+    pub zone: Option<String>,
+}
+
+/// `--nodeport-addresses`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodePorts {
+    /// Not given.
+    OnAll,
+    /// `primary`.
+    OnPrimary,
+    /// This network and length.
+    In(IpAddr, u8),
 }
 
 /// All objects, and the node that the question is put to.
@@ -135,6 +154,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// The index of this node.
     pub here: usize,
+    /// Where its node ports answer.
+    pub node_ports: NodePorts,
     /// The Services.
     pub services: Vec<Service>,
     /// The EndpointSlices.
@@ -155,6 +176,8 @@ pub enum From {
 pub struct Question {
     /// Who sends it.
     pub from: From,
+    /// The sender's address.
+    pub source: IpAddr,
     /// The address that it dials.
     pub address: IpAddr,
     /// The port.

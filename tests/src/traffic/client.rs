@@ -1,7 +1,7 @@
 //! The clients of `lb-traffic`.
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -33,6 +33,8 @@ pub struct Requests {
     pub timeout: Duration,
     /// How a UDP socket names its peer.
     pub udp_socket: UdpSocketKind,
+    /// The source address, of datagrams alone.
+    pub source: Option<IpAddr>,
 }
 
 /// Makes the requests; prints an [`Answer`] a line.
@@ -57,7 +59,9 @@ pub fn dial(requests: &Requests) -> Result<()> {
             outcome: outcome.map_err(|error| failure_of(&error)),
         })?;
         made += 1;
-        std::thread::sleep(requests.interval.saturating_sub(elapsed));
+        if requests.count != Some(made) {
+            std::thread::sleep(requests.interval.saturating_sub(elapsed));
+        }
     }
     Ok(())
 }
@@ -70,7 +74,10 @@ fn ask_tcp(requests: &Requests) -> std::io::Result<Answered> {
 }
 
 /// Connects and reads the server's greeting.
-fn open(to: SocketAddr, timeout: Duration) -> std::io::Result<(BufReader<TcpStream>, String, SocketAddr)> {
+pub(super) fn open(
+    to: SocketAddr,
+    timeout: Duration,
+) -> std::io::Result<(BufReader<TcpStream>, String, SocketAddr)> {
     let stream = TcpStream::connect_timeout(&to, timeout)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(timeout))?;
@@ -94,7 +101,8 @@ fn expect_line(stream: &mut BufReader<TcpStream>, expected: &str) -> std::io::Re
 }
 
 fn ask_udp(requests: &Requests) -> std::io::Result<Answered> {
-    let socket = UdpSocket::bind(any_like(requests.to))?;
+    let source = requests.source.map_or_else(|| any_like(requests.to), |source| (source, 0).into());
+    let socket = UdpSocket::bind(source)?;
     socket.set_read_timeout(Some(requests.timeout))?;
     let mut buffer = [0; 2048];
     let (count, peer) = match requests.udp_socket {
@@ -251,7 +259,7 @@ fn receive(socket: &UdpSocket, sent: &AtomicU64, is_over: &AtomicBool) -> Result
 }
 
 /// Becomes true when standard input ends.
-fn input_end() -> Arc<AtomicBool> {
+pub(super) fn input_end() -> Arc<AtomicBool> {
     let is_over = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&is_over);
     std::thread::spawn(move || {
@@ -266,7 +274,7 @@ fn any_like(peer: SocketAddr) -> SocketAddr {
     if peer.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
 }
 
-fn failure_of(error: &std::io::Error) -> Failure {
+pub(super) fn failure_of(error: &std::io::Error) -> Failure {
     match error.kind() {
         ErrorKind::ConnectionRefused => Failure::Refused,
         ErrorKind::PermissionDenied => Failure::NotPermitted,
@@ -278,11 +286,11 @@ fn failure_of(error: &std::io::Error) -> Failure {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn print(value: &impl serde::Serialize) -> Result<()> {
+pub(super) fn print(value: &impl serde::Serialize) -> Result<()> {
     let line = serde_json::to_string(value).context("cannot write a report as JSON")?;
     let mut output = std::io::stdout().lock();
     writeln!(output, "{line}").and_then(|()| output.flush()).context("cannot write to standard output")

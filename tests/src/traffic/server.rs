@@ -17,8 +17,14 @@ const DATAGRAM_BYTES_MAX: usize = 2048;
 ///
 /// # Errors
 /// A port cannot be opened.
-pub fn serve(name: &str, tcp: &[u16], udp: &[u16]) -> Result<()> {
+pub fn serve(name: &str, tcp: &[u16], udp: &[u16], hello: &[u16]) -> Result<()> {
     let name: Arc<str> = name.into();
+    for port in hello {
+        let listener =
+            TcpListener::bind(any(*port)).with_context(|| format!("cannot listen on TCP {port}"))?;
+        let name = Arc::clone(&name);
+        std::thread::spawn(move || greet(&listener, &name));
+    }
     for port in tcp {
         let listener =
             TcpListener::bind(any(*port)).with_context(|| format!("cannot listen on TCP {port}"))?;
@@ -51,6 +57,15 @@ fn accept(listener: &TcpListener, name: &Arc<str>) {
         if let Err(error) = spawned {
             eprintln!("cannot serve {peer}: {error}");
         }
+    }
+}
+
+/// Greets and hangs up: one thread for thousands of connections a second.
+fn greet(listener: &TcpListener, name: &str) {
+    loop {
+        let Ok((mut stream, peer)) = listener.accept() else { continue };
+        // A client that is gone already misses its greeting, nothing else.
+        let _ = writeln!(stream, "{name} {}", unmapped(peer));
     }
 }
 

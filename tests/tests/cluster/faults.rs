@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use lb_tests::api_server::{ApiServer, Fault, Resource};
 
-use crate::observer::{Observer, node, server, service, slice};
+use crate::observer::{Observer, node, server, service, service_cidr, slice};
 
 /// A source that has everything the server has.
 async fn synced() -> (ApiServer, Observer) {
@@ -71,7 +71,7 @@ async fn continue_token_that_expires_starts_the_list_again() {
     observer.until_equal(&server).await;
     let pages: Vec<_> = server.requests(Resource::Services).iter().filter(|r| !r.is_watch).cloned().collect();
     let tokens: Vec<_> = pages.iter().map(|request| request.parameter("continue")).collect();
-    assert_eq!(tokens, [None, Some("15-2"), None, Some("15-2"), Some("15-4")]);
+    assert_eq!(tokens, [None, Some("16-2"), None, Some("16-2"), Some("16-4")]);
 }
 
 #[tokio::test]
@@ -233,20 +233,22 @@ async fn any_order_of_changes_and_faults_ends_in_the_servers_state() {
 /// One change of the server; what it deleted.
 fn step(server: &ApiServer, random: &mut Random) -> Option<String> {
     let name = ["a", "b", "c", "d", "e", "f", "g"][random.below(7)];
-    let resource = Resource::ALL[random.below(3)];
+    let resource = Resource::ALL[random.below(4)];
     match random.below(12) {
         0..=4 => {
             let object = match resource {
                 Resource::Services => service(name),
                 Resource::EndpointSlices => slice(name),
                 Resource::Nodes => node(name),
+                Resource::ServiceCidrs => service_cidr(name),
             };
             server.put(resource, object);
         }
         5 | 6 => {
-            let namespace = if resource == Resource::Nodes { "" } else { "shop" };
+            let is_namespaced = !matches!(resource, Resource::Nodes | Resource::ServiceCidrs);
+            let namespace = if is_namespaced { "shop" } else { "" };
             if server.delete(resource, namespace, name) {
-                return Some(format!("{} {namespace}/{name}", resource.kind().1).replace("Node /", "Node "));
+                return Some(format!("{} {namespace}/{name}", resource.kind().1).replace(" /", " "));
             }
         }
         7 => server.disconnect(),
@@ -284,5 +286,19 @@ impl Random {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) % bound as u64) as usize
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_service_cidrs_is_synced_all_the_same() {
+    for code in [403, 404] {
+        let server = server().await;
+        for _ in 0..3 {
+            server.fail_watch(Resource::ServiceCidrs, Fault::Status(code, None));
+        }
+        let mut observer = Observer::start(&server.url());
+        observer.until("synced without the kind", |o| o.synced == 1).await;
+        observer.until_equal(&server).await;
+        assert_eq!(observer.synced, 1, "the kind came later");
     }
 }

@@ -101,6 +101,7 @@ impl Observer {
                     Change::ServiceGone(name) => self.gone.push(format!("Service {name}")),
                     Change::EndpointSliceGone(name) => self.gone.push(format!("EndpointSlice {name}")),
                     Change::NodeGone(name) => self.gone.push(format!("Node {name}")),
+                    Change::ServiceCidrGone(name) => self.gone.push(format!("ServiceCIDR {name}")),
                     _ => {}
                 }
                 apply(&mut self.snapshot, change);
@@ -119,7 +120,14 @@ impl Observer {
             self.snapshot.services.iter().map(|(n, s)| (n.to_string(), s.resource_version.to_string()));
         let slices = &self.snapshot.endpoint_slices;
         let slices = slices.iter().map(|(n, s)| (n.to_string(), s.resource_version.to_string()));
-        (services.collect(), slices.collect(), self.snapshot.nodes.keys().map(ToString::to_string).collect())
+        let cidrs = &self.snapshot.service_cidrs;
+        let cidrs = cidrs.iter().map(|(name, cidr)| (format!("/{name}"), cidr.resource_version.to_string()));
+        Versions {
+            services: services.collect(),
+            slices: slices.collect(),
+            nodes: self.snapshot.nodes.keys().map(ToString::to_string).collect(),
+            service_cidrs: cidrs.collect(),
+        }
     }
 }
 
@@ -129,15 +137,23 @@ impl Drop for Observer {
     }
 }
 
-pub(crate) type Versions = (BTreeMap<String, String>, BTreeMap<String, String>, Vec<String>);
+/// Names and versions by kind.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Versions {
+    pub(crate) services: BTreeMap<String, String>,
+    pub(crate) slices: BTreeMap<String, String>,
+    pub(crate) nodes: Vec<String>,
+    service_cidrs: BTreeMap<String, String>,
+}
 
 fn expected(server: &ApiServer) -> Versions {
     let nodes = server.versions(Resource::Nodes, "").into_keys();
-    (
-        server.versions(Resource::Services, SERVICES),
-        server.versions(Resource::EndpointSlices, SLICES),
-        nodes.map(|name| name.trim_start_matches('/').to_owned()).collect(),
-    )
+    Versions {
+        services: server.versions(Resource::Services, SERVICES),
+        slices: server.versions(Resource::EndpointSlices, SLICES),
+        nodes: nodes.map(|name| name.trim_start_matches('/').to_owned()).collect(),
+        service_cidrs: server.versions(Resource::ServiceCidrs, ""),
+    }
 }
 
 pub(crate) fn service(name: &str) -> Value {
@@ -164,6 +180,10 @@ pub(crate) fn node(name: &str) -> Value {
     })
 }
 
+pub(crate) fn service_cidr(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"cidrs": ["198.51.100.0/24"]}})
+}
+
 /// A server with a few objects of each kind.
 pub(crate) async fn server() -> ApiServer {
     let server = ApiServer::start().await;
@@ -172,5 +192,6 @@ pub(crate) async fn server() -> ApiServer {
         server.put(Resource::EndpointSlices, slice(name));
         server.put(Resource::Nodes, node(name));
     }
+    server.put(Resource::ServiceCidrs, service_cidr("kubernetes"));
     server
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::observer::{Observer, SERVICES, SLICES};
+use crate::observer::{Observer, SERVICES, SLICES, Versions};
 
 /// Longest wait for a server to come up.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -154,7 +154,8 @@ async fn until_equal(observer: &mut Observer, client: &Client) {
     let nodes = versions::<Node>(client, "").await;
     observer
         .until("facts equal the server's objects", |o| {
-            let (found_services, found_slices, found_nodes) = o.versions();
+            let Versions { services: found_services, slices: found_slices, nodes: found_nodes, .. } =
+                o.versions();
             o.synced == 1
                 && found_services.into_iter().collect::<Vec<_>>() == services
                 && found_slices.into_iter().collect::<Vec<_>>() == slices

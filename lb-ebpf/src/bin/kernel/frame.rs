@@ -4,16 +4,23 @@
 //! verifier tracks ranges (6.18: an offset with a known upper bound, added to the packet pointer,
 //! compared with `data_end`).
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, xdp_md};
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+    BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, xdp_md,
+};
 use aya_ebpf::helpers::{
-    bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data, bpf_xdp_adjust_head,
-    bpf_xdp_adjust_tail,
+    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data,
+    bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
 };
 use aya_ebpf::programs::TcContext;
 use lb_common::Be16;
 use lb_ebpf::checksum::{Delta, apply_to_udp};
 use lb_ebpf::header::HEADERS_BYTES_MAX;
 use lb_ebpf::packet::{Packet, TransportChecksum};
+use lb_ebpf::parse::Family;
+use lb_ebpf::path::Sender;
+use lb_ebpf::rewrite;
 
 /// Bound on offsets. Those of the path are far below; the compiler sees that and drops the test.
 const OFFSET_MAX: usize = 4096;
@@ -102,6 +109,18 @@ impl Packet for XdpFrame {
     }
 
     #[inline(always)]
+    fn open_network(&mut self, network_offset: usize, count: usize, _family: Family) -> Option<()> {
+        self.adjust(-(count as i32), 0)?;
+        rewrite::move_link(self, network_offset, count, 0)
+    }
+
+    #[inline(always)]
+    fn close_network(&mut self, network_offset: usize, count: usize) -> Option<()> {
+        rewrite::move_link(self, network_offset, 0, count)?;
+        self.adjust(count as i32, 0)
+    }
+
+    #[inline(always)]
     fn truncate(&mut self, length: usize) -> Option<()> {
         let excess = self.length_bytes() as i32 - length as i32;
         if excess <= 0 { Some(()) } else { self.adjust(0, -excess) }
@@ -120,18 +139,38 @@ pub(crate) fn interface(ctx: &TcContext) -> u32 {
     unsafe { (*ctx.skb.skb).ifindex }
 }
 
+/// Who sent an skb that leaves: what was received has the interface by which it came.
+#[inline(always)]
+pub(crate) fn sender(ctx: &TcContext) -> Sender {
+    // SAFETY: the context is valid while the program runs.
+    if unsafe { (*ctx.skb.skb).ingress_ifindex } == 0 { Sender::Node } else { Sender::Other }
+}
+
 impl SkbFrame {
     /// Makes the headers linear. `None`: the kernel had no memory for that; the packet goes on.
     #[inline(always)]
     pub(crate) fn new(ctx: &TcContext) -> Option<Self> {
         let frame = Self { skb: ctx.as_ptr().cast() };
-        let (data, data_end) = frame.bounds();
-        let wanted = frame.length_bytes().min(HEADERS_BYTES_MAX);
+        frame.pull()?;
+        Some(frame)
+    }
+
+    #[inline(always)]
+    fn pull(&self) -> Option<()> {
+        let (data, data_end) = self.bounds();
+        let wanted = self.length_bytes().min(HEADERS_BYTES_MAX);
         // SAFETY: the context is valid while the program runs.
-        if data + wanted > data_end && unsafe { bpf_skb_pull_data(frame.skb, wanted as u32) } != 0 {
+        if data + wanted > data_end && unsafe { bpf_skb_pull_data(self.skb, wanted as u32) } != 0 {
             return None;
         }
-        Some(frame)
+        Some(())
+    }
+
+    /// Grows or shrinks the packet behind its link header.
+    #[inline(always)]
+    fn adjust_room(&mut self, difference: i32, flags: u64) -> Option<()> {
+        // SAFETY: the context is valid while the program runs.
+        (unsafe { bpf_skb_adjust_room(self.skb, difference, BPF_ADJ_ROOM_MAC, flags) } == 0).then_some(())
     }
 
     /// Read anew each time: a helper that may move the packet ends the verifier's trust in old
@@ -201,6 +240,24 @@ impl Packet for SkbFrame {
     fn grow_front(&mut self, count: usize) -> Option<()> {
         // SAFETY: the context is valid while the program runs.
         (unsafe { bpf_skb_change_head(self.skb, count as u32, 0) } == 0).then_some(())
+    }
+
+    /// The kernel moves the link header, and learns how to cut a packet that is longer than the link
+    /// takes.
+    #[inline(always)]
+    fn open_network(&mut self, _network_offset: usize, count: usize, family: Family) -> Option<()> {
+        let network = match family {
+            Family::V4 => BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+            Family::V6 => BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+        };
+        self.adjust_room(count as i32, u64::from(network | BPF_F_ADJ_ROOM_ENCAP_L4_UDP))
+    }
+
+    #[inline(always)]
+    fn close_network(&mut self, _network_offset: usize, count: usize) -> Option<()> {
+        self.adjust_room(-(count as i32), 0)?;
+        // The kernel made linear what was looked at; the inner headers begin further back.
+        self.pull()
     }
 
     #[inline(always)]

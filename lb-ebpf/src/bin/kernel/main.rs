@@ -9,7 +9,7 @@ mod route;
 mod sock_addr;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -43,8 +43,8 @@ fn xdp_uplink(ctx: XdpContext) -> u32 {
         Verdict::ToLink { interface: out, .. } if out == interface => xdp_action::XDP_TX,
         // SAFETY: a helper call without pointers.
         Verdict::ToLink { interface: out, .. } => unsafe { bpf_redirect(out, 0) as u32 },
-        // This hook's routes never ask for a neighbour.
-        Verdict::ToNeighbour { .. } => xdp_action::XDP_DROP,
+        // This hook's routes never ask for a neighbour, and nothing leaves by it.
+        Verdict::ToNeighbour { .. } | Verdict::ToSelf(_) => xdp_action::XDP_DROP,
     }
 }
 
@@ -69,10 +69,11 @@ fn tc_egress(ctx: TcContext) -> i32 {
         return GO_ON;
     };
     let verdict = match maps::scratch_for(&frame) {
-        Ok(scratch) => path::to_client(&mut frame, &mut tables, &scratch.parsed),
+        Ok(scratch) => path::to_client(&mut frame, &mut tables, scratch, frame::sender(&ctx)),
         Err(reason) => Verdict::Pass(reason),
     };
-    tc_action(&mut tables, verdict, interface)
+    // An answer to what leaves is for this node.
+    tc_action(&mut tables, verdict, interface, BPF_F_INGRESS)
 }
 
 #[inline(always)]
@@ -86,17 +87,19 @@ fn tc_ingress(ctx: &TcContext, side: Side) -> i32 {
         Ok(scratch) => path::to_backend(&mut frame, &mut tables, scratch, side),
         Err(reason) => Verdict::Pass(reason),
     };
-    tc_action(&mut tables, verdict, interface)
+    tc_action(&mut tables, verdict, interface, 0)
 }
 
+/// `back` are the flags of a redirect to where the packet came from.
 #[inline(always)]
-fn tc_action(tables: &mut KernelTables, verdict: Verdict, interface: u32) -> i32 {
+fn tc_action(tables: &mut KernelTables, verdict: Verdict, interface: u32, back: u32) -> i32 {
     tables.count(verdict.reason());
     match verdict {
         Verdict::Pass(_) | Verdict::ToStack(_) => GO_ON,
         Verdict::Drop(_) => TC_ACT_SHOT,
         // SAFETY: helper calls without pointers, but for one that may be null.
-        Verdict::Answer(_) => unsafe { bpf_redirect(interface, 0) as i32 },
+        Verdict::Answer(_) => unsafe { bpf_redirect(interface, u64::from(back)) as i32 },
+        Verdict::ToSelf(_) => unsafe { bpf_redirect(interface, u64::from(BPF_F_INGRESS)) as i32 },
         Verdict::ToLink { interface: out, .. } => unsafe { bpf_redirect(out, 0) as i32 },
         Verdict::ToNeighbour { interface: out, .. } => unsafe {
             bpf_redirect_neigh(out, core::ptr::null_mut(), 0, 0) as i32

@@ -5,7 +5,7 @@ use core::ops::Deref;
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{self, ArrayOfMaps};
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_map_lookup_elem};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
@@ -49,6 +49,21 @@ static ENDPOINTS: Array<Endpoint> = Array::with_max_entries(bounds::ENDPOINTS_MA
 #[btf_map]
 static CONNTRACK: ArrayOfMaps<FlowTable, { conntrack::SLOTS as usize }> = ArrayOfMaps::new();
 type FlowTable = btf_maps::LruHashMap<FlowKey, Flow, 16>;
+
+/// The places in CONNTRACK, in memory of their own: on the stack of each caller they would take what the
+/// longest chain of calls does not have.
+static CURRENT: u32 = conntrack::CURRENT;
+static PREVIOUS: u32 = conntrack::PREVIOUS;
+
+#[inline(always)]
+fn flow_table(place: &'static u32) -> Option<&'static FlowTable> {
+    // SAFETY: the map's keys are of this type. A map inside stays while the program runs, and is only named
+    // to helpers, never read.
+    unsafe {
+        let map = (&raw const CONNTRACK).cast_mut().cast();
+        bpf_map_lookup_elem(map, (&raw const *place).cast()).cast::<FlowTable>().as_ref()
+    }
+}
 #[map]
 static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(bounds::AFFINITY_MAX, 0);
 #[map]
@@ -150,17 +165,14 @@ impl Deref for FlowEntry {
 /// The flow from the map before the current one, while the agent moves flows: it is moved first, since
 /// what would be noted in the former map from now is lost.
 #[inline(never)]
-fn move_flow(key: &FlowKey) -> *mut Flow {
-    let found = CONNTRACK.get(conntrack::PREVIOUS).and_then(|previous| previous.get_ptr_mut(key));
+fn move_flow(current: &FlowTable, key: &FlowKey) -> *mut Flow {
+    let found = flow_table(&PREVIOUS).and_then(|previous| previous.get_ptr_mut(key));
     let Some(old) = found else {
         return core::ptr::null_mut();
     };
     if is_dry_run() {
         return old;
     }
-    let Some(current) = CONNTRACK.get(conntrack::CURRENT) else {
-        return old;
-    };
     // SAFETY: a found entry is readable while the program runs. Whoever was first has moved it, which is
     // as well; a map without memory leaves it where it is.
     let _ = current.insert(key, unsafe { &*old }, u64::from(BPF_NOEXIST));
@@ -227,11 +239,12 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn flow(&mut self, key: &FlowKey) -> Option<FlowEntry> {
-        if let Some(entry) = CONNTRACK.get(conntrack::CURRENT)?.get_ptr_mut(key) {
+        let current = flow_table(&CURRENT)?;
+        if let Some(entry) = current.get_ptr_mut(key) {
             return Some(FlowEntry(entry));
         }
-        CONNTRACK.get(conntrack::PREVIOUS)?;
-        let moved = move_flow(key);
+        flow_table(&PREVIOUS)?;
+        let moved = move_flow(current, key);
         if moved.is_null() { None } else { Some(FlowEntry(moved)) }
     }
 
@@ -252,7 +265,7 @@ impl Tables for KernelTables {
         if is_dry_run() {
             return Ok(());
         }
-        let current = CONNTRACK.get(conntrack::CURRENT).ok_or(TableFull)?;
+        let current = flow_table(&CURRENT).ok_or(TableFull)?;
         current.insert(key, flow, u64::from(BPF_ANY)).map_err(|_| TableFull)
     }
 
@@ -263,10 +276,10 @@ impl Tables for KernelTables {
             return Ok(if is_taken { Inserted::Taken } else { Inserted::New });
         }
         const EEXIST: i32 = -17;
-        if CONNTRACK.get(conntrack::PREVIOUS).is_some() && !move_flow(key).is_null() {
+        let current = flow_table(&CURRENT).ok_or(TableFull)?;
+        if !move_flow(current, key).is_null() {
             return Ok(Inserted::Taken);
         }
-        let current = CONNTRACK.get(conntrack::CURRENT).ok_or(TableFull)?;
         match current.insert(key, flow, u64::from(BPF_NOEXIST)) {
             Ok(()) => Ok(Inserted::New),
             Err(EEXIST) => Ok(Inserted::Taken),

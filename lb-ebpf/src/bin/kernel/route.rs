@@ -1,9 +1,11 @@
 //! Routes from the kernel's FIB.
+use core::ffi::c_void;
+
 use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+    __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
     bpf_fib_lookup as FibLookup,
 };
-use aya_ebpf::helpers::bpf_fib_lookup;
+use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup};
 use lb_common::{Address, interface};
 use lb_ebpf::packet::Mac;
 use lb_ebpf::tables::Route;
@@ -35,7 +37,9 @@ pub(crate) fn find(
     let mut aligned: Aligned = unsafe { core::mem::zeroed() };
     let query = &mut aligned.0;
     query.ifindex = interface;
-    query.__bindgen_anon_1.tot_len = length_bytes;
+    // A packet that the kernel will cut (GSO) is longer than any link takes: it checks those itself.
+    let is_checked = hook == Hook::Xdp || !is_cut_later(ctx);
+    query.__bindgen_anon_1.tot_len = if is_checked { length_bytes } else { 0 };
     if destination.is_v4() {
         query.family = AF_INET;
         query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(source.v4_bytes());
@@ -52,6 +56,9 @@ pub(crate) fn find(
         return Route::Neighbour { interface: out };
     }
     if status == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) {
+        if hook == Hook::Xdp && is_aggregated(ctx) {
+            return Route::None;
+        }
         // SAFETY: an integer over the length that was given; the kernel has put the MTU there.
         return Route::TooBig { mtu_bytes: u32::from(unsafe { query.__bindgen_anon_1.mtu_result }) };
     }
@@ -62,6 +69,22 @@ pub(crate) fn find(
         return Route::None;
     }
     Route::Link { interface: out, source_mac: mac(&query.smac), destination_mac: mac(&query.dmac) }
+}
+
+/// Whether an skb is several packets in one (GSO).
+#[inline(always)]
+fn is_cut_later(ctx: *mut c_void) -> bool {
+    // SAFETY: the context is that of a tc program, valid while it runs.
+    unsafe { (*ctx.cast::<__sk_buff>()).gso_size != 0 }
+}
+
+/// Whether an XDP frame is longer than its own interface takes: several packets in one (GRO), which
+/// generic XDP sees. The next hook knows where to cut it.
+#[inline(always)]
+fn is_aggregated(ctx: *mut c_void) -> bool {
+    let mut mtu_bytes = 0;
+    // SAFETY: the integer lives through the call; interface zero is the packet's own.
+    unsafe { bpf_check_mtu(ctx, 0, &raw mut mtu_bytes, 0, 0) != 0 }
 }
 
 /// The query, at an alignment at which its addresses can be written in whole words.

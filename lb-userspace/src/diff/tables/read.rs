@@ -6,6 +6,7 @@ use lb_common::backend_service::{self, BackendService};
 use lb_common::endpoint::Endpoint;
 use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::neg::{NEGS_PER_BACKEND_SERVICE, Ring};
+use lb_common::source_range::SourceRangeKey;
 use lb_common::{Address, Be16};
 
 use crate::diff::StoredName;
@@ -78,6 +79,54 @@ impl Tables {
         self.index.endpoints.get(backend_service as usize).map_or(&[], Vec::as_slice)
     }
 
+    /// The frontends on an address, of all ports.
+    pub fn frontends_at(&self, address: Address) -> impl Iterator<Item = (&FrontendKey, &Frontend)> {
+        let all = self.frontends.range(FrontendKey::vip(address)..);
+        all.take_while(move |(key, _)| key.address == address)
+    }
+
+    /// The entries of VIPs.
+    #[must_use]
+    pub fn vips(&self) -> &BTreeMap<Address, Frontend> {
+        &self.vips
+    }
+
+    /// The entry of a VIP.
+    #[must_use]
+    pub fn vip(&self, address: &Address) -> Option<&Frontend> {
+        self.vips.get(address)
+    }
+
+    /// VIPs with an entry that no frontend needs: an apply was cut short. The next diff clears them.
+    pub(in crate::diff) fn idle_vips(&self) -> impl Iterator<Item = Address> + '_ {
+        self.index.idle_vips.iter().copied()
+    }
+
+    /// How many entries of FRONTENDS are in use.
+    #[must_use]
+    pub fn frontends_used(&self) -> u32 {
+        (self.frontends.len() + self.vips.len()) as u32
+    }
+
+    /// The source ranges of a backend service.
+    #[must_use]
+    pub fn source_ranges_of(&self, backend_service: u32) -> &BTreeSet<SourceRangeKey> {
+        static NONE: BTreeSet<SourceRangeKey> = BTreeSet::new();
+        self.source_ranges.get(&backend_service).unwrap_or(&NONE)
+    }
+
+    /// The source ranges of all backend services, by id.
+    #[must_use]
+    pub fn source_ranges(&self) -> &BTreeMap<u32, BTreeSet<SourceRangeKey>> {
+        &self.source_ranges
+    }
+
+    /// How many entries of SOURCE_RANGES are in use.
+    #[must_use]
+    pub fn source_ranges_used(&self) -> u32 {
+        self.index.source_ranges_used
+    }
+
     /// The keys of the frontends that lead to a backend service.
     pub fn frontends_of(&self, backend_service: u32) -> impl Iterator<Item = &FrontendKey> {
         let least = FrontendKey::new(Address::v6([0; 16]), Be16::new(0), 0);
@@ -148,8 +197,10 @@ impl Tables {
     pub fn dump(&self) -> Dump {
         let no_name: backend_service::BackendServiceName = bytemuck::Zeroable::zeroed();
         let names = self.names.iter().map(|name| name.as_ref().map_or(no_name, StoredName::to_bytes));
+        let vips = self.vips.iter().map(|(address, value)| (FrontendKey::vip(*address), *value));
         Dump {
-            frontends: self.frontends.iter().map(|(key, value)| (*key, *value)).collect(),
+            frontends: self.frontends.iter().map(|(key, value)| (*key, *value)).chain(vips).collect(),
+            source_ranges: self.source_ranges.values().flatten().copied().collect(),
             backend_services: self.backend_services.clone(),
             names: names.collect(),
             negs: self.negs.clone(),

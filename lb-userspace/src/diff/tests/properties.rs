@@ -3,7 +3,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use lb_common::Address;
 use lb_common::endpoint::Endpoint;
+use lb_common::frontend::{Kind, flags};
 use lb_common::neg::NegKind;
 use proptest::prelude::*;
 
@@ -38,13 +40,15 @@ struct ServiceShape {
     has_node_port: bool,
     has_second_port: bool,
     has_check: bool,
+    /// Its load-balancer IP lets in so many ranges; none checks nobody.
+    ranges: u8,
     external_local: bool,
     internal_local: bool,
     created_s: Option<i64>,
 }
 
 fn service_shape() -> impl Strategy<Value = ServiceShape> {
-    (any::<[bool; 7]>(), proptest::option::of(0i64..3)).prop_map(|(bits, created_s)| {
+    (any::<[bool; 7]>(), 0u8..4, proptest::option::of(0i64..3)).prop_map(|(bits, ranges, created_s)| {
         let [
             is_dual_stack,
             is_shared,
@@ -60,6 +64,7 @@ fn service_shape() -> impl Strategy<Value = ServiceShape> {
             has_node_port,
             has_second_port,
             has_check,
+            ranges,
             external_local,
             internal_local,
             created_s,
@@ -119,11 +124,15 @@ fn facts(name: usize, shape: &ServiceShape) -> Service {
     if shape.is_shared {
         facts.external_ips = vec![ip("203.0.113.9")];
     }
+    facts.load_balancer_ips = vec![ip(&format!("203.0.113.{}", 10 + name / 2))];
+    let ranges = (0..shape.ranges).map(|number| (ip(&format!("192.0.2.{}", 64 * number)), 26));
+    facts.source_ranges.ranges = ranges.collect();
+    facts.ports[0].port = 80 + name as u16 % 2;
     if shape.has_node_port {
         facts.ports[0].node_port = Some(30_080 + name as u16 % 2);
     }
     if shape.has_second_port {
-        facts.ports.push(ServicePort { node_port: None, ..plan::fixture::port("admin", 81) });
+        facts.ports.push(ServicePort { node_port: None, ..plan::fixture::port("admin", 90) });
     }
     if shape.has_check {
         let check = crate::model::HealthCheck {
@@ -248,6 +257,9 @@ fn assert_equal(tables: &Tables, desired: &Desired) {
         let planned = service.endpoints.iter().map(|e| (e.address, e.port, e.state_bits()));
         assert_eq!(present.collect::<Vec<_>>(), planned.collect::<Vec<_>>());
         endpoints += service.endpoints.len();
+        let ranges = tables.source_ranges_of(id).iter().map(|key| key.range().0.to_string());
+        let planned_ranges = service.source_ranges.iter().map(|(network, _)| network.to_string());
+        assert_eq!(ranges.collect::<Vec<_>>(), planned_ranges.collect::<Vec<_>>());
         for kind in NegKind::ALL {
             let members = service.neg(kind).map_or(&[][..], |neg| &neg.members);
             let members = members.iter().map(|index| named[*index as usize]);
@@ -263,7 +275,11 @@ fn assert_equal(tables: &Tables, desired: &Desired) {
         assert_eq!(value.kind(), Some(chain.frontend.kind));
         assert_eq!(value.neg_internal, neg(chain.frontend.neg_internal));
         assert_eq!(value.neg_external, neg(chain.frontend.neg_external));
+        assert_eq!(value.flags & flags::CHECK_SOURCE != 0, chain.frontend.checks_source);
     }
+    let vips = desired.frontends().filter(|chain| chain.frontend.kind != Kind::NodePort);
+    let vips: BTreeSet<Address> = vips.map(|chain| chain.frontend.address.into()).collect();
+    assert_eq!(tables.vips().keys().copied().collect::<BTreeSet<_>>(), vips);
     assert_eq!(tables.backend_service_ids().count(), desired.backend_services().count());
     assert_eq!(tables.endpoint_ids().count(), endpoints);
     assert_eq!(tables.leftovers(), &BTreeSet::new());
@@ -314,12 +330,20 @@ proptest! {
         backend_services_max in 1u32..5,
         endpoints_max in 1u32..12,
         ring_slots_max in 1u32..24,
+        source_ranges_max in 0u32..6,
     ) {
-        let limits = Limits { frontends_max, backend_services_max, endpoints_max, ring_slots_max };
+        let limits = Limits {
+            frontends_max,
+            backend_services_max,
+            endpoints_max,
+            ring_slots_max,
+            source_ranges_max,
+        };
         let mut world = World::new(limits);
         for (step, refused) in steps.iter().zip(&refusals) {
             world.step(step, *refused);
-            prop_assert!(world.tables.frontends().len() as u32 <= frontends_max);
+            prop_assert!(world.tables.frontends_used() <= frontends_max);
+            prop_assert!(world.tables.source_ranges_used() <= source_ranges_max);
             prop_assert!(world.tables.rings().all(|(_, r)| r.position() + r.length() <= ring_slots_max));
         }
         // What waits for room gets what there is, and then nothing is left to do.

@@ -196,6 +196,7 @@ fn convert(object: &Object, interner: &mut Interner) -> (Key, Converted) {
             ("EndpointSlice", &slice.metadata, objects::endpoint_slice(slice, interner))
         }
         Object::Node(node) => ("Node", &node.metadata, objects::node(node, interner)),
+        Object::ServiceCidr(cidr) => ("ServiceCIDR", &cidr.metadata, objects::service_cidr(cidr, interner)),
     };
     let name = ObjectName::new(
         meta.namespace.as_deref().unwrap_or_default(),
@@ -225,6 +226,7 @@ fn gone(key: &Key, last: &Change) -> Change {
         Change::Service(_) | Change::ServiceGone(_) => Change::ServiceGone(key.1.clone()),
         Change::EndpointSlice(_) | Change::EndpointSliceGone(_) => Change::EndpointSliceGone(key.1.clone()),
         Change::Node(_) | Change::NodeGone(_) => Change::NodeGone(key.1.name.clone()),
+        Change::ServiceCidr(_) | Change::ServiceCidrGone(_) => Change::ServiceCidrGone(key.1.name.clone()),
     }
 }
 

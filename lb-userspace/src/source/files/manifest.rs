@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use serde::de::DeserializeOwned;
 use serde_yaml_ng::Value;
 
@@ -13,6 +14,7 @@ pub(super) enum Object {
     Service(Box<Service>),
     EndpointSlice(Box<EndpointSlice>),
     Node(Box<Node>),
+    ServiceCidr(Box<ServiceCIDR>),
 }
 
 /// What a file holds.
@@ -151,9 +153,9 @@ fn read_document(document: &Document<'_>, manifest: &mut Manifest) -> Result<(),
         return read_list(document.number, &value, &api_version, item_kind, manifest);
     }
     let object = if has_merge_keys {
-        object(&api_version, &kind, || from_value(&value), || from_value(&value), || from_value(&value))
+        object(&api_version, &kind, &Text::Value(&value))
     } else {
-        object(&api_version, &kind, || document.parse(), || document.parse(), || document.parse())
+        object(&api_version, &kind, &Text::Document(document))
     };
     add(document.number, object?, &api_version, &kind, manifest)
 }
@@ -173,8 +175,7 @@ fn read_list(
             let kind = text_of(item, "kind")
                 .or_else(|e| if item_kind.is_empty() { Err(e) } else { Ok(item_kind.to_owned()) })?;
             let api_version = text_of(item, "apiVersion").unwrap_or_else(|_| list_api_version.to_owned());
-            let object =
-                object(&api_version, &kind, || from_value(item), || from_value(item), || from_value(item))?;
+            let object = object(&api_version, &kind, &Text::Value(item))?;
             add(document_number, object, &api_version, &kind, manifest)
         })();
         if let Err(reason) = result {
@@ -184,18 +185,29 @@ fn read_list(
     Ok(())
 }
 
+/// What an object is read from: its own text where it can be, so that errors have their lines.
+enum Text<'a> {
+    Document(&'a Document<'a>),
+    Value(&'a Value),
+}
+
+impl Text<'_> {
+    fn read<T: DeserializeOwned>(&self) -> Result<Box<T>, String> {
+        match self {
+            Self::Document(document) => document.parse(),
+            Self::Value(value) => T::deserialize(*value).map_err(|error| error.to_string()),
+        }
+        .map(Box::new)
+    }
+}
+
 /// The object by its kind, or `None` for a kind that Podway does not read.
-fn object(
-    api_version: &str,
-    kind: &str,
-    service: impl FnOnce() -> Result<Service, String>,
-    slice: impl FnOnce() -> Result<EndpointSlice, String>,
-    node: impl FnOnce() -> Result<Node, String>,
-) -> Result<Option<Object>, String> {
+fn object(api_version: &str, kind: &str, text: &Text<'_>) -> Result<Option<Object>, String> {
     Ok(Some(match (api_version, kind) {
-        ("v1", "Service") => Object::Service(Box::new(service()?)),
-        ("discovery.k8s.io/v1", "EndpointSlice") => Object::EndpointSlice(Box::new(slice()?)),
-        ("v1", "Node") => Object::Node(Box::new(node()?)),
+        ("v1", "Service") => Object::Service(text.read()?),
+        ("discovery.k8s.io/v1", "EndpointSlice") => Object::EndpointSlice(text.read()?),
+        ("v1", "Node") => Object::Node(text.read()?),
+        ("networking.k8s.io/v1", "ServiceCIDR") => Object::ServiceCidr(text.read()?),
         _ => return Ok(None),
     }))
 }
@@ -215,6 +227,7 @@ fn add(
         Object::Service(service) => (&mut service.metadata, true),
         Object::EndpointSlice(slice) => (&mut slice.metadata, true),
         Object::Node(node) => (&mut node.metadata, false),
+        Object::ServiceCidr(cidr) => (&mut cidr.metadata, false),
     };
     if meta.name.as_deref().is_none_or(str::is_empty) {
         return Err(format!("{kind} without metadata.name"));
@@ -233,10 +246,6 @@ fn text_of(value: &Value, field: &str) -> Result<String, String> {
     text.map(str::to_owned).ok_or_else(|| format!("no field {field}: not a Kubernetes object"))
 }
 
-fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
-    T::deserialize(value).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +255,9 @@ mod tests {
             Object::Service(service) => format!("Service {}", service.metadata.name.as_deref().unwrap_or("")),
             Object::EndpointSlice(slice) => format!("Slice {}", slice.metadata.name.as_deref().unwrap_or("")),
             Object::Node(node) => format!("Node {}", node.metadata.name.as_deref().unwrap_or("")),
+            Object::ServiceCidr(cidr) => {
+                format!("ServiceCIDR {}", cidr.metadata.name.as_deref().unwrap_or(""))
+            }
         };
         manifest.objects.iter().map(|(number, object)| (*number, name(object))).collect()
     }
@@ -311,10 +323,15 @@ apiVersion: discovery.k8s.io/v1
 kind: EndpointSliceList
 items:
 - {metadata: {name: a-1}, addressType: IPv4, endpoints: []}
+---
+{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: kubernetes}}
 ",
             Syntax::Yaml,
         );
-        assert_eq!(names(&manifest), [(1, "Service a".into()), (2, "Slice a-1".into())]);
+        assert_eq!(
+            names(&manifest),
+            [(1, "Service a".into()), (2, "Slice a-1".into()), (3, "ServiceCIDR kubernetes".into())]
+        );
         assert_eq!(manifest.ignored_kinds, BTreeSet::from(["apps/v1 Deployment".to_owned()]));
         assert_eq!(
             manifest.faults,

@@ -107,6 +107,7 @@ fn version(change: &Change) -> Version {
     match change {
         Change::Service(service) => Version::Resource(Arc::clone(&service.resource_version)),
         Change::EndpointSlice(slice) => Version::Resource(Arc::clone(&slice.resource_version)),
+        Change::ServiceCidr(cidr) => Version::Resource(Arc::clone(&cidr.resource_version)),
         Change::Node(node) => {
             let mut node = node.clone();
             node.resource_version = "".into();

@@ -1,4 +1,5 @@
-//! Facts from the Kubernetes API: three watches (Services, EndpointSlices, Nodes) that never end.
+//! Facts from the Kubernetes API: four watches (Services, EndpointSlices, Nodes, ServiceCIDRs) that
+//! never end.
 //!
 //! A watch begins with a complete list and goes on from its version; whatever breaks it, it is taken
 //! up again where it stopped, or with a new list where the server no longer knows that version. Facts
@@ -84,31 +85,43 @@ pub async fn run(
     sender: mpsc::Sender<SourceEvent>,
 ) -> anyhow::Result<()> {
     let client = client(config, &settings).context("cannot make a client for the API server")?;
-    let unsynced = Arc::new(AtomicUsize::new(3));
+    let unsynced = Arc::new(AtomicUsize::new(4));
     let services = Kind {
         name: "Service",
         selector: Some(SERVICE_SELECTOR),
+        is_optional: false,
         convert: objects::service,
         gone: Change::ServiceGone,
     };
     let slices = Kind {
         name: "EndpointSlice",
         selector: Some(SLICE_SELECTOR),
+        is_optional: false,
         convert: objects::endpoint_slice,
         gone: Change::EndpointSliceGone,
     };
     let nodes = Kind {
         name: "Node",
         selector: None,
+        is_optional: false,
         convert: objects::node,
         gone: |name| Change::NodeGone(name.name),
+    };
+    let service_cidrs = Kind {
+        name: "ServiceCIDR",
+        selector: None,
+        is_optional: true,
+        convert: objects::service_cidr,
+        gone: |name| Change::ServiceCidrGone(name.name),
     };
     tokio::join!(
         Watch::new(services, settings.clone(), sender.clone(), Arc::clone(&unsynced))
             .run(Api::all(client.clone())),
         Watch::new(slices, settings.clone(), sender.clone(), Arc::clone(&unsynced))
             .run(Api::all(client.clone())),
-        Watch::new(nodes, settings, sender, unsynced).run(Api::all(client)),
+        Watch::new(nodes, settings.clone(), sender.clone(), Arc::clone(&unsynced))
+            .run(Api::all(client.clone())),
+        Watch::new(service_cidrs, settings, sender, unsynced).run(Api::all(client)),
     );
     Ok(())
 }

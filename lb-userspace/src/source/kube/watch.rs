@@ -31,6 +31,8 @@ const STREAMED_LISTS_MAX: u32 = 3;
 pub(super) struct Kind<K> {
     pub(super) name: &'static str,
     pub(super) selector: Option<&'static str>,
+    /// Whether a server may lack the kind, or not let us read it: there is none of it then.
+    pub(super) is_optional: bool,
     pub(super) convert: fn(&K, &mut Interner) -> Converted,
     pub(super) gone: fn(ObjectName) -> Change,
 }
@@ -182,6 +184,14 @@ where
         {
             // "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled".
             return self.list_in_pages("the server does not stream lists");
+        }
+        if self.kind.is_optional && !self.is_synced && matches!(code, Some(403 | 404)) {
+            // An older server, or a role of before the kind was asked for.
+            for event in self.list_is_complete() {
+                if self.sender.send(event).await.is_err() {
+                    return Next::End;
+                }
+            }
         }
         let what = match code {
             Some(code) => format!("{} {code}", variant(error)),

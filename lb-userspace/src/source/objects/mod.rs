@@ -9,10 +9,12 @@ mod endpoint_slice;
 mod health_check;
 mod node;
 mod service;
+mod service_cidr;
 
 pub use endpoint_slice::endpoint_slice;
 pub use node::node;
 pub use service::service;
+pub use service_cidr::service_cidr;
 
 /// Marks an object that another proxy than the node's serves: kube-proxy leaves such objects alone,
 /// and so does Podway (kubernetes `cmd/kube-proxy/app/server.go`, `LabelServiceProxyName`).

@@ -1,7 +1,10 @@
 //! A Service as a fact.
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service as Object, ServicePort as ObjectPort, ServiceSpec, ServiceStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, annotations, health_check, label, name_of};
 use super::{port_label, port_number, prefix, protocol};
@@ -32,6 +35,7 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
     let fact = Service {
         resource_version: object.metadata.resource_version.as_deref().unwrap_or_default().into(),
         created_s: object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
+        labels: labels(&object.metadata, interner),
         cluster_ips: cluster_ips(spec, &mut faults),
         external_ips: addresses("spec.externalIPs", spec.external_ips.iter().flatten(), &mut faults),
         load_balancer_ips: load_balancer_ips(object.status.as_ref(), &mut faults),
@@ -56,6 +60,12 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
         name,
     };
     faults.with(Change::Service(fact))
+}
+
+/// Many Services share keys and values.
+fn labels(meta: &ObjectMeta, interner: &mut Interner) -> Arc<BTreeMap<Arc<str>, Arc<str>>> {
+    let labels = meta.labels.iter().flatten();
+    Arc::new(labels.map(|(key, value)| (interner.shared(key), interner.shared(value))).collect())
 }
 
 fn is_headless(spec: &ServiceSpec) -> bool {

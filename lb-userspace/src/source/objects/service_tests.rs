@@ -29,6 +29,7 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
           name: web
           resourceVersion: '42'
           creationTimestamp: '2026-01-02T03:04:05Z'
+          labels: {app: web}
           annotations:
             podway.io/drain: reset
             podway.io/external-mode: dsr
@@ -60,6 +61,7 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
         name: ObjectName::new("shop", "web"),
         resource_version: "42".into(),
         created_s: Some(1_767_323_045),
+        labels: std::sync::Arc::new([("app".into(), "web".into())].into()),
         cluster_ips: vec![IpAddr::from([198, 51, 100, 7]), "2001:db8::7".parse().expect("address")],
         external_ips: vec![IpAddr::from([203, 0, 113, 7])],
         load_balancer_ips: vec![IpAddr::from([203, 0, 113, 20]), IpAddr::from([203, 0, 113, 22])],

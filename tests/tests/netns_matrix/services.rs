@@ -1,0 +1,117 @@
+//! The Services that the stories are about.
+use std::net::{IpAddr, Ipv6Addr};
+
+use anyhow::Result;
+use lb_tests::cluster;
+use lb_tests::manifests::Service;
+use lb_tests::topology::Topology;
+use lb_tests::traffic::Server;
+use lb_userspace::model::{Protocol, TrafficPolicy};
+
+/// The external address in IPv6.
+const EXTERNAL_IP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0x20));
+/// Where a second server of `web-c-1` listens, over TCP and UDP.
+const OTHER_PORTS: [u16; 2] = [9090, 9091];
+/// What that server calls itself.
+pub(crate) const OTHER_SERVER: &str = "web-c-1-at-its-other-ports";
+/// The pods behind most Services: two on each node.
+pub(crate) const PODS: [&str; 6] = ["web-a-1", "web-a-2", "web-b-1", "web-b-2", "web-c-1", "web-c-2"];
+
+/// Servers beside those of all pods: host-network endpoints, and one at other ports.
+pub(crate) fn further_servers(topology: &Topology) -> Result<Vec<Server>> {
+    let usual = [(Protocol::Tcp, cluster::TCP_PORT), (Protocol::Udp, cluster::UDP_PORT)];
+    let other = [(Protocol::Tcp, OTHER_PORTS[0]), (Protocol::Udp, OTHER_PORTS[1])];
+    Ok(vec![
+        Server::start(topology.host("node-c"), &usual)?,
+        Server::start_as(topology.host("web-c-1"), OTHER_SERVER, &other)?,
+    ])
+}
+
+/// A Service at every kind of address, without pods.
+pub(crate) fn bare(name: &str, port: u8) -> Service {
+    let mut service = cluster::service(name, port);
+    service.external_ips.push(EXTERNAL_IP_V6);
+    service
+}
+
+/// With these hosts behind it, ready; a pod or a node itself.
+pub(crate) fn backed_by(service: Service, topology: &Topology, hosts: &[&str]) -> Service {
+    hosts.iter().fold(service, |service, name| {
+        let host = topology.host(name);
+        let has = |node: &&lb_tests::topology::Node| {
+            node.host().name() == *name || node.pods().iter().any(|pod| pod.name() == *name)
+        };
+        match topology.nodes().iter().find(has) {
+            Some(node) => service.backed_by(node, host),
+            None => panic!("{name} is neither a node nor a pod"),
+        }
+    })
+}
+
+fn of(service: &'static str, port: u8, topology: &Topology, hosts: &[&str]) -> Service {
+    backed_by(bare(service, port), topology, hosts)
+}
+
+/// All of them. The port is the end of the cluster IPs, and of the node port.
+pub(crate) fn all(topology: &Topology) -> Vec<Service> {
+    let of = |name, port, hosts: &[&str]| of(name, port, topology, hosts);
+    let mut services = vec![
+        of("web", 80, &PODS),
+        of("near", 81, &["web-a-1", "web-a-2"]),
+        of("far", 82, &["web-b-1", "web-b-2"]),
+        of("west", 83, &["web-c-1", "web-c-2"]),
+        of("empty", 86, &[]),
+        of("host", 90, &["node-c"]),
+        of("own", 96, &["web-b-1"]),
+        of("moving", 93, &["web-b-1"]),
+        of("restless", 94, &["web-b-1", "web-c-1"]),
+    ];
+    services.extend(with_policies(topology));
+    services.extend(with_affinity(topology));
+    services.push(with_slices(topology));
+    services
+}
+
+fn with_policies(topology: &Topology) -> Vec<Service> {
+    let of = |name, port, hosts: &[&str]| of(name, port, topology, hosts);
+    let mut external = of("local", 84, &["web-a-1", "web-c-1"]);
+    external.external_traffic_policy = TrafficPolicy::Local;
+    let mut internal = of("internal-local", 85, &["web-a-1", "web-c-1"]);
+    internal.internal_traffic_policy = TrafficPolicy::Local;
+    let mut fading = of("fading", 91, &["web-a-1", "web-b-1"]);
+    for pod in ["web-a-1", "web-b-1"] {
+        terminate(&mut fading, pod);
+    }
+    let mut fading_local = of("fading-local", 92, &["web-a-1", "web-b-1"]);
+    fading_local.external_traffic_policy = TrafficPolicy::Local;
+    terminate(&mut fading_local, "web-a-1");
+    vec![external, internal, fading, fading_local]
+}
+
+fn terminate(service: &mut Service, pod: &str) {
+    let endpoint = service.endpoint(pod);
+    (endpoint.ready, endpoint.terminating) = (false, true);
+}
+
+fn with_affinity(topology: &Topology) -> Vec<Service> {
+    let with_timeout = |name, port, timeout_s| {
+        let mut service = of(name, port, topology, &PODS);
+        service.affinity_timeout_s = Some(timeout_s);
+        service
+    };
+    vec![
+        with_timeout("sticky", 87, 10_800),
+        with_timeout("forgetful", 88, 1),
+        with_timeout("broken-affinity", 95, 10_800),
+    ]
+}
+
+/// Two slices for each family; in the second, the ports of the same names have other numbers.
+fn with_slices(topology: &Topology) -> Service {
+    let mut service = of("slices", 89, topology, &["web-a-1", "web-c-1"]);
+    service.endpoint("web-c-1").slice = 1;
+    for (name, port) in ["tcp", "udp"].into_iter().zip(OTHER_PORTS) {
+        service.slice_ports.insert((1, name.to_owned()), port);
+    }
+    service
+}
