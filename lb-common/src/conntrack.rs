@@ -113,6 +113,12 @@ pub const TCP_ESTABLISHED_TIMEOUT_S: u32 = 7_440;
 /// A UDP flow is forgotten after this long without a packet (Linux:
 /// `nf_conntrack_udp_timeout_stream`, 120 s).
 pub const UDP_TIMEOUT_S: u32 = 120;
+/// An SCTP flow that is still opening, or is closing, is forgotten after this long without a packet: the
+/// longest of Linux's for these states (`nf_conntrack_sctp_timeout_heartbeat_sent`, 30 s).
+pub const SCTP_TRANSIENT_TIMEOUT_S: u32 = 30;
+/// An established SCTP flow is forgotten after this long without a packet (Linux:
+/// `nf_conntrack_sctp_timeout_established`, 210 s): seven heartbeats of 30 s (RFC 9260 §16).
+pub const SCTP_ESTABLISHED_TIMEOUT_S: u32 = 210;
 
 impl Flow {
     /// The direction of this entry.
@@ -152,12 +158,14 @@ impl Flow {
     #[must_use]
     #[inline(always)]
     pub const fn idle_timeout_s(&self, protocol: u32) -> u32 {
-        if protocol != crate::protocol::TCP as u32 {
-            return UDP_TIMEOUT_S;
-        }
-        match self.state() {
-            FlowState::Established => TCP_ESTABLISHED_TIMEOUT_S,
-            FlowState::Opening | FlowState::Closing | FlowState::Reset => TCP_TRANSIENT_TIMEOUT_S,
+        const TCP: u32 = crate::protocol::TCP as u32;
+        const SCTP: u32 = crate::protocol::SCTP as u32;
+        match (protocol, self.state()) {
+            (TCP, FlowState::Established) => TCP_ESTABLISHED_TIMEOUT_S,
+            (TCP, _) => TCP_TRANSIENT_TIMEOUT_S,
+            (SCTP, FlowState::Established) => SCTP_ESTABLISHED_TIMEOUT_S,
+            (SCTP, _) => SCTP_TRANSIENT_TIMEOUT_S,
+            _ => UDP_TIMEOUT_S,
         }
     }
 }

@@ -26,9 +26,9 @@ pub fn standing(flow: &Flow, endpoint: Option<&Endpoint>, parsed: &Parsed, now_s
     if idle_s > flow.idle_timeout_s(parsed.key.protocol) {
         return Standing::Over;
     }
-    let is_tcp = parsed.is_tcp();
+    let has_connection = parsed.has_connection();
     // A client may use its port again once the old connection is closing (RFC 9293 §3.6.1).
-    if is_tcp && parsed.opens_tcp() && flow.state() >= FlowState::Closing {
+    if has_connection && parsed.opens_tcp() && flow.state() >= FlowState::Closing {
         return Standing::Over;
     }
     let is_same = endpoint
@@ -37,8 +37,9 @@ pub fn standing(flow: &Flow, endpoint: Option<&Endpoint>, parsed: &Parsed, now_s
     if takes_new_flows {
         return Standing::Good;
     }
-    // Only an attempt to open a connection, or a datagram, moves on.
-    if !is_tcp || parsed.opens_tcp() {
+    // Only an attempt to open a connection, or a datagram, moves on; and SCTP once the endpoint's id is given
+    // up, since it has no reset that could be sent without knowing the association (RFC 9260 §8.5).
+    if !has_connection || parsed.opens_tcp() || (!is_same && !parsed.is_tcp()) {
         return Standing::EndpointGone;
     }
     // A TCP connection lives on with an endpoint that is draining, failing or withdrawn, until its id is
@@ -50,11 +51,11 @@ pub fn standing(flow: &Flow, endpoint: Option<&Endpoint>, parsed: &Parsed, now_s
     Standing::ConnectionGone
 }
 
-/// The state after a packet in the entry's own direction.
+/// The state after a packet in the entry's own direction; of SCTP, `tcp_flags` are what stands for them.
 #[must_use]
 #[inline(always)]
-pub const fn next_state(state: FlowState, is_tcp: bool, tcp_flags: u8) -> FlowState {
-    if !is_tcp {
+pub const fn next_state(state: FlowState, has_connection: bool, tcp_flags: u8) -> FlowState {
+    if !has_connection {
         return FlowState::Established;
     }
     if tcp_flags & tcp::RST != 0 {

@@ -35,8 +35,14 @@ pub mod ipv4 {
     pub const CHECKSUM: usize = 10;
     /// Source address, then destination address.
     pub const ADDRESSES: usize = 12;
+    /// Identification, then flags and fragment offset.
+    pub const IDENTIFICATION: usize = 4;
     /// More fragments, and the fragment offset.
     pub const FRAGMENT_MASK: u16 = 0x3fff;
+    /// More fragments.
+    pub const MORE_FRAGMENTS: u16 = 0x2000;
+    /// The fragment offset, units of eight bytes.
+    pub const FRAGMENT_OFFSET_MASK: u16 = 0x1fff;
 }
 
 /// IPv6 (RFC 8200 §3, §4).
@@ -51,8 +57,18 @@ pub mod ipv6 {
     pub const ADDRESSES: usize = 8;
     /// Next header: hop-by-hop options.
     pub const HOP_BY_HOP: u8 = 0;
+    /// Next header: routing.
+    pub const ROUTING: u8 = 43;
     /// Next header: fragment.
     pub const FRAGMENT: u8 = 44;
+    /// Length of the fragment header; its last four bytes are the identification.
+    pub const FRAGMENT_BYTES: usize = 8;
+    /// The fragment offset, units of eight bytes and shifted left by three, and whether more follow.
+    pub const FRAGMENT_MASK: u16 = 0xfff9;
+    /// The fragment offset alone.
+    pub const FRAGMENT_OFFSET_MASK: u16 = 0xfff8;
+    /// More fragments.
+    pub const MORE_FRAGMENTS: u16 = 0x0001;
     /// Next header: destination options.
     pub const DESTINATION_OPTIONS: u8 = 60;
     /// Extension headers that are looked through; a packet with more passes untouched.
@@ -85,6 +101,56 @@ pub mod udp {
     pub const LENGTH_BYTES: usize = 8;
     /// Checksum.
     pub const CHECKSUM: usize = 6;
+}
+
+/// SCTP (RFC 9260 §3).
+pub mod sctp {
+    /// Length of the common header.
+    pub const LENGTH_BYTES: usize = 12;
+    /// CRC32c.
+    pub const CHECKSUM: usize = 8;
+    /// Length of a chunk's header.
+    pub const CHUNK_BYTES: usize = 4;
+    /// Chunk: opens an association.
+    pub const INIT: u8 = 1;
+    /// Chunk: ends an association at once.
+    pub const ABORT: u8 = 6;
+    /// Chunk: no more data from the sender.
+    pub const SHUTDOWN: u8 = 7;
+    /// Chunk: acknowledges a shutdown.
+    pub const SHUTDOWN_ACK: u8 = 8;
+    /// Chunk: the association is over.
+    pub const SHUTDOWN_COMPLETE: u8 = 14;
+}
+
+/// ICMP (RFC 792) and `ICMPv6` (RFC 4443).
+pub mod icmp {
+    /// Length of the header before the quoted packet or the echoed data.
+    pub const LENGTH_BYTES: usize = 8;
+    /// Checksum.
+    pub const CHECKSUM: usize = 2;
+    /// Type: echo reply.
+    pub const V4_ECHO_REPLY: u8 = 0;
+    /// Type: destination unreachable.
+    pub const V4_UNREACHABLE: u8 = 3;
+    /// Type: echo request.
+    pub const V4_ECHO_REQUEST: u8 = 8;
+    /// Type: time exceeded.
+    pub const V4_TIME_EXCEEDED: u8 = 11;
+    /// Type: parameter problem.
+    pub const V4_PARAMETER_PROBLEM: u8 = 12;
+    /// Type: destination unreachable.
+    pub const V6_UNREACHABLE: u8 = 1;
+    /// Type: packet too big.
+    pub const V6_TOO_BIG: u8 = 2;
+    /// Type: time exceeded.
+    pub const V6_TIME_EXCEEDED: u8 = 3;
+    /// Type: parameter problem.
+    pub const V6_PARAMETER_PROBLEM: u8 = 4;
+    /// Type: echo request.
+    pub const V6_ECHO_REQUEST: u8 = 128;
+    /// Type: echo reply.
+    pub const V6_ECHO_REPLY: u8 = 129;
 }
 
 /// Largest offset of a transport header that is looked at. A packet whose options reach further

@@ -30,6 +30,10 @@ impl Packet for HostFrame {
         self.0.len()
     }
 
+    fn reveal(&mut self, _length: usize) -> Option<()> {
+        Some(())
+    }
+
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.0.get(offset..)?.first_chunk().copied()
     }

@@ -1,10 +1,12 @@
+//! Answers in place of whoever was asked.
+//!
 //! Refusals: the packet becomes an ICMP or ICMPv6 error for its sender. "Destination unreachable, port
 //! unreachable" (RFC 792; RFC 4443 §3.1) is what kube-proxy's reject rules send, for TCP too; Linux ends a
 //! `connect()` on it with "connection refused" (RFC 1122 §4.2.3.9). A packet that is too big is answered
 //! with the size that fits (RFC 1191 §4; RFC 4443 §3.2).
 use lb_common::Be16;
 
-use crate::checksum::Sum;
+use crate::checksum::{Delta, Sum};
 use crate::header::{self, ipv4, ipv6, tcp, udp};
 use crate::packet::Packet;
 use crate::parse::{Family, Parsed};
@@ -66,6 +68,45 @@ pub fn refuse<P: Packet>(packet: &mut P, parsed: &Parsed, message: &Message) -> 
     }
     let icmp_offset = parsed.network_offset() + added_bytes - ICMP_BYTES;
     icmp(packet, parsed, message, icmp_offset, quoted_bytes)
+}
+
+/// Turns an echo request into its reply (RFC 792; RFC 4443 §4.2). `None`: the frame could not be rewritten
+/// and must be dropped.
+#[inline(always)]
+pub fn answer_echo<P: Packet>(packet: &mut P, parsed: &Parsed) -> Option<()> {
+    rewrite::turn_link(packet)?;
+    let offset = parsed.network_offset();
+    let reply_type = match parsed.family {
+        Family::V4 => {
+            // Addresses that change places leave a sum as it is.
+            let [hops, protocol] = packet.load::<2>(offset + ipv4::TTL)?;
+            let delta = Delta::of_words(
+                [Be16::from_bytes([hops, protocol]), Be16::new(0)],
+                [Be16::from_bytes([HOP_LIMIT, protocol]), Be16::new(0)],
+            );
+            let checksum = Be16::from_bytes(packet.load(offset + ipv4::CHECKSUM)?);
+            packet.store(offset + ipv4::CHECKSUM, delta.apply(checksum).bytes())?;
+            packet.store(offset + ipv4::TTL, [HOP_LIMIT, protocol])?;
+            packet.store(offset + ipv4::ADDRESSES, parsed.key.destination.v4_bytes())?;
+            packet.store(offset + ipv4::ADDRESSES + 4, parsed.key.source.v4_bytes())?;
+            header::icmp::V4_ECHO_REPLY
+        }
+        Family::V6 => {
+            let [next_header, _] = packet.load::<2>(offset + ipv6::HOP_LIMIT - 1)?;
+            packet.store(offset + ipv6::HOP_LIMIT - 1, [next_header, HOP_LIMIT])?;
+            packet.store(offset + ipv6::ADDRESSES, parsed.key.destination.v6_bytes())?;
+            packet.store(offset + ipv6::ADDRESSES + 16, parsed.key.source.v6_bytes())?;
+            header::icmp::V6_ECHO_REPLY
+        }
+    };
+    let offset = parsed.transport_offset();
+    let old: [u8; 2] = packet.load(offset)?;
+    let [_, code] = old;
+    let new = [reply_type, code];
+    let delta = Delta::of_words([Be16::from_bytes(old), Be16::new(0)], [Be16::from_bytes(new), Be16::new(0)]);
+    let checksum = Be16::from_bytes(packet.load(offset + header::icmp::CHECKSUM)?);
+    packet.store(offset, new)?;
+    packet.store(offset + header::icmp::CHECKSUM, delta.apply(checksum).bytes())
 }
 
 #[inline(always)]

@@ -22,6 +22,7 @@ pub mod checksum;
 pub mod icmp;
 pub mod reset;
 pub mod rewrite;
+mod sctp;
 
 pub mod geneve;
 

@@ -45,6 +45,10 @@ pub trait Packet {
     /// Length of the whole frame.
     fn length_bytes(&self) -> usize;
 
+    /// Makes the first `length` bytes readable and writable where a hook sees only a part of the frame;
+    /// `None` where the kernel has no memory for that. A shorter frame is no failure.
+    fn reveal(&mut self, length: usize) -> Option<()>;
+
     /// The `N` bytes at `offset`; `None` where the frame ends before.
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 

@@ -7,7 +7,7 @@ use bytemuck::Zeroable as _;
 
 use crate::flow::{self, Standing};
 use crate::packet::Packet;
-use crate::parse::Parsed;
+use crate::parse::{Form, Parsed};
 use crate::reset;
 use crate::rewrite;
 use crate::tables::{TableFull, Tables};
@@ -15,12 +15,17 @@ use crate::verdict::Verdict;
 
 mod begin;
 mod dsr;
+mod fragment;
+mod icmp_error;
 mod source_nat;
+mod stray;
+mod unusual;
 mod way;
 
 pub use source_nat::SOURCE_NAT_ATTEMPTS_MAX;
 
 use begin::{Entrance, begin, send_new};
+use unusual::Turn;
 use way::{Way, blocked, send, turn_in, way_for};
 
 /// Which side of the node a packet enters by.
@@ -54,6 +59,8 @@ pub struct Scratch {
     pub entries: Entries,
     /// The way of a new flow's first packet; what it holds before means nothing.
     way: Way,
+    /// What an ICMP error quotes; what it holds before means nothing.
+    quote: icmp_error::Quote,
 }
 
 /// The two entries of a new flow.
@@ -71,7 +78,7 @@ impl Scratch {
     pub fn new(parsed: Parsed) -> Self {
         let flow = Flow::zeroed();
         let entries = Entries { flow, reply_key: parsed.key, reply: flow };
-        Self { parsed, entries, way: Way::STACK }
+        Self { parsed, entries, way: Way::STACK, quote: icmp_error::Quote::empty() }
     }
 }
 
@@ -84,7 +91,13 @@ pub fn to_backend<P: Packet, T: Tables>(
     scratch: &mut Scratch,
     side: Side,
 ) -> Verdict {
-    if side == Side::Uplink && dsr::is_encapsulated(packet, tables, scratch) {
+    // A node's own packet had its turn in `to_client`.
+    if side != Side::Node && scratch.parsed.form != Form::Whole {
+        let turn = unusual::entering(packet, tables, scratch);
+        if turn != Turn::Plain {
+            return unusual::verdict(packet, tables, scratch, turn);
+        }
+    } else if side == Side::Uplink && dsr::is_encapsulated(packet, tables, scratch) {
         return dsr::deliver(packet, tables, scratch);
     }
     let parsed = &scratch.parsed;
@@ -110,13 +123,17 @@ pub fn to_backend<P: Packet, T: Tables>(
             Direction::ToClient => return Verdict::Pass(Reason::PassNotOurs),
         }
     }
-    let frontend = match tables.is_maybe_vip(&parsed.key.destination) {
-        true => tables.frontend(&parsed.frontend()),
-        false => None,
-    };
-    let Some(frontend) = frontend else {
+    if !tables.is_maybe_vip(&parsed.key.destination) && !stray::is_service_address(tables, parsed) {
         return Verdict::Pass(Reason::PassNotOurs);
+    }
+    let Some(frontend) = tables.frontend(&parsed.frontend()) else {
+        scratch.way = Way::blocked(stray::judge(tables, parsed));
+        return blocked(packet, &scratch.parsed, &scratch.way);
     };
+    // Only its first fragment begins a flow.
+    if parsed.form == Form::LaterFragment {
+        return Verdict::Pass(Reason::PassFragment);
+    }
     let entrance = Entrance::of(tables, parsed, side, &frontend);
     // Two calls, one after the other: neither needs its part of the stack while the other runs.
     begin(tables, scratch, &entrance, packet.length_bytes());
@@ -135,6 +152,12 @@ pub fn to_client<P: Packet, T: Tables>(
     scratch: &mut Scratch,
     sender: Sender,
 ) -> Verdict {
+    if scratch.parsed.form != Form::Whole {
+        let turn = unusual::leaving(packet, tables, scratch, sender);
+        if turn != Turn::Plain {
+            return unusual::verdict(packet, tables, scratch, turn);
+        }
+    }
     let parsed = &scratch.parsed;
     let known = tables.flow(&parsed.key);
     if let Some(known) = &known
@@ -147,7 +170,9 @@ pub fn to_client<P: Packet, T: Tables>(
             None => Verdict::Drop(Reason::DropRewriteFailed),
         };
     }
-    if sender == Sender::Node && (known.is_some() || tables.is_maybe_vip(&parsed.key.destination)) {
+    let is_to_service =
+        tables.is_maybe_vip(&parsed.key.destination) || stray::is_service_address(tables, parsed);
+    if sender == Sender::Node && (known.is_some() || is_to_service) {
         return from_node(packet, tables, scratch);
     }
     Verdict::Pass(Reason::PassNotOurs)
@@ -268,7 +293,7 @@ fn keep_reply<T: Tables>(
 #[inline(always)]
 fn record<T: Tables>(tables: &mut T, parsed: &Parsed, known: &T::FlowSlot) {
     let now_s = tables.now_s();
-    let state = flow::next_state(known.state(), parsed.is_tcp(), parsed.tcp_flags);
+    let state = flow::next_state(known.state(), parsed.has_connection(), parsed.tcp_flags);
     if state != known.state() || now_s != known.last_seen_s {
         tables.record_flow(known, state, now_s);
     }

@@ -3,9 +3,10 @@ use lb_common::Be16;
 use lb_common::conntrack::Flow;
 
 use crate::checksum::Delta;
-use crate::header::{ethernet, ipv4, ipv6};
-use crate::packet::{Mac, Packet};
-use crate::parse::{Family, Parsed};
+use crate::header::{ethernet, ipv4, ipv6, tcp, udp};
+use crate::packet::{Mac, Packet, TransportChecksum};
+use crate::parse::{Family, Parsed, Transport};
+use crate::sctp;
 
 /// Gives a packet the addresses and ports of its flow's entry. `None`: the frame could not be written and must be dropped.
 #[inline(always)]
@@ -34,9 +35,20 @@ pub fn translate<P: Packet>(packet: &mut P, parsed: &Parsed, flow: &Flow) -> Opt
             packet.store(offset + 16, flow.new_destination.v6_bytes())?;
         }
     }
-    packet.store(parsed.transport_offset(), flow.new_source_port.bytes())?;
-    packet.store(parsed.transport_offset() + 2, flow.new_destination_port.bytes())?;
-    packet.patch_checksum(parsed.transport_checksum(), addresses, ports)
+    let offset = parsed.transport_offset();
+    let field = match parsed.transport {
+        Transport::Tcp => TransportChecksum::Tcp { offset: offset + tcp::CHECKSUM },
+        Transport::Udp => TransportChecksum::Udp { offset: offset + udp::CHECKSUM },
+        Transport::Sctp => {
+            let [s0, s1] = flow.new_source_port.bytes();
+            let [d0, d1] = flow.new_destination_port.bytes();
+            return sctp::write_ports(packet, parsed, [s0, s1, d0, d1]);
+        }
+        Transport::None => return Some(()),
+    };
+    packet.store(offset, flow.new_source_port.bytes())?;
+    packet.store(offset + 2, flow.new_destination_port.bytes())?;
+    packet.patch_checksum(field, addresses, ports)
 }
 
 /// Takes one hop off a packet that this node sends on without its network stack; the caller has seen

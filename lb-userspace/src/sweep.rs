@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use lb_common::affinity::{Affinity, AffinityKey};
+use lb_common::backend_service::BackendService;
 use lb_common::conntrack::{Flow, FlowKey, FlowState, TCP_ESTABLISHED_TIMEOUT_S, TCP_TRANSIENT_TIMEOUT_S};
 use lb_common::fragment::{FRAGMENT_TIMEOUT_S, FragmentKey, FragmentPorts};
 use lb_common::protocol::TCP;
@@ -205,7 +206,7 @@ impl View<'_> {
     /// The client's time is over, the policy gone, or the endpoint given up.
     fn is_affinity_over(&self, key: &AffinityKey, value: &Affinity) -> bool {
         let service = self.tables.backend_service(key.backend_service);
-        let Some(timeout_s) = service.and_then(|service| service.affinity_timeout_s()) else { return true };
+        let Some(timeout_s) = service.and_then(BackendService::affinity_timeout_s) else { return true };
         self.now_s.saturating_sub(value.last_used_s) > timeout_s
             || self.is_gone(value.endpoint, value.endpoint_generation)
     }

@@ -45,6 +45,12 @@ pub struct Kernel {
 
 type FlowTable = HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<Flow>()]>;
 
+/// CONNTRACK of an object.
+fn places(ebpf: &mut Ebpf) -> Result<ArrayOfMaps<&mut MapData, MapData>> {
+    let outer = ebpf.map_mut(maps::CONNTRACK).context("no CONNTRACK")?;
+    Ok(outer.try_into()?)
+}
+
 /// What a program did with a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -63,9 +69,16 @@ impl Kernel {
         let path = object_path();
         let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut ebpf = EbpfLoader::new().load(&bytes).context("cannot load the eBPF object")?;
-        let flows = new_flow_table(conntrack_max)?;
-        let outer = ebpf.map_mut(maps::CONNTRACK).context("no CONNTRACK")?;
-        ArrayOfMaps::<&mut MapData, MapData>::try_from(outer)?.set(conntrack::CURRENT, &flows, 0)?;
+        places(&mut ebpf)?.set(conntrack::CURRENT, &new_flow_table(conntrack_max)?, 0)?;
+        Self::of(ebpf)
+    }
+
+    /// Loads every program of an object, whose maps may be those of an agent.
+    ///
+    /// # Errors
+    /// As [`Kernel::load`].
+    pub fn of(mut ebpf: Ebpf) -> Result<Self> {
+        let flows = places(&mut ebpf)?.get(&conntrack::CURRENT, 0)?;
         let xdp: &mut Xdp = ebpf.program_mut(XDP).context("no xdp_uplink")?.try_into()?;
         xdp.load().with_context(|| format!("cannot load {XDP}"))?;
         for name in CLASSIFIERS {

@@ -6,7 +6,7 @@ use lb_common::config::{self, Config};
 use lb_common::endpoint::{Endpoint, state};
 use lb_common::frontend::{Frontend, FrontendKey, flags};
 use lb_common::neg::{NegKind, Ring};
-use lb_common::protocol::{TCP, UDP};
+use lb_common::protocol::{SCTP, TCP, UDP};
 use lb_common::source_range::SourceRangeKey;
 use lb_common::{Address, Be16, Prefix};
 use lb_ebpf::host::HostTables;
@@ -21,6 +21,12 @@ pub const NODE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 
 pub const VIP_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 10));
 /// The VIP of every IPv6 frontend.
 pub const VIP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0x10));
+/// An address of the service prefix that no Service has.
+pub const UNALLOCATED_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 99));
+/// An address of the service prefix that no Service has.
+pub const UNALLOCATED_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0x99));
+/// A VIP whose unused ports pass, with no frontend of its own.
+pub const OPEN_VIP_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 200));
 /// Endpoints on this node and on another.
 pub const PORT_MIXED: u16 = 80;
 /// Endpoints on this node only.
@@ -50,7 +56,7 @@ pub const ENCAPSULATION_PORT: u16 = 6_081;
 pub const NEIGHBOUR_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 12));
 /// The same one.
 pub const NEIGHBOUR_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0x12));
-/// Every port that has frontends, each for TCP and UDP and both families.
+/// Every port that has frontends, each for TCP, UDP and SCTP and both families.
 pub const PORTS: [u16; 10] = [
     PORT_MIXED,
     PORT_LOCAL,
@@ -88,7 +94,7 @@ struct Builder {
 impl Builder {
     /// One backend service per protocol, with frontends in both families.
     fn service(&mut self, port: u16, policy: BackendService, flags: u32, local_only: bool, states: &[u32]) {
-        for protocol in [TCP, UDP] {
+        for protocol in [TCP, UDP, SCTP] {
             let id = self.next_backend_service;
             self.next_backend_service += 1;
             self.tables.backend_services.insert(id, policy);
@@ -177,6 +183,14 @@ pub fn tables(now_s: u32) -> HostTables {
     builder.service(PORT_AFFINITY, affinity, 0, false, &[local, HEALTHY, local, HEALTHY]);
     builder.service(PORT_DANGLING, plain, 0, false, &[0]);
     builder.service(PORT_RANGES, plain, flags::CHECK_SOURCE, false, &[local, HEALTHY]);
+    for (vip, flags) in [
+        (VIP_V4, flags::VIP | flags::REFUSE_OTHER_PORTS),
+        (VIP_V6, flags::VIP | flags::REFUSE_OTHER_PORTS),
+        (OPEN_VIP_V4, flags::VIP),
+    ] {
+        let entry = Frontend { backend_service: 0, neg_external: 0, neg_internal: 0, flags };
+        builder.tables.frontends.insert(FrontendKey::vip(vip.into()), entry);
+    }
     builder.service(PORT_DSR, plain, flags::DSR, false, &[local, HEALTHY, HEALTHY, HEALTHY]);
     builder.tables.nodes.extend([NODE_V4, NODE_V6, NEIGHBOUR_V4, NEIGHBOUR_V6].map(Address::from));
     builder.tables
@@ -188,12 +202,15 @@ fn config() -> Config {
         node_v6: NODE_V6.into(),
         flags: config::flags::NODE_V4 | config::flags::NODE_V6,
         cluster_prefixes_count: 1,
+        service_prefixes_count: 2,
         snat_port_first: SNAT_FIRST,
         snat_ports: SNAT_COUNT,
         dsr_port: Be16::new(ENCAPSULATION_PORT),
         ..Config::default()
     };
     config.cluster_prefixes[0] = Prefix::new(POD_CIDR.0, POD_CIDR.1);
+    config.service_prefixes[0] = Prefix::new(UNALLOCATED_V4, 24);
+    config.service_prefixes[1] = Prefix::new(UNALLOCATED_V6, 64);
     config
 }
 

@@ -10,8 +10,8 @@ use lb_ebpf::path::{self, Scratch, Sender, Side};
 use lb_ebpf::verdict::Verdict;
 use lb_tests::kernel::{Kernel, Run};
 use lb_tests::need;
-use lb_tests::packet::build::TCP;
 use lb_tests::packet::build::tcp_flags::{ACK, SYN};
+use lb_tests::packet::build::{SCTP, TCP, chunk};
 use lb_tests::packet::stream::{Intent, Soundness};
 use lb_tests::packet::{FiveTuple, PacketBuilder, PacketStream, World, five_tuple, verify_checksums};
 use lb_tests::uplink::{TC_NEXT, now_s, tc_code, with_both, xdp_code};
@@ -27,10 +27,14 @@ const FORWARDED: u32 = 1;
 const ETHERNET_BYTES: usize = 14;
 
 /// Reasons that the stream must have met, or it does not test what it should.
-const EXPECTED: [Reason; 13] = [
+const EXPECTED: [Reason; 17] = [
+    Reason::DropFragment,
     Reason::ForwardKnown,
     Reason::ForwardNew,
     Reason::ForwardReply,
+    Reason::ForwardIcmpError,
+    Reason::AnswerEcho,
+    Reason::RefuseUnusedPort,
     Reason::PassNotOurs,
     Reason::PassNotIp,
     Reason::PassOtherProtocol,
@@ -45,7 +49,7 @@ const EXPECTED: [Reason; 13] = [
 
 fn stream_world(tables: &HostTables) -> World {
     let vips: [IpAddr; 2] = [world::VIP_V4, world::VIP_V6];
-    let frontends = [6, 17]
+    let frontends = [6, 17, 132]
         .into_iter()
         .flat_map(|protocol| vips.map(|vip| (protocol, vip)))
         .flat_map(|(protocol, vip)| world::PORTS.map(|port| (protocol, (vip, port).into())))
@@ -87,6 +91,7 @@ fn egress_on_host(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
 fn answer(tuple: FiveTuple) -> Vec<u8> {
     let packet = match tuple.protocol {
         TCP => PacketBuilder::tcp(tuple.source, tuple.destination, SYN | ACK),
+        SCTP => PacketBuilder::sctp(tuple.source, tuple.destination, chunk::DATA),
         _ => PacketBuilder::udp(tuple.source, tuple.destination),
     };
     packet.payload(b"reply").build()

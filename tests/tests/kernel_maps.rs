@@ -7,7 +7,7 @@ use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
 use lb_common::backend_service::{BackendService, flags};
 use lb_common::counters::Traffic;
 use lb_common::endpoint::{Endpoint, state};
-use lb_common::frontend::{Frontend, FrontendKey, Kind};
+use lb_common::frontend::{self, Frontend, FrontendKey, Kind};
 use lb_common::neg::Ring;
 use lb_common::{Address, Be16, maps as names};
 use lb_tests::need;
@@ -103,6 +103,8 @@ fn put_frontend(last: u8) -> Op {
 
 /// A backend service with two endpoints, a ring in the middle of the arena and a frontend.
 fn service() -> Vec<Op> {
+    let flags = Kind::ClusterIp as u32 | frontend::flags::VIP | frontend::flags::REFUSE_OTHER_PORTS;
+    let vip = Frontend { backend_service: 0, neg_external: 0, neg_internal: 0, flags };
     vec![
         Op::PutEndpoint { id: 0, endpoint: endpoint(8, HEALTHY) },
         Op::PutEndpoint { id: 1, endpoint: endpoint(9, HEALTHY | state::LOCAL) },
@@ -116,6 +118,7 @@ fn service() -> Vec<Op> {
             },
             name: name(),
         },
+        Op::PutVip { address: frontend_key(1).address, vip },
         put_frontend(1),
     ]
 }
@@ -165,6 +168,7 @@ fn deleting_leaves_empty_maps_and_the_raised_generations() {
         &mut maps,
         &[
             Op::DeleteFrontend { key: frontend_key(1) },
+            Op::DeleteVip { address: frontend_key(1).address },
             Op::DeleteBackendService { id: 0 },
             Op::SwitchNeg { neg: 0, ring: Ring::EMPTY },
             Op::DeleteEndpoint { id: 0, endpoint: cleared },

@@ -126,6 +126,58 @@ fn pod_keeps_its_address_with_other_pods_of_the_node() {
     assert!(tables.flows.values().all(|flow| flow.flags & flags::SOURCE_NAT == 0));
 }
 
+/// A flow to an endpoint on another node, under source NAT: its client, its first packet as it was sent.
+fn source_natted(tables: &mut HostTables, vip: IpAddr, client: &str) -> (SocketAddr, Vec<u8>) {
+    for port in 40_000..40_100 {
+        let client = SocketAddr::new(client.parse().unwrap(), port);
+        let asked = PacketBuilder::tcp(client, (vip, world::PORT_MIXED).into(), SYN).build();
+        let (verdict, sent) = enter(tables, &asked, Side::Uplink);
+        if matches!(verdict, Verdict::ToLink { .. }) {
+            return (client, sent);
+        }
+    }
+    panic!("no flow got an endpoint on another node");
+}
+
+#[test]
+fn packet_too_big_for_its_way_is_answered_with_what_fits_in_both_directions() {
+    for (vip, client, headers) in [(VIP_V4, "203.0.113.7", 40), (VIP_V6, "2001:db8:9::7", 60)] {
+        let mut tables = tables();
+        tables.mtu_bytes = Some(1_400);
+        let (client, sent) = source_natted(&mut tables, vip, client);
+        let forward = five_tuple(&sent).unwrap();
+        let ends = [(client, (vip, world::PORT_MIXED).into()), (forward.destination, forward.source)];
+        for (source, destination) in ends {
+            let of_size = |bytes: usize| {
+                PacketBuilder::tcp(source, destination, ACK).payload(&vec![7; bytes - headers]).build()
+            };
+            let (verdict, _) = enter(&mut tables, &of_size(1_400), Side::Uplink);
+            assert!(matches!(verdict, Verdict::ToLink { .. }), "{verdict:?}");
+            let asked = of_size(1_401);
+            assert!(headers == 60 || asked[20] & 0x40 == 0, "without \"don't fragment\" too");
+            let (verdict, answer) = enter(&mut tables, &asked, Side::Uplink);
+            assert_eq!(verdict, Verdict::Answer(Reason::RefuseTooBig));
+            verify_checksums(&answer).unwrap();
+            let (kind, size) = match headers {
+                40 => (&answer[34..36], [&[0, 0], &answer[40..42]].concat()),
+                _ => (&answer[54..56], answer[58..62].to_vec()),
+            };
+            assert_eq!(kind, if headers == 40 { [3, 4] } else { [2, 0] });
+            assert_eq!(size, 1_400_u32.to_be_bytes());
+        }
+    }
+}
+
+#[test]
+fn packet_that_goes_to_the_stack_is_not_measured() {
+    let mut tables = tables();
+    tables.mtu_bytes = Some(1_400);
+    let client: SocketAddr = "203.0.113.7:40000".parse().unwrap();
+    let asked = PacketBuilder::tcp(client, (VIP_V4, world::PORT_LOCAL).into(), SYN).payload(&[7; 1_450]);
+    let (verdict, _) = enter(&mut tables, &asked.build(), Side::Uplink);
+    assert_eq!(verdict, Verdict::ToStack(Reason::ForwardNew));
+}
+
 fn connect(tables: &mut HostTables, namespace_cookie: u64, to: &str) -> SocketVerdict {
     let to: SocketAddr = to.parse().unwrap();
     let caller = Caller { protocol: TCP, cookie: 9, namespace_cookie };

@@ -1,4 +1,5 @@
 //! The first packet of a flow: endpoint, way, entries.
+use lb_common::config::Config;
 use lb_common::conntrack::{Flow, FlowState, flags};
 use lb_common::counters::Reason;
 use lb_common::endpoint::Endpoint;
@@ -63,7 +64,7 @@ pub(super) fn begin<T: Tables>(
     entrance: &Entrance,
     length_bytes: usize,
 ) {
-    let Scratch { parsed, entries, way } = scratch;
+    let Scratch { parsed, entries, way, .. } = scratch;
     *way = match choose(tables, parsed, entries, entrance) {
         Ok(()) => way_for(tables, parsed, &entries.flow, length_bytes),
         Err(reason) => Way::blocked(reason),
@@ -123,9 +124,11 @@ fn write_flow<T: Tables>(
 /// Beside another proxy, a TCP connection that this one has not seen open was opened by that one before the
 /// Service was taken over, and goes on there. Alone, it is one that CONNTRACK has lost, and the ring leads it
 /// where it was.
-#[inline(always)]
+///
+/// Not inlined: the verifier would walk what follows once for each way through the conditions.
+#[inline(never)]
 fn is_of_other_proxy<T: Tables>(tables: &T, parsed: &Parsed) -> bool {
-    parsed.is_tcp() && !parsed.opens_tcp() && tables.config().is_some_and(|config| config.is_beside_proxy())
+    parsed.is_tcp() && !parsed.opens_tcp() && tables.config().is_some_and(Config::is_beside_proxy)
 }
 
 /// Whether a source range of the Service covers the client (`spec.loadBalancerSourceRanges`).
@@ -175,7 +178,7 @@ fn address_source<T: Tables>(
 /// The entry of a new flow without source NAT.
 #[inline(always)]
 fn flow_to(id: u32, endpoint: &Endpoint, parsed: &Parsed, backend_service: u32, now_s: u32) -> Flow {
-    let state = flow::next_state(FlowState::Opening, parsed.is_tcp(), parsed.tcp_flags);
+    let state = flow::next_state(FlowState::Opening, parsed.has_connection(), parsed.tcp_flags);
     Flow {
         new_source: parsed.key.source,
         new_destination: endpoint.address,
@@ -193,7 +196,7 @@ fn flow_to(id: u32, endpoint: &Endpoint, parsed: &Parsed, backend_service: u32, 
 
 #[inline(never)]
 pub(super) fn send_new<P: Packet, T: Tables>(packet: &mut P, tables: &T, scratch: &Scratch) -> Verdict {
-    let Scratch { parsed, entries, way } = scratch;
+    let Scratch { parsed, entries, way, .. } = scratch;
     send(packet, tables, parsed, &entries.flow, way, Reason::ForwardNew)
 }
 

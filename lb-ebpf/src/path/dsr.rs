@@ -7,7 +7,7 @@ use lb_common::protocol;
 use crate::flow;
 use crate::geneve;
 use crate::packet::Packet;
-use crate::parse::{Parsed, parse};
+use crate::parse::{Parsed, Transport, parse};
 use crate::tables::{TableFull, Tables};
 use crate::verdict::Verdict;
 
@@ -48,6 +48,10 @@ pub(super) fn deliver<P: Packet, T: Tables>(
     let Ok(inner) = parse(packet) else {
         return delivered;
     };
+    // A later fragment or an ICMP error: the first packet, or the one that is quoted, has an entry.
+    if inner.transport == Transport::None {
+        return delivered;
+    }
     *parsed = inner;
     write_reply(tables, parsed, &mut entries.reply_key, &mut entries.reply);
     match keep(tables, parsed, &entries.reply_key, &entries.reply) {
@@ -75,7 +79,7 @@ fn write_reply<T: Tables>(tables: &T, parsed: &Parsed, key: &mut FlowKey, reply:
     reply.backend_service = NO_ID;
     reply.created_s = tables.now_s();
     reply.last_seen_s = tables.now_s();
-    reply.state = flow::next_state(FlowState::Opening, parsed.is_tcp(), parsed.tcp_flags) as u32;
+    reply.state = flow::next_state(FlowState::Opening, parsed.has_connection(), parsed.tcp_flags) as u32;
 }
 
 /// Puts the entry where it is missing, is another frontend's or belongs to a connection before this one.

@@ -6,7 +6,7 @@ use lb_common::counters::{Outcome, Reason};
 use crate::geneve;
 use crate::icmp::{self, Message};
 use crate::packet::{Mac, Packet};
-use crate::parse::Parsed;
+use crate::parse::{Form, Parsed};
 use crate::rewrite;
 use crate::tables::{Route, Tables};
 use crate::verdict::Verdict;
@@ -115,6 +115,8 @@ fn route<T: Tables>(tables: &mut T, ends: [&Address; 2], packet_bytes: usize, ov
 pub(super) fn blocked<P: Packet>(packet: &mut P, parsed: &Parsed, way: &Way) -> Verdict {
     let reason = way.reason;
     match reason.outcome() {
+        // No error answers a fragment but the first (RFC 1122 §3.2.2).
+        Outcome::Refuse if parsed.form == Form::LaterFragment => return Verdict::Drop(Reason::DropFragment),
         Outcome::Refuse => {}
         Outcome::Pass => return Verdict::Pass(reason),
         _ => return Verdict::Drop(reason),

@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::diff::Tables;
 use crate::maps::{Maps, Pins};
 
-use super::get::{self, BackendServiceRow, EndpointRow, FrontendRow, NegRow};
+use super::frontends::{self, FrontendRow};
+use super::get::{self, BackendServiceRow, EndpointRow, NegRow};
 use super::output::{self, Format, Row as _};
 
 /// What can be described.
@@ -105,7 +106,7 @@ fn frontends(tables: &Tables, names: &[String]) -> Vec<FrontendRow> {
         .frontends()
         .iter()
         .filter(|(_, value)| names.contains(&get::name_of(tables, value.backend_service)))
-        .map(|(key, value)| get::frontend(tables, key, value))
+        .map(|(key, value)| frontends::frontend(tables, key, value))
         .collect()
 }
 
@@ -118,6 +119,11 @@ fn sections(chain: &Chain, format: Format) -> Result<String> {
     text.push_str(&output::rows(&chain.frontends, format)?);
     text.push_str("\nPolicies and traffic\n");
     text.push_str(&output::rows(&chain.backend_services, Format::Wide)?);
+    let ranges: Vec<&str> =
+        chain.backend_services.iter().flat_map(|row| &row.source_ranges).map(String::as_str).collect();
+    if !ranges.is_empty() {
+        text.push_str(&format!("\nSource ranges\n{}\n", ranges.join("\n")));
+    }
     text.push_str("\nNEGs\n");
     text.push_str(&output::rows(&chain.negs, format)?);
     text.push_str("\nEndpoints\n");

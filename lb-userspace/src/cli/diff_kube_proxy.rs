@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -13,9 +14,9 @@ use crate::diff::Tables;
 use crate::kube_proxy::live::{self, Mode};
 use crate::kube_proxy::{self, Difference};
 use crate::maps::{Maps, Pins};
-use crate::model::ObjectName;
+use crate::model::{ObjectName, Problem, Snapshot};
+use crate::source::{files, kube};
 
-use super::Facts;
 use super::manifests;
 use super::output::{self, Format, Row};
 
@@ -23,6 +24,8 @@ use super::output::{self, Format, Row};
 const DIFFERENT: u8 = 1;
 /// Exit status where the two sides cannot be compared.
 const INCOMPARABLE: u8 = 2;
+/// How long the API server may take to list the objects.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Compare kube-proxy's live rules on this node with what Podway does, or would do: frontends, endpoints for
 /// clients inside and outside, refusals, client affinity, source ranges. Changes nothing. Exit status 0 if
@@ -33,8 +36,11 @@ const INCOMPARABLE: u8 = 2;
     podway diff-kube-proxy --only-service shop/web")]
 pub(super) struct DiffKubeProxy {
     /// Compare with the plan of this folder of manifests; without, with the maps of this node's agent.
-    #[arg(long, requires = "node_name")]
+    #[arg(long, requires = "node_name", conflicts_with = "kubeconfig")]
     manifests: Option<PathBuf>,
+    /// Compare with the plan of the cluster that this kubeconfig's current context names.
+    #[arg(long, requires = "node_name")]
+    kubeconfig: Option<PathBuf>,
     /// This node's name, as EndpointSlices name it.
     #[arg(long)]
     node_name: Option<String>,
@@ -126,36 +132,44 @@ struct Side {
 }
 
 fn side(diff: &DiffKubeProxy) -> Result<Side> {
-    let mut side = match (&diff.manifests, &diff.node_name) {
-        (Some(folder), Some(node_name)) => planned_side(diff, folder, node_name)?,
-        _ => live_side(diff)?,
+    let node_name = diff.node_name.as_deref().unwrap_or_default();
+    let mut side = match (&diff.manifests, &diff.kubeconfig) {
+        (Some(folder), _) => planned_side(diff, files::read_once(folder)?, node_name),
+        (None, Some(file)) => planned_side(diff, read_cluster(file)?, node_name),
+        (None, None) => live_side(diff)?,
     };
     side.addresses.extend(node_port_addresses(&side.tables));
     Ok(side)
+}
+
+fn read_cluster(kubeconfig: &Path) -> Result<(Snapshot, Vec<Problem>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let config = kube::config(Some(kubeconfig)).await?;
+        kube::read_once(config, kube::Settings::default(), CLUSTER_PATIENCE).await
+    })
 }
 
 fn live_side(diff: &DiffKubeProxy) -> Result<Side> {
     ensure!(
         diff.node.service_selector.is_none(),
         "cannot choose Services by label: the maps hold no labels; name them with --only-service, or give \
-         --manifests"
+         --manifests or --kubeconfig"
     );
     let tables = Maps::open(&Pins::new(&diff.pin_path))?.tables()?;
     let only = diff.node.only_service.iter().cloned().collect();
     Ok(Side { tables, addresses: BTreeSet::new(), only })
 }
 
-fn planned_side(diff: &DiffKubeProxy, folder: &Path, node_name: &str) -> Result<Side> {
-    let facts =
-        Facts { manifests: folder.to_owned(), node_name: node_name.to_owned(), node: diff.node.clone() };
-    let mut planned = manifests::plan(&facts)?;
+fn planned_side(diff: &DiffKubeProxy, read: (Snapshot, Vec<Problem>), node_name: &str) -> Side {
+    let mut planned = manifests::plan_for(read, node_name, &diff.node);
     let tables = manifests::tables(&mut planned);
     manifests::warn(&planned.problems);
     let selection = &planned.node.selection;
     let services = planned.snapshot.services.values();
     let chosen = services.filter(|service| !selection.is_all() && selection.has(service));
     let only = chosen.map(|service| service.name.clone()).collect();
-    Ok(Side { tables, addresses: planned.node.addresses.iter().copied().collect(), only })
+    Side { tables, addresses: planned.node.addresses.iter().copied().collect(), only }
 }
 
 fn node_port_addresses(tables: &Tables) -> impl Iterator<Item = IpAddr> + '_ {

@@ -5,19 +5,18 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use lb_common::counters::Traffic;
 use lb_common::endpoint::{Endpoint, state};
-use lb_common::frontend::{Frontend, FrontendKey, flags};
 use lb_common::neg::{NegKind, Ring};
 use serde::Serialize;
 
 use crate::clock::now_s;
-use crate::diff::Tables;
+use crate::diff::{Tables, range_text};
 use crate::drain;
 use crate::maps::{Maps, Pins};
 use crate::model::Protocol;
-use crate::plan::{kind_name, neg_kind_name, socket_text};
+use crate::plan::{neg_kind_name, socket_text};
 
 use super::output::{self, Format, Row};
-use super::traces;
+use super::{frontends, traces};
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -67,7 +66,7 @@ pub(super) fn run(get: &Get) -> Result<String> {
     let pins = Pins::new(&get.pin_path);
     let mut maps = Maps::open(&pins)?;
     match get.resource {
-        Resource::Frontends => listing(get, frontends(&maps.tables()?)),
+        Resource::Frontends => listing(get, frontends::frontends(&maps.tables()?)),
         Resource::BackendServices => listing(get, backend_services(&maps, &maps.tables()?)?),
         Resource::Negs => listing(get, negs(&maps.tables()?)),
         Resource::Endpoints => listing(get, endpoints(&maps, &maps.tables()?)?),
@@ -103,69 +102,6 @@ pub(super) fn protocol_text(number: u32) -> String {
         .map_or_else(|| number.to_string(), |protocol| protocol.to_string())
 }
 
-/// A frontend.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct FrontendRow {
-    address: String,
-    port: u16,
-    protocol: String,
-    kind: &'static str,
-    backend_service: String,
-    backend_service_id: u32,
-    neg_internal: &'static str,
-    neg_external: &'static str,
-    empty_internal: &'static str,
-    empty_external: &'static str,
-    endpoints: usize,
-}
-
-impl Row for FrontendRow {
-    const HEADINGS: &'static [&'static str] =
-        &["VIP", "PORT", "PROTOCOL", "KIND", "BACKEND SERVICE", "ENDPOINTS"];
-    const WIDE_HEADINGS: &'static [&'static str] =
-        &["ID", "NEG INTERNAL", "NEG EXTERNAL", "EMPTY INTERNAL", "EMPTY EXTERNAL"];
-
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.address.clone(),
-            self.port.to_string(),
-            self.protocol.clone(),
-            self.kind.to_owned(),
-            self.backend_service.clone(),
-            self.endpoints.to_string(),
-        ]
-    }
-
-    fn wide_cells(&self) -> Vec<String> {
-        let words = [self.neg_internal, self.neg_external, self.empty_internal, self.empty_external];
-        let mut cells = vec![self.backend_service_id.to_string()];
-        cells.extend(words.map(str::to_owned));
-        cells
-    }
-}
-
-fn frontends(tables: &Tables) -> Vec<FrontendRow> {
-    tables.frontends().iter().map(|(key, value)| frontend(tables, key, value)).collect()
-}
-
-pub(super) fn frontend(tables: &Tables, key: &FrontendKey, value: &Frontend) -> FrontendRow {
-    let action = |flag: u32| if value.flags & flag != 0 { "drop" } else { "refuse" };
-    FrontendRow {
-        address: key.address.to_string(),
-        port: key.port.get(),
-        protocol: protocol_text(key.protocol.into()),
-        kind: value.kind().map_or("unknown", kind_name),
-        backend_service: name_of(tables, value.backend_service),
-        backend_service_id: value.backend_service,
-        neg_internal: neg_kind_name(NegKind::of_id(value.neg_internal).1),
-        neg_external: neg_kind_name(NegKind::of_id(value.neg_external).1),
-        empty_internal: action(flags::INTERNAL_EMPTY_DROPS),
-        empty_external: action(flags::EXTERNAL_EMPTY_DROPS),
-        endpoints: members(tables, value.neg_internal).len(),
-    }
-}
-
 /// The NEGs of a backend service that have a ring.
 fn rings_of(tables: &Tables, backend_service: u32) -> impl Iterator<Item = (NegKind, Ring)> + '_ {
     NegKind::ALL
@@ -192,6 +128,7 @@ pub(super) struct BackendServiceRow {
     endpoints: usize,
     healthy: usize,
     affinity_timeout_seconds: Option<u32>,
+    pub(super) source_ranges: Vec<String>,
     resource_version: String,
     packets: u64,
     bytes: u64,
@@ -201,7 +138,7 @@ pub(super) struct BackendServiceRow {
 impl Row for BackendServiceRow {
     const HEADINGS: &'static [&'static str] =
         &["NAME", "ID", "FRONTENDS", "ENDPOINTS", "HEALTHY", "AFFINITY", "NEW FLOWS"];
-    const WIDE_HEADINGS: &'static [&'static str] = &["RESOURCE VERSION", "PACKETS", "BYTES"];
+    const WIDE_HEADINGS: &'static [&'static str] = &["RESOURCE VERSION", "PACKETS", "BYTES", "SOURCE RANGES"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -216,7 +153,13 @@ impl Row for BackendServiceRow {
     }
 
     fn wide_cells(&self) -> Vec<String> {
-        vec![self.resource_version.clone(), self.packets.to_string(), self.bytes.to_string()]
+        let ranges = self.source_ranges.len();
+        vec![
+            self.resource_version.clone(),
+            self.packets.to_string(),
+            self.bytes.to_string(),
+            ranges.to_string(),
+        ]
     }
 }
 
@@ -238,6 +181,7 @@ fn backend_service(tables: &Tables, id: u32, traffic: &Traffic) -> BackendServic
         affinity_timeout_seconds: tables
             .backend_service(id)
             .and_then(lb_common::backend_service::BackendService::affinity_timeout_s),
+        source_ranges: tables.source_ranges_of(id).iter().map(range_text).collect(),
         resource_version: tables.name(id).map(|name| name.resource_version.to_string()).unwrap_or_default(),
         packets: traffic.packets,
         bytes: traffic.bytes,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use lb_common::config::Config;
 
+use crate::agent::NodeFlags;
 use crate::attach::PortRange;
 use crate::diff::{self, Limits, Tables};
 use crate::model::{Problem, Snapshot};
@@ -23,13 +24,22 @@ pub(super) struct Planned {
 
 /// Reads and plans.
 pub(super) fn plan(facts: &Facts) -> Result<Planned> {
-    let (snapshot, mut problems) = files::read_once(&facts.manifests)?;
-    let own = snapshot.nodes.get(facts.node_name.as_str());
-    let node = facts.node.context(Arc::from(facts.node_name.as_str()), own.map(|node| &**node));
-    let config = facts.node.config(&node.addresses, &snapshot, PortRange::default(), 0);
+    let read = files::read_once(&facts.manifests)?;
+    Ok(plan_for(read, &facts.node_name, &facts.node))
+}
+
+/// Plans for a node from facts, and what was wrong with them.
+pub(super) fn plan_for(
+    (snapshot, mut problems): (Snapshot, Vec<Problem>),
+    node_name: &str,
+    flags: &NodeFlags,
+) -> Planned {
+    let own = snapshot.nodes.get(node_name);
+    let node = flags.context(Arc::from(node_name), own.map(|node| &**node));
+    let config = flags.config(&node.addresses, &snapshot, PortRange::default(), 0);
     let desired = plan::plan(&snapshot, &node, &ReadinessAlone);
     problems.extend(desired.problems());
-    Ok(Planned { snapshot, desired, node, config, problems })
+    Planned { snapshot, desired, node, config, problems }
 }
 
 /// The tables that an agent would fill from empty ones.

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod describe;
 mod diff_kube_proxy;
 mod explain;
+mod frontends;
 mod get;
 mod manifests;
 mod output;

@@ -28,6 +28,7 @@ mod vips;
 pub use check::Violation;
 pub use name::StoredName;
 pub use op::Op;
+pub(crate) use op::range_text;
 
 pub use tables::{Dump, Limits, Tables};
 

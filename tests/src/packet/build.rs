@@ -28,6 +28,24 @@ pub const DESTINATION_OPTIONS: u8 = 60;
 pub const TCP: u8 = 6;
 /// User Datagram Protocol.
 pub const UDP: u8 = 17;
+/// Internet Control Message Protocol.
+pub const ICMP: u8 = 1;
+/// Internet Control Message Protocol for IPv6.
+pub const ICMPV6: u8 = 58;
+/// Stream Control Transmission Protocol.
+pub const SCTP: u8 = 132;
+
+/// SCTP chunk types (RFC 9260 §3.2).
+pub mod chunk {
+    /// Payload data.
+    pub const DATA: u8 = 0;
+    /// Opens an association.
+    pub const INIT: u8 = 1;
+    /// Ends an association at once.
+    pub const ABORT: u8 = 6;
+    /// No more data from the sender.
+    pub const SHUTDOWN: u8 = 7;
+}
 
 /// TCP flags (RFC 9293 §3.1).
 pub mod tcp_flags {
@@ -50,6 +68,8 @@ pub struct PacketBuilder {
     destination: SocketAddr,
     protocol: u8,
     tcp_flags: u8,
+    chunk: Option<u8>,
+    icmp: Option<[u8; 8]>,
     tcp_options: Vec<u8>,
     has_udp_checksum: bool,
     vlan_tags: Vec<(u16, u16)>,
@@ -81,6 +101,28 @@ impl PacketBuilder {
         Self::of_protocol(UDP, source, destination)
     }
 
+    /// An SCTP packet with one chunk, whose value is the payload.
+    ///
+    /// # Panics
+    /// The two addresses are not of one family.
+    #[must_use]
+    pub fn sctp(source: SocketAddr, destination: SocketAddr, chunk: u8) -> Self {
+        Self { chunk: Some(chunk), ..Self::of_protocol(SCTP, source, destination) }
+    }
+
+    /// An ICMP or `ICMPv6` message: its type and code, the four bytes behind the checksum, and what follows
+    /// as payload.
+    ///
+    /// # Panics
+    /// The two addresses are not of one family.
+    #[must_use]
+    pub fn icmp(source: IpAddr, destination: IpAddr, type_code: [u8; 2], rest: [u8; 4]) -> Self {
+        let protocol = if source.is_ipv4() { ICMP } else { ICMPV6 };
+        let ports = Self::of_protocol(protocol, (source, 0).into(), (destination, 0).into());
+        let [kind, code] = type_code;
+        Self { icmp: Some([kind, code, 0, 0, rest[0], rest[1], rest[2], rest[3]]), ..ports }
+    }
+
     /// A packet of another protocol: the payload follows the IP header, and the ports are not used.
     ///
     /// # Panics
@@ -93,6 +135,8 @@ impl PacketBuilder {
             destination,
             protocol,
             tcp_flags: 0,
+            chunk: None,
+            icmp: None,
             tcp_options: Vec::new(),
             has_udp_checksum: true,
             vlan_tags: Vec::new(),
@@ -285,18 +329,43 @@ impl PacketBuilder {
                 bytes.extend([0, 0]);
                 6
             }
-            _ => return self.payload.clone(),
+            SCTP if self.chunk.is_some() => return self.sctp_packet(),
+            _ => match self.icmp {
+                Some(header) => {
+                    bytes.extend(header);
+                    2
+                }
+                None => return self.payload.clone(),
+            },
         };
         bytes.extend(&self.payload);
-        if self.protocol == TCP || self.has_udp_checksum {
+        if self.protocol != UDP || self.has_udp_checksum {
             let checksum = self.transport_checksum(&bytes);
             bytes[checksum_offset..checksum_offset + 2].copy_from_slice(&checksum.to_be_bytes());
         }
         bytes
     }
 
-    /// RFC 9293 §3.1 and RFC 768; the pseudo-header of IPv6 is RFC 8200 §8.1.
+    /// RFC 9260 §3: the common header, one chunk and its padding. The checksum is little-endian (appendix A).
+    fn sctp_packet(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(self.source.port().to_be_bytes());
+        bytes.extend(self.destination.port().to_be_bytes());
+        bytes.extend([0, 0, 0, 9, 0, 0, 0, 0]);
+        bytes.extend([self.chunk.unwrap_or(chunk::DATA), 0]);
+        bytes.extend(((4 + self.payload.len()) as u16).to_be_bytes());
+        bytes.extend(&self.payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        let checksum = crc32c::crc32c(&bytes);
+        bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// RFC 9293 §3.1, RFC 768 and RFC 792; the pseudo-header of IPv6 is RFC 8200 §8.1.
     fn transport_checksum(&self, bytes: &[u8]) -> u16 {
+        if self.protocol == ICMP {
+            return internet_checksum(&[bytes]);
+        }
         let length = (bytes.len() as u32).to_be_bytes();
         let (source, destination) = (octets(self.source.ip()), octets(self.destination.ip()));
         let checksum = internet_checksum(&[&source, &destination, &length, &[0, self.protocol], bytes]);

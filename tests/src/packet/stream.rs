@@ -36,7 +36,9 @@ pub enum Intent {
     MidFlow,
     /// To an address or port that is no frontend, or from an endpoint that nobody asked.
     NotOurs,
-    /// Neither TCP nor UDP, or no IP at all.
+    /// An ICMP error about a packet that was forwarded, or about a reply to it.
+    IcmpError,
+    /// An echo request, a protocol without ports, or no IP at all.
     OtherProtocol,
     /// A fragment on its way to a frontend.
     Fragment,
@@ -114,7 +116,8 @@ impl PacketStream {
             30..55 if !self.flows.is_empty() => Intent::Continue,
             55..75 if !self.replies.is_empty() => Intent::Reply,
             75..82 => Intent::MidFlow,
-            82..92 => Intent::NotOurs,
+            82..88 => Intent::NotOurs,
+            88..92 if !self.replies.is_empty() => Intent::IcmpError,
             92..96 => Intent::OtherProtocol,
             96..100 => Intent::Fragment,
             _ => Intent::Open,
@@ -132,12 +135,10 @@ impl PacketStream {
             Intent::Reply => (*self.random.pick(&self.replies), self.reply_flags()),
             Intent::MidFlow => (self.request(), self.later_flags()),
             Intent::NotOurs => (self.stranger(), self.later_flags()),
+            Intent::IcmpError => return self.icmp_error(),
             Intent::OtherProtocol => return self.other_protocol(),
             Intent::Fragment => {
-                let tuple = self.request();
-                let offset_units = *self.random.pick(&[0, 1, 185]);
-                let place = if offset_units == 185 { FragmentPlace::Last } else { FragmentPlace::NotLast };
-                return self.decorated(tuple, tcp_flags::SYN).fragment(offset_units, place).build();
+                return self.fragment();
             }
         };
         self.decorated(tuple, flags).build()
@@ -200,6 +201,7 @@ impl PacketStream {
         let random = &mut self.random;
         let mut packet = match tuple.protocol {
             build::TCP => PacketBuilder::tcp(tuple.source, tuple.destination, flags),
+            build::SCTP => PacketBuilder::sctp(tuple.source, tuple.destination, chunk_like(flags)),
             _ => PacketBuilder::udp(tuple.source, tuple.destination),
         };
         let payload_bytes = random.below(PAYLOAD_BYTES_MAX + 1);
@@ -226,9 +228,50 @@ impl PacketStream {
         if random.chance(10) { with_ip_options(packet, tuple, random) } else { packet }
     }
 
+    /// A piece of a datagram; few numbers, so that pieces of one number meet, in any order.
+    fn fragment(&mut self) -> Vec<u8> {
+        let tuple = match self.flows.is_empty() {
+            true => self.request(),
+            false => *self.random.pick(&self.flows[..self.flows.len().min(4)]),
+        };
+        let offset_units = *self.random.pick(&[0, 1, 185]);
+        let place = if offset_units == 185 { FragmentPlace::Last } else { FragmentPlace::NotLast };
+        let number = self.random.below(4) as u16;
+        self.decorated(tuple, tcp_flags::SYN).identification(number).fragment(offset_units, place).build()
+    }
+
+    /// About a forwarded packet, from its endpoint or from a router before it; or about a reply, from the
+    /// client.
+    fn icmp_error(&mut self) -> Vec<u8> {
+        let asked = match self.random.below(3) {
+            0 if !self.flows.is_empty() => self.random.pick(&self.flows).reply(),
+            _ => self.random.pick(&self.replies).reply(),
+        };
+        let quoted = self.decorated(asked, tcp_flags::ACK).build();
+        let start = quoted.windows(2).position(|word| word == [0x08, 0x00] || word == [0x86, 0xdd]);
+        let quoted = &quoted[start.map_or(0, |start| start + 2)..];
+        let bytes = *self.random.pick(&[28, 40, 48, 60, 200]);
+        let quoted = &quoted[..quoted.len().min(bytes)];
+        let router: [IpAddr; 2] = [[192, 0, 2, 254].into(), [0x2001, 0xdb8, 0, 1, 0, 0, 0, 0xfe].into()];
+        let is_v6 = asked.source.is_ipv6();
+        let from = if self.random.chance(30) { router[usize::from(is_v6)] } else { asked.destination.ip() };
+        let kinds: [[u8; 2]; 4] =
+            if is_v6 { [[1, 4], [2, 0], [3, 0], [4, 1]] } else { [[3, 3], [3, 4], [11, 0], [12, 0]] };
+        let kind = *self.random.pick(&kinds);
+        PacketBuilder::icmp(from, asked.source.ip(), kind, [0, 0, 5, 0]).payload(quoted).build()
+    }
+
     /// ARP, ICMP echo, or an IP protocol without ports.
     fn other_protocol(&mut self) -> Vec<u8> {
         let tuple = self.request();
+        if self.random.chance(40) {
+            let kind = if tuple.source.is_ipv4() { 8 } else { 128 };
+            let [source, destination] = [tuple.source.ip(), tuple.destination.ip()];
+            let payload = self.random.bytes(20);
+            return PacketBuilder::icmp(source, destination, [kind, 0], [1, 2, 3, 4])
+                .payload(&payload)
+                .build();
+        }
         let protocol = *self.random.pick(&[1, 4, 47, 50, 58, 132]);
         let payload = self.random.bytes(24);
         let mut frame =
@@ -237,6 +280,18 @@ impl PacketStream {
             frame[12..14].copy_from_slice(&[0x08, 0x06]);
         }
         frame
+    }
+}
+
+/// The SCTP chunk that does what TCP flags do.
+fn chunk_like(flags: u8) -> u8 {
+    use build::chunk::{ABORT, DATA, INIT, SHUTDOWN};
+    use tcp_flags::{ACK, FIN, RST, SYN};
+    match flags {
+        _ if flags & RST != 0 => ABORT,
+        _ if flags & FIN != 0 => SHUTDOWN,
+        _ if flags & (SYN | ACK) == SYN => INIT,
+        _ => DATA,
     }
 }
 
@@ -285,6 +340,7 @@ mod tests {
                 (build::UDP, "10.96.0.10:53".parse().unwrap()),
                 (build::TCP, "[2001:db8:96::10]:80".parse().unwrap()),
                 (build::UDP, "[2001:db8:96::10]:53".parse().unwrap()),
+                (build::SCTP, "10.96.0.10:38412".parse().unwrap()),
             ],
             endpoints: vec![
                 (build::TCP, "10.244.1.11:8080".parse().unwrap()),
@@ -329,8 +385,8 @@ mod tests {
             let is_v6 = sample.frame[12..].windows(2).take(3).any(|word| word == [0x86, 0xdd]);
             *counts.entry((sample.intent, sample.soundness, is_v6)).or_default() += 1;
         }
-        // Seven intents, three kinds of soundness, two families; fragments are the rarest.
-        assert_eq!(counts.len(), 42, "seed {SEED}: {counts:?}");
+        // Eight intents, three kinds of soundness, two families; fragments are the rarest.
+        assert_eq!(counts.len(), 48, "seed {SEED}: {counts:?}");
         assert!(counts.values().all(|count| *count >= 20), "seed {SEED}: {counts:?}");
     }
 

@@ -3,7 +3,7 @@
 //! one number modulo 65535), so that a mistake in one does not hide the same mistake in another.
 use std::net::{IpAddr, SocketAddr};
 
-/// Addresses, ports and protocol of a TCP or UDP packet.
+/// Addresses, ports and protocol of a TCP, UDP or SCTP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FiveTuple {
     /// IP protocol number.
@@ -33,7 +33,7 @@ struct View<'a> {
     is_fragment: bool,
 }
 
-/// Checks every checksum that the frame has: the IPv4 header's, and that of TCP, UDP, ICMP or
+/// Checks every checksum that the frame has: the IPv4 header's, and that of TCP, UDP, SCTP, ICMP or
 /// `ICMPv6`. A fragment's transport checksum covers more than the frame holds and is not looked at.
 ///
 /// # Errors
@@ -58,6 +58,7 @@ pub fn verify_checksums(frame: &[u8]) -> Result<(), String> {
             }
         }
         58 => "ICMPv6",
+        132 => return expect_crc(view.body),
         other => return Err(format!("protocol {other} has no checksum that is known here")),
     };
     let length = view.body.len() as u64;
@@ -65,13 +66,13 @@ pub fn verify_checksums(frame: &[u8]) -> Result<(), String> {
     expect_zero_sum(name, &[&pseudo, &length.to_be_bytes(), &[0, view.protocol], view.body])
 }
 
-/// The five-tuple of a frame with a whole TCP or UDP packet.
+/// The five-tuple of a frame with a whole TCP, UDP or SCTP packet.
 ///
 /// # Errors
 /// A sentence: what keeps it from being read.
 pub fn five_tuple(frame: &[u8]) -> Result<FiveTuple, String> {
     let view = read(frame)?;
-    if view.is_fragment || ![6, 17].contains(&view.protocol) {
+    if view.is_fragment || ![6, 17, 132].contains(&view.protocol) {
         return Err(format!("no ports: protocol {}, fragment: {}", view.protocol, view.is_fragment));
     }
     let (Some(source), Some(destination)) = (word(view.body, 0), word(view.body, 2)) else {
@@ -147,6 +148,17 @@ fn read_v6(packet: &[u8]) -> Result<View<'_>, String> {
         view.protocol = next;
     }
     Ok(view)
+}
+
+/// RFC 9260 §6.8: computed over the packet with zeros in its place, lowest byte first.
+fn expect_crc(packet: &[u8]) -> Result<(), String> {
+    let (before, rest) = packet.split_at_checked(8).ok_or("SCTP header is cut short")?;
+    let (field, after) = rest.split_first_chunk().ok_or("SCTP header is cut short")?;
+    let computed = crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(before), &[0; 4]), after);
+    match u32::from_le_bytes(*field) {
+        found if found == computed => Ok(()),
+        found => Err(format!("SCTP checksum is {found:#010x}, the packet's is {computed:#010x}")),
+    }
 }
 
 /// Sound bytes sum to a multiple of 65535 that is not zero (RFC 1071: the sum is all ones). Parts but

@@ -72,6 +72,11 @@ impl Packet for XdpFrame {
     }
 
     #[inline(always)]
+    fn reveal(&mut self, _length: usize) -> Option<()> {
+        Some(())
+    }
+
+    #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let bytes = at(self.data, self.data_end, offset)?;
         // SAFETY: `at` checked that all N bytes are inside the packet; byte arrays need no alignment.
@@ -151,14 +156,14 @@ impl SkbFrame {
     #[inline(always)]
     pub(crate) fn new(ctx: &TcContext) -> Option<Self> {
         let frame = Self { skb: ctx.as_ptr().cast() };
-        frame.pull()?;
+        frame.pull(HEADERS_BYTES_MAX)?;
         Some(frame)
     }
 
     #[inline(always)]
-    fn pull(&self) -> Option<()> {
+    fn pull(&self, length: usize) -> Option<()> {
         let (data, data_end) = self.bounds();
-        let wanted = self.length_bytes().min(HEADERS_BYTES_MAX);
+        let wanted = self.length_bytes().min(length);
         // SAFETY: the context is valid while the program runs.
         if data + wanted > data_end && unsafe { bpf_skb_pull_data(self.skb, wanted as u32) } != 0 {
             return None;
@@ -187,6 +192,11 @@ impl Packet for SkbFrame {
     fn length_bytes(&self) -> usize {
         // SAFETY: the context is valid while the program runs.
         unsafe { (*self.skb).len as usize }
+    }
+
+    #[inline(always)]
+    fn reveal(&mut self, length: usize) -> Option<()> {
+        self.pull(length)
     }
 
     #[inline(always)]
@@ -257,7 +267,7 @@ impl Packet for SkbFrame {
     fn close_network(&mut self, _network_offset: usize, count: usize) -> Option<()> {
         self.adjust_room(-(count as i32), 0)?;
         // The kernel made linear what was looked at; the inner headers begin further back.
-        self.pull()
+        self.pull(HEADERS_BYTES_MAX)
     }
 
     #[inline(always)]

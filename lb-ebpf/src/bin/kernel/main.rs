@@ -68,7 +68,7 @@ fn tc_egress(ctx: TcContext) -> i32 {
     let Some(mut frame) = SkbFrame::new(&ctx) else {
         return GO_ON;
     };
-    let verdict = match maps::scratch_for(&frame) {
+    let verdict = match maps::scratch_apart(&frame) {
         Ok(scratch) => path::to_client(&mut frame, &mut tables, scratch, frame::sender(&ctx)),
         Err(reason) => Verdict::Pass(reason),
     };

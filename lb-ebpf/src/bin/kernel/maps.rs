@@ -25,7 +25,7 @@ use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
 use lb_common::source_range::SourceRangeKey;
 use lb_common::vip_filter;
 use lb_ebpf::packet::Packet;
-use lb_ebpf::parse::parse;
+use lb_ebpf::parse::{Parsed, parse};
 use lb_ebpf::path::Scratch;
 use lb_ebpf::tables::{Inserted, Route, TableFull, Tables};
 
@@ -117,6 +117,30 @@ pub(crate) fn scratch_for<P: Packet>(packet: &P) -> Result<&'static mut Scratch,
     unsafe {
         (&raw mut (*scratch).parsed).write(parsed);
         Ok(&mut *scratch)
+    }
+}
+
+/// As [`scratch_for`], with a stack of its own for the reading: for a program whose path is deep and whose
+/// packets cost much more than a call.
+#[inline(always)]
+pub(crate) fn scratch_apart<P: Packet>(packet: &P) -> Result<&'static mut Scratch, Reason> {
+    let scratch = SCRATCH.get_ptr_mut(0).ok_or(Reason::DropDangling)?;
+    // SAFETY: as in `scratch_for`.
+    let scratch = unsafe { &mut *scratch };
+    match read_apart(packet, &mut scratch.parsed) {
+        None => Ok(scratch),
+        Some(reason) => Err(reason),
+    }
+}
+
+#[inline(never)]
+fn read_apart<P: Packet>(packet: &P, parsed: &mut Parsed) -> Option<Reason> {
+    match parse(packet) {
+        Ok(read) => {
+            *parsed = read;
+            None
+        }
+        Err(reason) => Some(reason),
     }
 }
 

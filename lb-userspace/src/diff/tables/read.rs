@@ -198,8 +198,11 @@ impl Tables {
         let no_name: backend_service::BackendServiceName = bytemuck::Zeroable::zeroed();
         let names = self.names.iter().map(|name| name.as_ref().map_or(no_name, StoredName::to_bytes));
         let vips = self.vips.iter().map(|(address, value)| (FrontendKey::vip(*address), *value));
+        let mut frontends: Vec<_> =
+            self.frontends.iter().map(|(key, value)| (*key, *value)).chain(vips).collect();
+        frontends.sort_by_key(|(key, _)| *key);
         Dump {
-            frontends: self.frontends.iter().map(|(key, value)| (*key, *value)).chain(vips).collect(),
+            frontends,
             source_ranges: self.source_ranges.values().flatten().copied().collect(),
             backend_services: self.backend_services.clone(),
             names: names.collect(),

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Config};
 use tokio::sync::mpsc;
 
-use super::{SourceEvent, objects};
-use crate::model::Change;
+use super::{ProblemList, SourceEvent, apply, objects};
+use crate::model::{Change, Problem, Snapshot};
 use connection::client;
 use watch::{Kind, Watch};
 
@@ -32,6 +32,9 @@ const SERVICE_SELECTOR: &str = "!service.kubernetes.io/headless,!service.kuberne
 /// The same of EndpointSlices, of which only those with a Service are of use.
 const SLICE_SELECTOR: &str = "kubernetes.io/service-name,!service.kubernetes.io/headless,\
                               !service.kubernetes.io/service-proxy-name";
+
+/// Events that wait in [`read_once`].
+const READ_EVENTS_MAX: usize = 64;
 
 /// How patient the watches are.
 #[derive(Clone, Debug)]
@@ -72,6 +75,40 @@ pub async fn config(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("cannot use the current context of kubeconfig {}", path.display()))
+}
+
+/// The facts of a cluster as they are now, and what is wrong with its objects.
+///
+/// # Errors
+/// No client can be made of `config`, or the API server has not said all within `patience`.
+pub async fn read_once(
+    config: Config,
+    settings: Settings,
+    patience: Duration,
+) -> anyhow::Result<(Snapshot, Vec<Problem>)> {
+    let url = config.cluster_url.to_string();
+    let (sender, mut events) = mpsc::channel(READ_EVENTS_MAX);
+    let read = async {
+        let mut snapshot = Snapshot::default();
+        let mut problems = ProblemList::default();
+        while let Some(event) = events.recv().await {
+            match event {
+                SourceEvent::Change(change) => apply(&mut snapshot, change),
+                SourceEvent::Problems(found) => drop(problems.update(found)),
+                SourceEvent::Synced => break,
+            }
+        }
+        Ok((snapshot, problems.iter().cloned().collect()))
+    };
+    tokio::select! {
+        result = read => result,
+        ended = run(config, settings, sender) => Err(ended.err().unwrap_or_else(|| anyhow!("the watches have ended"))),
+        () = tokio::time::sleep(patience) => Err(anyhow!(
+            "cannot read the cluster's objects from {url} within {} s; check the address and the rights to list \
+             them",
+            patience.as_secs()
+        )),
+    }
 }
 
 /// Reports the facts of a cluster, and each later change, until the receiver is gone. No failure of

@@ -61,7 +61,7 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
         name: ObjectName::new("shop", "web"),
         resource_version: "42".into(),
         created_s: Some(1_767_323_045),
-        labels: std::sync::Arc::new([("app".into(), "web".into())].into()),
+        labels: Arc::new([("app".into(), "web".into())].into()),
         cluster_ips: vec![IpAddr::from([198, 51, 100, 7]), "2001:db8::7".parse().expect("address")],
         external_ips: vec![IpAddr::from([203, 0, 113, 7])],
         load_balancer_ips: vec![IpAddr::from([203, 0, 113, 20]), IpAddr::from([203, 0, 113, 22])],
