@@ -6,7 +6,7 @@ use lb_tests::agent::{Options, Podway};
 use lb_tests::cluster::Cluster;
 use lb_tests::need;
 use lb_tests::topology::Host;
-use lb_tests::traffic::{Hold, UdpStream};
+use lb_tests::traffic::{Hold, UdpStream, ask};
 use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
 
@@ -88,12 +88,16 @@ fn tcp_connections_outlive_their_endpoints_and_are_reset_by_contract() {
 fn moves(cluster: &mut Cluster, client: &str, address: SocketAddr) {
     let host = cluster.topology.host(client);
     let stream = UdpStream::start(host, address, Duration::from_millis(5)).unwrap();
-    let count = |cluster: &Cluster| cluster.agents[0].log().matches("sockets have left").count();
+    let count = |cluster: &Cluster| cluster.agents[0].log().matches("moved=1 ").count();
     let before = count(cluster);
     name(cluster, &["web-a-1"]);
     wait_for(cluster, "one endpoint", || states(cluster).iter().filter(|(s, _)| s == "healthy").count() == 2);
     name(cluster, &["web-a-2"]);
-    wait_for(cluster, "the other endpoint", || count(cluster) > before);
+    wait_for(cluster, "the socket to move", || count(cluster) > before);
+    // Long enough for the stream's next datagrams.
+    for _ in 0..10 {
+        ask(cluster.topology.host(client), Protocol::Udp, address).unwrap();
+    }
     let streamed = stream.finish().unwrap();
     name(cluster, &["web-a-1", "web-a-2"]);
     let names: Vec<&str> = streamed.by.keys().map(String::as_str).collect();
