@@ -3,7 +3,14 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{Address, Be16};
 
-/// Key of CONNTRACK: a packet's five-tuple as it arrives, before any rewrite.
+/// Places of CONNTRACK, a map of maps.
+pub const SLOTS: u32 = 2;
+/// Where the map is that flows are entered into.
+pub const CURRENT: u32 = 0;
+/// Where the map is that was current before, while its flows are moved; else there is none.
+pub const PREVIOUS: u32 = 1;
+
+/// Key of a map in CONNTRACK: a packet's five-tuple as it arrives, before any rewrite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(C)]
 pub struct FlowKey {
@@ -21,7 +28,7 @@ pub struct FlowKey {
 
 const _: () = assert!(size_of::<FlowKey>() == 40);
 
-/// Value of CONNTRACK. It holds the whole five-tuple after the rewrite, so an established flow needs
+/// Value of a map in CONNTRACK. It holds the whole five-tuple after the rewrite, so an established flow needs
 /// no other table to be rewritten, and ids may move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]

@@ -15,7 +15,8 @@ pub const NEGS: &str = "NEGS";
 pub const RING_SLOTS: &str = "RING_SLOTS";
 /// Endpoint id → [`crate::endpoint::Endpoint`]. Array, memory-mapped.
 pub const ENDPOINTS: &str = "ENDPOINTS";
-/// [`crate::conntrack::FlowKey`] → [`crate::conntrack::Flow`]. LRU hash.
+/// [`crate::conntrack::CURRENT`] or [`crate::conntrack::PREVIOUS`] → an LRU hash of
+/// [`crate::conntrack::FlowKey`] → [`crate::conntrack::Flow`]. Array of maps.
 pub const CONNTRACK: &str = "CONNTRACK";
 /// [`crate::affinity::AffinityKey`] → [`crate::affinity::Affinity`]. LRU hash.
 pub const AFFINITY: &str = "AFFINITY";
@@ -75,6 +76,8 @@ pub const ENDPOINTS_MAX: u32 = 131_072;
 pub const RING_SLOTS_MAX: u32 = 4_194_304;
 /// Default bound on conntrack entries, two per flow. At the bound the least recently used go.
 pub const CONNTRACK_MAX: u32 = 524_288;
+/// Default size up to which CONNTRACK grows by itself.
+pub const CONNTRACK_LIMIT: u32 = 2 * CONNTRACK_MAX;
 /// Default bound on client affinities. At the bound the least recently used go.
 pub const AFFINITY_MAX: u32 = 65_536;
 /// Default bound on sockets with a translated peer. At the bound the least recently used go.

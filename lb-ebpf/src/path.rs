@@ -196,10 +196,14 @@ fn forward_known<P: Packet, T: Tables>(
     if way.is_blocked() {
         return blocked(packet, parsed, &way);
     }
-    if tables.now_s() != known.last_seen_s && keep_reply(tables, parsed, known).is_err() {
-        return Verdict::Drop(Reason::DropConntrackFull);
+    let now_s = tables.now_s();
+    let state = flow::next_state(known.state(), parsed.is_tcp(), parsed.tcp_flags);
+    if state != known.state() || now_s != known.last_seen_s {
+        if keep_reply(tables, parsed, known, state).is_err() {
+            return Verdict::Drop(Reason::DropConntrackFull);
+        }
+        tables.record_flow(known, state, now_s);
     }
-    record(tables, parsed, known);
     tables.count_traffic(known.backend_service, known.endpoint, 1, length_bytes as u64, 0);
     send(packet, tables, parsed, known, &way, Reason::ForwardKnown)
 }
@@ -260,18 +264,28 @@ fn reply_flow(parsed: &Parsed, flow: &Flow) -> Flow {
     }
 }
 
-/// Once a second the other direction's entry is looked up too, so that a flow with packets one way only
-/// keeps both, and with them its source NAT port; one that was evicted is put back.
+/// Once a second, and with each step of the flow, the other direction's entry takes part: it is as old as
+/// this one and as established or reset, so that a flow with packets one way only keeps both, and with them its
+/// source NAT port. One that was evicted is put back.
 #[inline(never)]
-fn keep_reply<T: Tables>(tables: &mut T, parsed: &Parsed, flow: &Flow) -> Result<(), TableFull> {
+fn keep_reply<T: Tables>(
+    tables: &mut T,
+    parsed: &Parsed,
+    flow: &Flow,
+    state: FlowState,
+) -> Result<(), TableFull> {
     if flow.is_encapsulated() {
         return Ok(());
     }
     let key = parsed.key.reply(flow);
-    if tables.flow(&key).is_some() {
-        return Ok(());
-    }
-    tables.put_flow(&key, &reply_flow(parsed, flow))
+    let Some(reply) = tables.flow(&key) else {
+        return tables.put_flow(&key, &reply_flow(parsed, flow));
+    };
+    // A FIN ends its own direction alone (RFC 9293 §3.6): the endpoint may go on to send.
+    let further = if state == FlowState::Closing { FlowState::Established } else { state };
+    let (further, now_s) = (reply.state().max(further), tables.now_s());
+    tables.record_flow(&reply, further, now_s);
+    Ok(())
 }
 
 /// Notes the packet in its entry. A write takes the cache line from other CPUs, so it happens only

@@ -3,6 +3,8 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use lb_common::conntrack::{Direction, Flow, FlowKey, FlowState};
+use lb_common::protocol::TCP;
+use lb_common::socket_flow::SocketFlow;
 
 use crate::clock::now_s;
 use crate::diff::Tables;
@@ -18,6 +20,13 @@ impl FlowCounts {
         let idle_s = now_s.saturating_sub(flow.last_seen_s);
         let is_over = flow.state() == FlowState::Reset || idle_s > flow.idle_timeout_s(key.protocol);
         if flow.direction() == Direction::ToBackend && !is_over {
+            *self.0.entry((flow.endpoint, flow.endpoint_generation)).or_default() += 1;
+        }
+    }
+
+    /// Counts a TCP socket that a hook connected to its endpoint: it may be open still.
+    pub fn add_socket(&mut self, flow: &SocketFlow) {
+        if flow.protocol == u16::from(TCP) {
             *self.0.entry((flow.endpoint, flow.endpoint_generation)).or_default() += 1;
         }
     }

@@ -16,6 +16,8 @@ pub use ebpf_object::EBPF_OBJECT;
 pub mod maps;
 
 pub mod drain;
+pub mod sockets;
+pub mod sweep;
 
 pub mod attach;
 pub mod health;

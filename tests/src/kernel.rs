@@ -4,17 +4,18 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData};
 use aya::programs::{CgroupSockAddr, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::{NoUninit, bytes_of};
 use lb_common::backend_service::BackendService;
 use lb_common::config::Config;
-use lb_common::conntrack::{Flow, FlowKey};
+use lb_common::conntrack::{self, Flow, FlowKey};
 use lb_common::endpoint::Endpoint;
 use lb_common::source_range::SourceRangeKey;
 use lb_common::{maps, vip_filter};
 use lb_ebpf::host::HostTables;
+use lb_userspace::maps::new_flow_table;
 
 /// Every program in the object, by kind.
 pub const CLASSIFIERS: [&str; 3] = ["tc_uplink_in", "tc_pod_in", "tc_egress"];
@@ -39,6 +40,15 @@ pub fn object_path() -> PathBuf {
 /// Loaded programs and their maps.
 pub struct Kernel {
     ebpf: Ebpf,
+    flows: FlowTable,
+}
+
+type FlowTable = HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<Flow>()]>;
+
+/// CONNTRACK of an object.
+fn places(ebpf: &mut Ebpf) -> Result<ArrayOfMaps<&mut MapData, MapData>> {
+    let outer = ebpf.map_mut(maps::CONNTRACK).context("no CONNTRACK")?;
+    Ok(outer.try_into()?)
 }
 
 /// What a program did with a frame.
@@ -58,10 +68,8 @@ impl Kernel {
     pub fn load(conntrack_max: u32) -> Result<Self> {
         let path = object_path();
         let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let ebpf = EbpfLoader::new()
-            .map_max_entries(maps::CONNTRACK, conntrack_max)
-            .load(&bytes)
-            .context("cannot load the eBPF object")?;
+        let mut ebpf = EbpfLoader::new().load(&bytes).context("cannot load the eBPF object")?;
+        places(&mut ebpf)?.set(conntrack::CURRENT, &new_flow_table(conntrack_max)?, 0)?;
         Self::of(ebpf)
     }
 
@@ -70,6 +78,7 @@ impl Kernel {
     /// # Errors
     /// As [`Kernel::load`].
     pub fn of(mut ebpf: Ebpf) -> Result<Self> {
+        let flows = places(&mut ebpf)?.get(&conntrack::CURRENT, 0)?;
         let xdp: &mut Xdp = ebpf.program_mut(XDP).context("no xdp_uplink")?.try_into()?;
         xdp.load().with_context(|| format!("cannot load {XDP}"))?;
         for name in CLASSIFIERS {
@@ -80,7 +89,7 @@ impl Kernel {
             let program: &mut CgroupSockAddr = ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("cannot load {name}"))?;
         }
-        Ok(Self { ebpf })
+        Ok(Self { ebpf, flows: Map::from_map_data(flows)?.try_into()? })
     }
 
     /// The loaded object.
@@ -126,7 +135,11 @@ impl Kernel {
             self.put_array::<{ size_of::<Endpoint>() }>(maps::ENDPOINTS, *id, value)?;
         }
         for (key, value) in &tables.flows {
-            self.put_hash::<FLOW_KEY, { size_of::<Flow>() }>(maps::CONNTRACK, key, value)?;
+            self.flows.insert(
+                bytemuck::cast::<FlowKey, [u8; FLOW_KEY]>(*key),
+                bytemuck::cast::<Flow, [u8; 64]>(*value),
+                0,
+            )?;
         }
         for (key, value) in &tables.fragments {
             self.put_hash::<40, 8>(maps::FRAGMENTS, key, value)?;

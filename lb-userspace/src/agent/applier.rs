@@ -13,8 +13,10 @@ use crate::health::Target;
 use crate::maps::Maps;
 use crate::model::{ObjectName, Problem};
 use crate::plan::Desired;
+use crate::sweep::Pass;
 
 use super::chain::BrokenChains;
+use super::socket_mover::SocketMover;
 
 /// Wait before what failed is tried again; doubled with each further failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -22,6 +24,9 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long the maps may be behind the plan before load balancers are told to avoid this node: as
 /// kube-proxy, two of its sync periods (`pkg/proxy/healthcheck/proxy_health.go`).
 const BEHIND_MAX: Duration = Duration::from_secs(60);
+
+/// Seconds after which no packet is on its way that chose an endpoint before it was withdrawn.
+const SETTLE_S: u32 = 1;
 
 /// The maps, their mirror, and the Services whose part of the plan is not in them yet.
 pub(super) struct Applier {
@@ -35,6 +40,7 @@ pub(super) struct Applier {
     pub(super) problems: Vec<Problem>,
     /// The last operation that the kernel refused.
     last_refusal: Option<String>,
+    sockets: SocketMover,
     /// Since when nothing more of the plan comes into the maps although it should.
     stuck_since: Option<Instant>,
 }
@@ -84,7 +90,7 @@ impl Counts {
 
 impl Applier {
     /// On maps as they are pinned: what they hold is the state to start from.
-    pub(super) fn new(maps: Maps) -> Result<Self> {
+    pub(super) fn new(maps: Maps, sockets: SocketMover) -> Result<Self> {
         let tables = maps.tables()?;
         Ok(Self {
             maps,
@@ -94,6 +100,7 @@ impl Applier {
             retry: RETRY_MIN,
             problems: Vec::new(),
             last_refusal: None,
+            sockets,
             stuck_since: None,
         })
     }
@@ -148,10 +155,22 @@ impl Applier {
         }
     }
 
-    /// Gives up the withdrawn endpoints whose drain is over: at their deadline, or when `is_idle` says that
-    /// no flow is left.
-    pub(super) fn end_drains(&mut self, desired: &Desired, is_idle: &dyn Fn(u32) -> bool) {
-        let Diff { ops, .. } = diff::drains(desired, &self.tables, is_idle, now_ms());
+    /// The maps, and what stands in them.
+    pub(super) fn maps_and_tables(&mut self) -> (&mut Maps, &Tables) {
+        (&mut self.maps, &self.tables)
+    }
+
+    /// Gives up the withdrawn endpoints whose drain is over: at their deadline, or when the last sweep, begun
+    /// after every packet that could still have chosen them, has found none of their flows.
+    pub(super) fn end_drains(&mut self, desired: &Desired, pass: Option<&Pass>) {
+        let tables = &self.tables;
+        let is_idle = |id: u32| {
+            pass.is_some_and(|pass| {
+                let is_later = pass.began_s > tables.endpoint(id).withdrawn_s + SETTLE_S;
+                is_later && pass.flows.of(id, tables) == 0
+            })
+        };
+        let Diff { ops, .. } = diff::drains(desired, tables, &is_idle, now_ms());
         let Outcome { counts, done, left, refusal } = self.carry_out(&ops);
         if let Some(error) = refusal {
             error!(error, done, left, "the end of a drain failed; it will be tried again");
@@ -167,6 +186,7 @@ impl Applier {
     fn carry_out(&mut self, ops: &[Op]) -> Outcome {
         let mut outcome = Outcome::default();
         let mut broken = BrokenChains::default();
+        let mut has_left = false;
         for op in ops {
             if broken.leaves_out(op, &self.tables) {
                 outcome.left += 1;
@@ -177,6 +197,7 @@ impl Applier {
                     self.tables.apply(op, now_ms());
                     outcome.counts.add(op);
                     outcome.done += 1;
+                    has_left |= takes_no_new_flows(op);
                 }
                 Err(error) => {
                     broken.failed(op, &self.tables);
@@ -184,6 +205,9 @@ impl Applier {
                     outcome.refusal.get_or_insert_with(|| format!("{error:#}"));
                 }
             }
+        }
+        if has_left {
+            self.sockets.mark();
         }
         outcome
     }
@@ -211,8 +235,21 @@ impl Applier {
         let healthy = lb_common::endpoint::state::HEALTHY;
         endpoint.state = if is_healthy { endpoint.state | healthy } else { endpoint.state & !healthy };
         match self.maps.set_endpoint_state(id, endpoint.state) {
-            Ok(()) => self.tables.apply(&Op::PutEndpoint { id, endpoint }, now_ms()),
+            Ok(()) => {
+                self.tables.apply(&Op::PutEndpoint { id, endpoint }, now_ms());
+                if !is_healthy {
+                    self.sockets.mark();
+                }
+            }
             Err(error) => error!(error = format!("{error:#}"), "cannot take an unhealthy endpoint out"),
         }
+    }
+}
+
+/// Whether sockets may have to leave the endpoint that an operation is about.
+fn takes_no_new_flows(op: &Op) -> bool {
+    match op {
+        Op::PutEndpoint { endpoint, .. } | Op::DeleteEndpoint { endpoint, .. } => !endpoint.takes_new_flows(),
+        _ => false,
     }
 }

@@ -27,6 +27,8 @@ mod options;
 mod planner;
 mod problems;
 mod service_health_answers;
+mod socket_mover;
+mod sweeper;
 
 pub use node_flags::NodeFlags;
 pub use options::Options;
@@ -35,6 +37,8 @@ use applier::Applier;
 use planner::Planner;
 use problems::ProblemReport;
 use service_health_answers::ServiceHealthAnswers;
+use socket_mover::SocketMover;
+use sweeper::Sweeper;
 
 /// Events that wait between a source and the loop.
 const EVENTS_MAX: usize = 1024;
@@ -60,7 +64,7 @@ pub fn run(options: &Options) -> Result<()> {
         // Before the programs are attached: changes from here on are not missed.
         let links = LinkMonitor::new().context("cannot listen for changes of network interfaces")?;
         let attachments = Attachments::new(ebpf, &pins, options.attach_settings())?;
-        let agent = Agent::new(options, Applier::new(maps)?, attachments)?;
+        let agent = Agent::new(options, Applier::new(maps, SocketMover::start(&pins)?)?, attachments)?;
         agent.run(watch_links(links)?).await?;
         if options.detach_on_exit {
             step_back(&pins, &options.run_dir)?;
@@ -105,6 +109,7 @@ struct Agent {
     options: Options,
     planner: Planner,
     applier: Applier,
+    sweeper: Sweeper,
     attachments: Attachments,
     config: Option<Config>,
     is_config_due: bool,
@@ -129,10 +134,13 @@ struct Due {
 }
 
 impl Agent {
-    fn new(options: &Options, applier: Applier, attachments: Attachments) -> Result<Self> {
+    fn new(options: &Options, mut applier: Applier, attachments: Attachments) -> Result<Self> {
         let mut planner = Planner::new(&options.node_name, options.node.clone());
         planner.node_addresses.begin(applier.maps.nodes()?);
+        let interval = Duration::from_secs(options.sweep_interval_seconds.into());
+        let (max, limit) = (options.conntrack_max, options.conntrack_limit);
         Ok(Self {
+            sweeper: Sweeper::new(&mut applier.maps, interval, max, limit),
             planner,
             applier,
             attachments,
@@ -177,6 +185,7 @@ impl Agent {
                     due.apply = self.applier.retry_after().map(|wait| Instant::now() + wait);
                 }
                 _ = seconds.tick() => self.end_drains(),
+                () = sleep_until(self.sweeper.due()) => self.sweep(),
                 Some(event) = events.recv() => self.take(event),
                 Ok(()) = self.service_health.problems.changed() => self.report_problems(),
                 () = until(due.links) => {
@@ -287,8 +296,14 @@ impl Agent {
     /// Not before the first plan: what it names again is taken back.
     fn end_drains(&mut self) {
         if self.is_begun {
-            self.applier.end_drains(&self.planner.desired, &|_| false);
+            let pass = self.sweeper.last.as_ref();
+            self.applier.end_drains(&self.planner.desired, pass);
         }
+    }
+
+    fn sweep(&mut self) {
+        let (maps, tables) = self.applier.maps_and_tables();
+        self.sweeper.step(maps, tables);
     }
 
     fn report_problems(&mut self) {

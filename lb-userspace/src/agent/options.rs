@@ -89,9 +89,16 @@ pub struct Options {
     /// Slots for all rings together, 4 bytes each.
     #[arg(long, default_value_t = bounds::RING_SLOTS_MAX, value_parser = clap::value_parser!(u32).range(1..))]
     pub ring_slots_max: u32,
-    /// Bound on conntrack entries, two per flow.
+    /// Bound on conntrack entries, two per flow. Flows are moved to a larger map where a former agent's is
+    /// smaller; a larger one is kept.
     #[arg(long, default_value_t = bounds::CONNTRACK_MAX, value_parser = clap::value_parser!(u32).range(16..))]
     pub conntrack_max: u32,
+    /// Entries up to which conntrack doubles by itself, each time three quarters of it are in use.
+    #[arg(long, default_value_t = bounds::CONNTRACK_LIMIT, value_parser = clap::value_parser!(u32).range(16..))]
+    pub conntrack_limit: u32,
+    /// Seconds between two sweeps, which remove what is over and see how full the maps are.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub sweep_interval_seconds: u32,
     /// Bound on client affinities.
     #[arg(long, default_value_t = bounds::AFFINITY_MAX, value_parser = clap::value_parser!(u32).range(16..))]
     pub affinity_max: u32,

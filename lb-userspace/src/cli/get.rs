@@ -35,6 +35,8 @@ pub(super) enum Resource {
     Affinity,
     /// What became of packets, by reason.
     Counters,
+    /// How full the maps are that programs fill.
+    Pressure,
     /// Where which program is attached.
     Programs,
 }
@@ -62,7 +64,7 @@ pub(super) struct Get {
 /// No maps are pinned there, or they cannot be read.
 pub(super) fn run(get: &Get) -> Result<String> {
     let pins = Pins::new(&get.pin_path);
-    let maps = Maps::open(&pins)?;
+    let mut maps = Maps::open(&pins)?;
     match get.resource {
         Resource::Frontends => listing(get, frontends::frontends(&maps.tables()?)),
         Resource::BackendServices => listing(get, backend_services(&maps, &maps.tables()?)?),
@@ -71,6 +73,7 @@ pub(super) fn run(get: &Get) -> Result<String> {
         Resource::Conntrack => listing(get, traces::conntrack(&maps, &maps.tables()?)?),
         Resource::Affinity => listing(get, traces::affinity(&maps, &maps.tables()?)?),
         Resource::Counters => listing(get, traces::counters(&maps)?),
+        Resource::Pressure => listing(get, super::pressure::pressure(&mut maps)?),
         Resource::Programs => listing(get, super::programs::programs(&pins)?),
     }
 }

@@ -13,6 +13,7 @@ mod get;
 mod manifests;
 mod output;
 mod plan;
+mod pressure;
 mod programs;
 mod remove;
 mod traces;

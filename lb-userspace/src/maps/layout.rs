@@ -4,7 +4,7 @@ use lb_common::Address;
 use lb_common::affinity::{Affinity, AffinityKey};
 use lb_common::backend_service::{BackendService, BackendServiceName};
 use lb_common::config::Config;
-use lb_common::conntrack::{Flow, FlowKey};
+use lb_common::conntrack;
 use lb_common::counters::{Reason, Traffic};
 use lb_common::endpoint::Endpoint;
 use lb_common::fragment::{FragmentKey, FragmentPorts};
@@ -69,7 +69,7 @@ const fn shape<K, V>(name: &'static str, kind: MapType, entries_max: u32, flag: 
 
 /// Every map, in the order of `lb_common::maps::ALL`.
 pub(super) fn shapes(sizes: &Sizes) -> [Shape; maps::ALL.len()] {
-    use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
+    use MapType::{Array, ArrayOfMaps, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
     let Limits { frontends_max, backend_services_max, endpoints_max, ring_slots_max, source_ranges_max } =
         sizes.limits;
     let negs_max = backend_services_max.saturating_mul(NEGS_PER_BACKEND_SERVICE);
@@ -87,7 +87,7 @@ pub(super) fn shapes(sizes: &Sizes) -> [Shape; maps::ALL.len()] {
         shape::<u32, Ring>(maps::NEGS, Array, negs_max, of_services),
         shape::<u32, u32>(maps::RING_SLOTS, Array, ring_slots_max, "--ring-slots-max"),
         shape::<u32, Endpoint>(maps::ENDPOINTS, Array, endpoints_max, of_endpoints),
-        shape::<FlowKey, Flow>(maps::CONNTRACK, LruHash, sizes.conntrack_max, "--conntrack-max"),
+        shape::<u32, u32>(maps::CONNTRACK, ArrayOfMaps, conntrack::SLOTS, ""),
         shape::<AffinityKey, Affinity>(maps::AFFINITY, LruHash, sizes.affinity_max, "--affinity-max"),
         shape::<SocketFlowKey, SocketFlow>(
             maps::SOCKET_FLOWS,

@@ -8,6 +8,7 @@ use lb_common::maps;
 use rustix::thread::CapabilitySet;
 use tracing::warn;
 
+use super::conntrack;
 use super::layout::{Shape, shapes};
 use super::table::io_error;
 use super::{Maps, Pins, Sizes};
@@ -80,6 +81,8 @@ pub fn load(object: &Object, pins: &Pins, sizes: &Sizes) -> Result<(Ebpf, Maps)>
             bail!("cannot use the eBPF object {}: it has no map {name}; {OBJECT_REMEDY}", object.name());
         }
     }
+    let made = conntrack::prepare(&pins.maps(), sizes.conntrack_max);
+    made.with_context(|| format!("cannot make the flows' map in {}", pins.maps().display()))?;
     Ok((ebpf, Maps::open_for_writing(pins)?))
 }
 

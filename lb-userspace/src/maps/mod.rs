@@ -5,29 +5,36 @@ use lb_common::Address;
 use lb_common::affinity::{Affinity, AffinityKey};
 use lb_common::backend_service::{BackendService, BackendServiceName};
 use lb_common::config::Config;
-use lb_common::conntrack::{Flow, FlowKey};
 use lb_common::counters::Traffic;
+use lb_common::fragment::{FragmentKey, FragmentPorts};
 use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::interface::Interface;
 use lb_common::maps;
 use lb_common::neg::Ring;
+use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
 
 use crate::diff::Limits;
 
+mod conntrack;
+mod entries;
 mod layout;
 mod load;
 mod mapped;
 mod pins;
 mod range_table;
 mod read;
+mod syscall;
 mod table;
 mod vip_filter;
 mod write;
 
+pub use conntrack::new_flow_table;
+pub use entries::{Entries, Place, Traces};
 pub use layout::Sizes;
 pub use load::{Object, load};
 pub use pins::{PIN_PATH_DEFAULT, Pins};
 
+use conntrack::Conntrack;
 use mapped::{Access, Mapped};
 use range_table::RangeTable;
 use table::{ArrayTable, HashTable, PerCpuTable};
@@ -42,8 +49,10 @@ pub struct Maps {
     negs: Mapped,
     ring_slots: Mapped,
     endpoints: Mapped,
-    conntrack: HashTable<FlowKey, Flow>,
+    conntrack: Conntrack,
     affinity: HashTable<AffinityKey, Affinity>,
+    socket_flows: HashTable<SocketFlowKey, SocketFlow>,
+    fragments: HashTable<FragmentKey, FragmentPorts>,
     vip_filter: VipFilter,
     source_ranges: RangeTable,
     nodes: HashTable<Address, u32>,
@@ -81,8 +90,10 @@ impl Maps {
             negs: mapped(maps::NEGS, size_of::<Ring>())?,
             ring_slots: mapped(maps::RING_SLOTS, size_of::<u32>())?,
             endpoints: mapped(maps::ENDPOINTS, size_of::<lb_common::endpoint::Endpoint>())?,
-            conntrack: HashTable::open(&dir, maps::CONNTRACK)?,
+            conntrack: Conntrack::open(&dir)?,
             affinity: HashTable::open(&dir, maps::AFFINITY)?,
+            socket_flows: HashTable::open(&dir, maps::SOCKET_FLOWS)?,
+            fragments: HashTable::open(&dir, maps::FRAGMENTS)?,
             source_ranges: RangeTable::open(&dir)?,
             nodes: HashTable::open(&dir, maps::NODES)?,
             interfaces: HashTable::open(&dir, maps::INTERFACES)?,

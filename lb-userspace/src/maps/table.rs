@@ -1,5 +1,6 @@
 //! Maps that are reached through bpf(2): hash maps, and arrays that no packet needs in memory.
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -7,9 +8,22 @@ use aya::maps::{self, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use bytemuck::Pod;
 
 use super::mapped::Plain;
+use super::syscall::{self, Cursor};
 
 /// A hash map, LRU or not.
-pub(super) struct HashTable<K: Pod, V: Pod>(maps::HashMap<MapData, Plain<K>, Plain<V>>, u32);
+pub struct HashTable<K: Pod, V: Pod> {
+    map: maps::HashMap<MapData, Plain<K>, Plain<V>>,
+    entries_max: u32,
+    fd: OwnedFd,
+}
+
+/// Some entries of a hash map, and where the next ones are; `None` at the end.
+#[derive(Debug)]
+pub(super) struct EntryBatch<K, V> {
+    pub(super) keys: Vec<K>,
+    pub(super) values: Vec<V>,
+    pub(super) next: Option<Cursor>,
+}
 
 /// An array map.
 pub(super) struct ArrayTable<V: Pod>(maps::Array<MapData, Plain<V>>);
@@ -44,18 +58,30 @@ pub(super) fn io_error(error: &MapError) -> Option<&io::Error> {
 
 impl<K: Pod, V: Pod> HashTable<K, V> {
     pub(super) fn open(dir: &Path, name: &str) -> Result<Self> {
-        let map = open(dir, name)?;
+        Self::of(open(dir, name)?, name)
+    }
+
+    pub(super) fn of(map: Map, name: &str) -> Result<Self> {
         let entries_max = entries_max(&map)?;
-        Ok(Self(map.try_into().with_context(|| format!("cannot use map {name}"))?, entries_max))
+        let (Map::HashMap(data) | Map::LruHashMap(data)) = &map else {
+            anyhow::bail!("map {name} is no hash map");
+        };
+        let fd = data.fd().as_fd().try_clone_to_owned()?;
+        let map = map.try_into().with_context(|| format!("cannot use map {name}"))?;
+        Ok(Self { map, entries_max, fd })
+    }
+
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
     }
 
     /// The bound on its entries.
     pub(super) fn entries_max(&self) -> u32 {
-        self.1
+        self.entries_max
     }
 
     pub(super) fn get(&self, key: &K) -> Result<Option<V>, MapError> {
-        match self.0.get(&Plain(*key), 0) {
+        match self.map.get(&Plain(*key), 0) {
             Ok(value) => Ok(Some(value.0)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error),
@@ -63,12 +89,12 @@ impl<K: Pod, V: Pod> HashTable<K, V> {
     }
 
     pub(super) fn put(&mut self, key: &K, value: &V) -> Result<(), MapError> {
-        self.0.insert(Plain(*key), Plain(*value), 0)
+        self.map.insert(Plain(*key), Plain(*value), 0)
     }
 
     /// Removes an entry; one that is not there is no error.
     pub(super) fn remove(&mut self, key: &K) -> Result<(), MapError> {
-        match self.0.remove(&Plain(*key)) {
+        match self.map.remove(&Plain(*key)) {
             Err(error) if io_error(&error).is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => {
                 Ok(())
             }
@@ -81,7 +107,58 @@ impl<K: Pod, V: Pod> HashTable<K, V> {
     pub(super) fn entries(&self) -> impl Iterator<Item = Result<(K, V), MapError>> {
         let entry = |(key, value): (Plain<K>, Plain<V>)| (key.0, value.0);
         let steps_max = 2 * self.entries_max() as usize;
-        self.0.iter().take(steps_max).map(move |found| found.map(entry))
+        self.map.iter().take(steps_max).map(move |found| found.map(entry))
+    }
+
+    /// The entries from a place on, about `wanted` of them: a bucket of the map is never cut, so the batch
+    /// grows where one is longer.
+    pub(super) fn batch(&self, from: Cursor, wanted: usize) -> io::Result<EntryBatch<K, V>> {
+        let mut count = wanted;
+        loop {
+            let (mut keys, mut values) = (vec![K::zeroed(); count], vec![V::zeroed(); count]);
+            match syscall::lookup_batch(&self.fd, from, &mut keys, &mut values) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull && count < self.batch_max() => {
+                    count *= 2;
+                }
+                Err(error) => return Err(error),
+                Ok((found, next)) => {
+                    keys.truncate(found);
+                    values.truncate(found);
+                    return Ok(EntryBatch { keys, values, next });
+                }
+            }
+        }
+    }
+
+    fn batch_max(&self) -> usize {
+        2 * self.entries_max as usize
+    }
+
+    /// Puts an entry unless the key is taken, which is no error. One by one: the kernel takes no such flag
+    /// for a batch (`generic_map_update_batch`).
+    pub(super) fn put_new(&mut self, key: &K, value: &V) -> Result<(), MapError> {
+        match self.map.insert(Plain(*key), Plain(*value), syscall::BPF_NOEXIST) {
+            Err(error)
+                if io_error(&error).is_some_and(|error| error.kind() == io::ErrorKind::AlreadyExists) =>
+            {
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Removes entries; those that are not there are no error.
+    pub(super) fn remove_all(&mut self, keys: &[K]) -> io::Result<()> {
+        let mut left = keys;
+        while !left.is_empty() {
+            let (done, result) = syscall::delete_batch(&self.fd, left);
+            let passed = match result {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => done + 1,
+                result => result.map(|()| left.len())?,
+            };
+            left = left.get(passed..).unwrap_or_default();
+        }
+        Ok(())
     }
 }
 

@@ -4,15 +4,16 @@ use core::ops::Deref;
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
-use aya_ebpf::macros::map;
+use aya_ebpf::btf_maps::{self, ArrayOfMaps};
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_map_lookup_elem};
+use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use lb_common::Address;
 use lb_common::affinity::{Affinity, AffinityKey};
 use lb_common::backend_service::{BackendService, BackendServiceName};
 use lb_common::config::Config;
-use lb_common::conntrack::{Flow, FlowKey, FlowState};
+use lb_common::conntrack::{self, Flow, FlowKey, FlowState};
 use lb_common::counters::{Reason, Traffic};
 use lb_common::endpoint::Endpoint;
 use lb_common::fragment::{FragmentKey, FragmentPorts};
@@ -43,8 +44,26 @@ static NEGS: Array<Ring> =
 static RING_SLOTS: Array<u32> = Array::with_max_entries(bounds::RING_SLOTS_MAX, BPF_F_MMAPABLE);
 #[map]
 static ENDPOINTS: Array<Endpoint> = Array::with_max_entries(bounds::ENDPOINTS_MAX, BPF_F_MMAPABLE);
-#[map]
-static CONNTRACK: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(bounds::CONNTRACK_MAX, 0);
+/// The flows, in a map of maps: so all programs go over to a larger one by one store. The agent makes the
+/// maps inside; the size here is only that of a pattern.
+#[btf_map]
+static CONNTRACK: ArrayOfMaps<FlowTable, { conntrack::SLOTS as usize }> = ArrayOfMaps::new();
+type FlowTable = btf_maps::LruHashMap<FlowKey, Flow, 16>;
+
+/// The places in CONNTRACK, in memory of their own: on the stack of each caller they would take what the
+/// longest chain of calls does not have.
+static CURRENT: u32 = conntrack::CURRENT;
+static PREVIOUS: u32 = conntrack::PREVIOUS;
+
+#[inline(always)]
+fn flow_table(place: &'static u32) -> Option<&'static FlowTable> {
+    // SAFETY: the map's keys are of this type. A map inside stays while the program runs, and is only named
+    // to helpers, never read.
+    unsafe {
+        let map = (&raw const CONNTRACK).cast_mut().cast();
+        bpf_map_lookup_elem(map, (&raw const *place).cast()).cast::<FlowTable>().as_ref()
+    }
+}
 #[map]
 static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(bounds::AFFINITY_MAX, 0);
 #[map]
@@ -167,6 +186,23 @@ impl Deref for FlowEntry {
     }
 }
 
+/// The flow from the map before the current one, while the agent moves flows: it is moved first, since
+/// what would be noted in the former map from now is lost.
+#[inline(never)]
+fn move_flow(current: &FlowTable, key: &FlowKey) -> *mut Flow {
+    let found = flow_table(&PREVIOUS).and_then(|previous| previous.get_ptr_mut(key));
+    let Some(old) = found else {
+        return core::ptr::null_mut();
+    };
+    if is_dry_run() {
+        return old;
+    }
+    // SAFETY: a found entry is readable while the program runs. Whoever was first has moved it, which is
+    // as well; a map without memory leaves it where it is.
+    let _ = current.insert(key, unsafe { &*old }, u64::from(BPF_NOEXIST));
+    current.get_ptr_mut(key).unwrap_or(old)
+}
+
 /// Adds to a per-CPU value; an id beyond the bound counts nowhere, since no map holds it either.
 #[inline(always)]
 fn add_traffic(map: &PerCpuArray<Traffic>, id: u32, more: &Traffic) {
@@ -227,7 +263,13 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn flow(&mut self, key: &FlowKey) -> Option<FlowEntry> {
-        CONNTRACK.get_ptr_mut(key).map(FlowEntry)
+        let current = flow_table(&CURRENT)?;
+        if let Some(entry) = current.get_ptr_mut(key) {
+            return Some(FlowEntry(entry));
+        }
+        flow_table(&PREVIOUS)?;
+        let moved = move_flow(current, key);
+        if moved.is_null() { None } else { Some(FlowEntry(moved)) }
     }
 
     #[inline(always)]
@@ -247,17 +289,22 @@ impl Tables for KernelTables {
         if is_dry_run() {
             return Ok(());
         }
-        CONNTRACK.insert(key, flow, u64::from(BPF_ANY)).map_err(|_| TableFull)
+        let current = flow_table(&CURRENT).ok_or(TableFull)?;
+        current.insert(key, flow, u64::from(BPF_ANY)).map_err(|_| TableFull)
     }
 
     #[inline(always)]
     fn put_new_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<Inserted, TableFull> {
         if is_dry_run() {
-            let is_taken = CONNTRACK.get_ptr(key).is_some();
+            let is_taken = self.flow(key).is_some();
             return Ok(if is_taken { Inserted::Taken } else { Inserted::New });
         }
         const EEXIST: i32 = -17;
-        match CONNTRACK.insert(key, flow, u64::from(BPF_NOEXIST)) {
+        let current = flow_table(&CURRENT).ok_or(TableFull)?;
+        if !move_flow(current, key).is_null() {
+            return Ok(Inserted::Taken);
+        }
+        match current.insert(key, flow, u64::from(BPF_NOEXIST)) {
             Ok(()) => Ok(Inserted::New),
             Err(EEXIST) => Ok(Inserted::Taken),
             Err(_) => Err(TableFull),

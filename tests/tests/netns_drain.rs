@@ -1,0 +1,116 @@
+//! Endpoints go under real connections: TCP is kept or reset, connected UDP sockets move.
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lb_tests::agent::{Options, Podway};
+use lb_tests::cluster::Cluster;
+use lb_tests::need;
+use lb_tests::topology::Host;
+use lb_tests::traffic::{Hold, UdpStream, ask};
+use lb_tests::wait::wait_until;
+use lb_userspace::model::Protocol;
+
+/// How long a change may take from the manifest to the maps and the sockets.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A cluster, or `None` where the machine lacks a need.
+fn cluster() -> Option<Cluster> {
+    let need = need::netns()?;
+    let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
+    Some(Cluster::start(&podway, Options::default()).unwrap())
+}
+
+/// Lets the Service `near` name these pods of node-a.
+fn name(cluster: &mut Cluster, pods: &[&str]) {
+    let node = cluster.topology.node("node-a");
+    let pods: Vec<&Host> = pods.iter().map(|pod| cluster.topology.pod(pod)).collect();
+    cluster
+        .manifests
+        .edit("near", |service| {
+            service.endpoints.clear();
+            for pod in pods {
+                let with_pod = service.clone().backed_by(node, pod);
+                service.endpoints = with_pod.endpoints;
+            }
+        })
+        .unwrap();
+}
+
+/// The states of the endpoints of `near` over TCP on node-a.
+fn states(cluster: &Cluster) -> Vec<(String, Option<u64>)> {
+    let rows = cluster.agents[0].get("endpoints").unwrap();
+    let is_near = |row: &&serde_json::Value| {
+        row["backendService"].as_str().is_some_and(|name| name.contains("/near:tcp/"))
+    };
+    let state =
+        |row: &serde_json::Value| (row["state"].as_str().unwrap().to_owned(), row["flowsLeft"].as_u64());
+    rows.as_array().unwrap().iter().filter(is_near).map(state).collect()
+}
+
+fn wait_for(cluster: &Cluster, what: &str, mut holds: impl FnMut() -> bool) {
+    if let Err(error) = wait_until(CHANGE_DEADLINE, what, &mut holds) {
+        panic!("{error}; the agent's log:\n{}", cluster.agents[0].log());
+    }
+}
+
+#[test]
+fn tcp_connections_outlive_their_endpoints_and_are_reset_by_contract() {
+    let Some(mut cluster) = cluster() else { return };
+    let address = cluster.load_balancer_addresses("near", Protocol::Tcp)[0];
+    let kept = Hold::start(cluster.topology.client(), address, 20).unwrap();
+    name(&mut cluster, &[]);
+    let withdrawn =
+        |cluster: &Cluster| states(cluster).iter().filter(|(state, _)| state == "withdrawn").count();
+    // Two pods, of two families each.
+    wait_for(&cluster, "all endpoints withdrawn", || withdrawn(&cluster) == 4);
+    let flows: u64 = states(&cluster).iter().filter_map(|(_, flows)| *flows).sum();
+    assert_eq!(flows, 20, "shown as left");
+    assert_eq!(kept.finish().unwrap().lost.values().sum::<u32>(), 0, "kept");
+
+    name(&mut cluster, &["web-a-1", "web-a-2"]);
+    wait_for(&cluster, "all endpoints back", || {
+        let states = states(&cluster);
+        states.len() == 4 && states.iter().all(|(state, _)| state == "healthy")
+    });
+    let reset = Hold::start(cluster.topology.client(), address, 20).unwrap();
+    let contract = |service: &mut lb_tests::manifests::Service| {
+        *service = service.clone().annotated("podway.io/drain", "reset");
+    };
+    cluster.manifests.edit("near", contract).unwrap();
+    name(&mut cluster, &[]);
+    wait_for(&cluster, "all endpoints gone", || states(&cluster).is_empty());
+    let held = reset.finish().unwrap();
+    assert_eq!(held.lost.get(&lb_tests::traffic::Failure::Reset), Some(&20), "{held:?}");
+    assert!(cluster.agents[0].count("endpoint-gone-reset").is_ok_and(|count| count >= 20));
+}
+
+/// The stream moves at least once: whichever of the two it has, that one goes.
+fn moves(cluster: &mut Cluster, client: &str, address: SocketAddr) {
+    let host = cluster.topology.host(client);
+    let stream = UdpStream::start(host, address, Duration::from_millis(5)).unwrap();
+    let count = |cluster: &Cluster| cluster.agents[0].log().matches("moved=1 ").count();
+    let before = count(cluster);
+    name(cluster, &["web-a-1"]);
+    wait_for(cluster, "one endpoint", || states(cluster).iter().filter(|(s, _)| s == "healthy").count() == 2);
+    name(cluster, &["web-a-2"]);
+    wait_for(cluster, "the socket to move", || count(cluster) > before);
+    // Long enough for the stream's next datagrams.
+    for _ in 0..10 {
+        ask(cluster.topology.host(client), Protocol::Udp, address).unwrap();
+    }
+    let streamed = stream.finish().unwrap();
+    name(cluster, &["web-a-1", "web-a-2"]);
+    let names: Vec<&str> = streamed.by.keys().map(String::as_str).collect();
+    assert_eq!(names, ["web-a-1", "web-a-2"], "{client} to {address}: {streamed:?}");
+    assert!(streamed.failed.is_empty(), "{client} to {address}: {streamed:?}");
+}
+
+#[test]
+fn connected_udp_sockets_of_pods_and_of_the_node_move_when_their_endpoint_goes() {
+    let Some(mut cluster) = cluster() else { return };
+    for address in cluster.cluster_addresses("near", Protocol::Udp) {
+        for client in ["web-a-3", "node-a"] {
+            moves(&mut cluster, client, address);
+        }
+    }
+}
