@@ -9,6 +9,7 @@ mod affinity;
 mod changes;
 mod inside;
 mod outside;
+mod path_mtu;
 mod policies;
 mod refusals;
 mod services;
@@ -29,6 +30,7 @@ fn stories() -> impl Iterator<Item = &'static Story> {
         affinity::STORIES,
         refusals::STORIES,
         changes::STORIES,
+        path_mtu::STORIES,
     ];
     groups.into_iter().flatten()
 }

@@ -1,12 +1,19 @@
 //! What is refused, and how the client sees it.
-use anyhow::Result;
-use lb_tests::traffic::Failure;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::world::{At, Story, World, story, with_socket_hooks};
+use anyhow::Result;
+use lb_tests::cluster::PROTOCOLS;
+use lb_tests::traffic::Failure;
+use lb_userspace::model::Protocol;
+
+use crate::world::{At, Family, Story, World, story, with_socket_hooks};
 
 pub(crate) const STORIES: &[Story] = &[
     story("a Service without pods refuses outside clients", empty_refuses_outside),
     story("a Service without pods refuses pods", empty_refuses_pods),
+    story("an unused port of a cluster IP refuses", unused_port_refuses),
+    story("an address that no Service has is silent", unallocated_address_is_silent),
+    story("a closed port of a pod is told to the client", closed_port_is_told),
     with_socket_hooks("a Service without pods refuses processes", empty_refuses_processes),
 ];
 
@@ -27,4 +34,40 @@ fn empty_refuses_pods(world: &mut World) -> Result<()> {
 fn empty_refuses_processes(world: &mut World) -> Result<()> {
     let counted = Some(("node-a", "no-endpoint"));
     world.expect_failure("node-a", "empty", At::Cluster, Failure::NotPermitted, counted)
+}
+
+/// A port on which no Service listens.
+const UNUSED_PORT: u16 = 9;
+
+fn unused_port_refuses(world: &mut World) -> Result<()> {
+    for client in ["client", "web-a-3"] {
+        for protocol in PROTOCOLS {
+            let to = SocketAddr::new(world.address("web", At::Cluster, protocol)?.ip(), UNUSED_PORT);
+            let counted = Some(("node-a", "unused-port"));
+            world.expect_failure_at(client, to, protocol, Failure::Refused, counted)?;
+        }
+    }
+    Ok(())
+}
+
+fn unallocated_address_is_silent(world: &mut World) -> Result<()> {
+    let address: IpAddr = match world.family {
+        Family::V4 => Ipv4Addr::new(10, 96, 255, 1).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0x96, 0, 0, 0, 0, 0xff01).into(),
+    };
+    for client in ["client", "web-a-3"] {
+        let (to, counted) = (SocketAddr::new(address, 80), Some(("node-a", "unallocated")));
+        world.expect_failure_at(client, to, Protocol::Udp, Failure::TimedOut, counted)?;
+    }
+    Ok(())
+}
+
+/// Over UDP by an ICMP error, which quotes the packet as the pod got it.
+fn closed_port_is_told(world: &mut World) -> Result<()> {
+    for (client, at) in
+        [("client", At::LoadBalancer), ("client", At::Node("node-b")), ("web-a-3", At::Cluster)]
+    {
+        world.expect_failure(client, "deaf", at, Failure::Refused, None)?;
+    }
+    Ok(())
 }

@@ -13,6 +13,8 @@ use serde_json::json;
 const EXTERNAL_IP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0x20));
 /// Where a second server of `web-c-1` listens, over TCP and UDP.
 const OTHER_PORTS: [u16; 2] = [9090, 9091];
+/// Where no pod listens.
+const CLOSED_PORT: u16 = 9;
 /// What that server calls itself.
 pub(crate) const OTHER_SERVER: &str = "web-c-1-at-its-other-ports";
 /// The pods behind most Services: two on each node.
@@ -72,6 +74,9 @@ pub(crate) fn all(topology: &Topology) -> Vec<Service> {
     services.extend(with_hints(topology));
     services.extend(with_affinity(topology));
     services.push(with_slices(topology));
+    let mut deaf = of("deaf", 104, &["web-a-1"]);
+    deaf.slice_ports = ["tcp", "udp"].map(|name| ((0, name.to_owned()), CLOSED_PORT)).into();
+    services.push(deaf);
     services
 }
 

@@ -39,7 +39,7 @@ impl Mode {
             Self::Tc => (XdpMode::Off, SocketHooks::On),
             Self::NoSocketHooks => (XdpMode::Native, SocketHooks::Off),
         };
-        Options { xdp_mode, socket_hooks, ..Options::default() }
+        Options { xdp_mode, socket_hooks, further: &["--service-cidr", "10.96.0.0/16,2001:db8:96::/112"] }
     }
 
     /// Whether `connect()` is translated.
@@ -182,16 +182,30 @@ impl World {
     ) -> Result<()> {
         for protocol in PROTOCOLS {
             let to = self.address(service, at, protocol)?;
-            let timeout = if failure == Failure::TimedOut { SILENCE } else { Duration::from_secs(3) };
-            let request = Dial { timeout, ..Dial::times(1, protocol, to) };
-            let count = || counted.map_or(Ok(0), |(node, reason)| self.count(node, reason));
-            let before = count()?;
-            let answers = dial(self.host(from), &request)?;
-            let outcome = answers.first().context("no request was made")?.outcome.clone();
-            let what = format!("{from} to {service} at {at:?} ({to}) over {protocol}");
-            ensure!(outcome.as_ref() == Err(&failure), "{what}: expected {failure:?}, saw {outcome:?}");
-            ensure!(counted.is_none() || count()? > before, "{what}: not counted as {counted:?}");
+            self.expect_failure_at(from, to, protocol, failure, counted)
+                .with_context(|| format!("{service} at {at:?}"))?;
         }
+        Ok(())
+    }
+
+    /// As [`World::expect_failure`], over one protocol and wherever.
+    pub(crate) fn expect_failure_at(
+        &self,
+        from: &str,
+        to: SocketAddr,
+        protocol: Protocol,
+        failure: Failure,
+        counted: Option<(&str, &str)>,
+    ) -> Result<()> {
+        let timeout = if failure == Failure::TimedOut { SILENCE } else { Duration::from_secs(3) };
+        let request = Dial { timeout, ..Dial::times(1, protocol, to) };
+        let count = || counted.map_or(Ok(0), |(node, reason)| self.count(node, reason));
+        let before = count()?;
+        let answers = dial(self.host(from), &request)?;
+        let outcome = answers.first().context("no request was made")?.outcome.clone();
+        let what = format!("{from} to {to} over {protocol}");
+        ensure!(outcome.as_ref() == Err(&failure), "{what}: expected {failure:?}, saw {outcome:?}");
+        ensure!(counted.is_none() || count()? > before, "{what}: not counted as {counted:?}");
         Ok(())
     }
 
