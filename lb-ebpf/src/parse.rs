@@ -64,6 +64,9 @@ pub struct Parsed {
     network_offset: u8,
     /// Offset of the header behind IP, bytes; at most [`header::TRANSPORT_OFFSET_MAX`].
     transport_offset: u8,
+    /// Of a fragment, the offset of the fields that say so: of IPv4 identification and fragment offset, of
+    /// IPv6 fragment offset and identification.
+    fragment_offset: u8,
     /// TTL or hop limit.
     pub hop_limit: u8,
     /// TCP flags; of SCTP what stands for them (see [`sctp_flags`]); zero for UDP.
@@ -84,6 +87,14 @@ impl Parsed {
     #[inline(always)]
     pub const fn transport_offset(&self) -> usize {
         self.transport_offset as usize
+    }
+
+    /// Of a fragment, the offset from the start of the frame, bytes, of the fields that say so: of IPv4
+    /// identification and fragment offset, of IPv6 fragment offset and identification.
+    #[must_use]
+    #[inline(always)]
+    pub const fn fragment_offset(&self) -> usize {
+        self.fragment_offset as usize
     }
 
     /// The frontend that the packet is addressed to.
@@ -170,6 +181,11 @@ pub fn parse<P: Packet>(packet: &P) -> Result<Parsed, Reason> {
         transport,
         network_offset: network_offset as u8,
         transport_offset: network.transport_offset as u8,
+        fragment_offset: match network.family {
+            Family::V4 => (network_offset + ipv4::IDENTIFICATION) as u8,
+            // The fragment header stands right before what it is about; two bytes of it come first.
+            Family::V6 => network.transport_offset.wrapping_sub(ipv6::FRAGMENT_BYTES - 2) as u8,
+        },
         hop_limit: network.hop_limit,
         tcp_flags,
     })

@@ -15,6 +15,7 @@ use crate::verdict::Verdict;
 
 mod begin;
 mod dsr;
+mod fragment;
 mod icmp_error;
 mod source_nat;
 mod stray;

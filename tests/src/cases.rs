@@ -1,8 +1,12 @@
 //! The stories of `tests/cases/service-flows.jsonl`, as data.
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use lb_common::Prefix;
+use lb_userspace::explain::{Entry, Question};
+use lb_userspace::model::Protocol;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -46,6 +50,17 @@ pub struct Packet {
     pub source_nat: bool,
 }
 
+/// Where a packet meets the forwarder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// It arrives at an uplink.
+    Uplink,
+    /// It comes from a pod of this node.
+    Pod,
+    /// A process of this node sends it.
+    Node,
+}
+
 /// What a case expects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
@@ -66,6 +81,22 @@ pub fn stories() -> Result<Vec<Story>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases/service-flows.jsonl");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     text.lines().map(|line| serde_json::from_str(line).context("a line is no story")).collect()
+}
+
+/// Story and packet of each row of the table under "Source NAT" in `docs/differences.md`.
+///
+/// # Panics
+/// When there is no such table.
+#[must_use]
+pub fn listed_differences() -> BTreeSet<(String, String)> {
+    let text = include_str!("../../docs/differences.md");
+    let section = text.split("\n## ").find(|section| section.starts_with("Source NAT")).expect("the section");
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let mut cells = row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
+        (cells.next().expect("a story"), cells.next().expect("a packet"))
+    })
+    .collect()
 }
 
 impl Story {
@@ -114,6 +145,33 @@ impl Packet {
         let place = |text: &str, port| SocketAddr::new(text.parse().expect("an address"), port).to_string();
         let (from, to) = (place(&self.src, source_port), place(&self.dst, self.port));
         ["--from", &from, "--to", &to, "--proto", &self.proto].map(str::to_owned).into()
+    }
+
+    /// The question that it asks, from a port of the client. A packet of the node itself leaves by an
+    /// interface, as where no socket hook has chosen before.
+    ///
+    /// # Panics
+    /// When an address or the protocol is none.
+    #[must_use]
+    pub fn question(&self, node: &Node, source_port: u16) -> (Hook, Question) {
+        let place = |text: &str, port| SocketAddr::new(text.parse().expect("an address"), port);
+        let (from, to) = (place(&self.src, source_port), place(&self.dst, self.port));
+        let (network, bits) = node.cluster_cidr.split_once('/').expect("a prefix");
+        let pods = Prefix::new(network.parse().expect("an address"), bits.parse().expect("a length"));
+        let hook = if node.addresses.contains(&self.src) {
+            Hook::Node
+        } else if pods.contains(&from.ip().into()) {
+            Hook::Pod
+        } else {
+            Hook::Uplink
+        };
+        let protocol = match self.proto.as_str() {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
+            other => panic!("{other:?} is no protocol"),
+        };
+        (hook, Question { from, to, protocol, entry: Entry::Uplink })
     }
 
     /// What shall become of it.

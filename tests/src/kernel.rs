@@ -58,10 +58,18 @@ impl Kernel {
     pub fn load(conntrack_max: u32) -> Result<Self> {
         let path = object_path();
         let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut ebpf = EbpfLoader::new()
+        let ebpf = EbpfLoader::new()
             .map_max_entries(maps::CONNTRACK, conntrack_max)
             .load(&bytes)
             .context("cannot load the eBPF object")?;
+        Self::of(ebpf)
+    }
+
+    /// Loads every program of an object, whose maps may be those of an agent.
+    ///
+    /// # Errors
+    /// As [`Kernel::load`].
+    pub fn of(mut ebpf: Ebpf) -> Result<Self> {
         let xdp: &mut Xdp = ebpf.program_mut(XDP).context("no xdp_uplink")?.try_into()?;
         xdp.load().with_context(|| format!("cannot load {XDP}"))?;
         for name in CLASSIFIERS {

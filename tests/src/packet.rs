@@ -4,6 +4,7 @@
 
 pub mod build;
 pub mod damage;
+pub mod pieces;
 pub mod random;
 pub mod stream;
 pub mod verify;

@@ -27,7 +27,8 @@ const FORWARDED: u32 = 1;
 const ETHERNET_BYTES: usize = 14;
 
 /// Reasons that the stream must have met, or it does not test what it should.
-const EXPECTED: [Reason; 16] = [
+const EXPECTED: [Reason; 17] = [
+    Reason::DropFragment,
     Reason::ForwardKnown,
     Reason::ForwardNew,
     Reason::ForwardReply,

@@ -11,7 +11,7 @@ use crate::verdict::Verdict;
 
 use super::icmp_error::{self, Hook};
 use super::way::{Way, blocked};
-use super::{Scratch, Sender, stray};
+use super::{Scratch, Sender, fragment, stray};
 
 /// What the turn found. A number: a kernel function that returns nothing in its register fails on what the
 /// compiler leaves there (6.18: "cannot return stack pointer to the caller").
@@ -33,7 +33,7 @@ pub(super) enum Turn {
 pub(super) fn entering<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, scratch: &mut Scratch) -> Turn {
     match scratch.parsed.form {
         Form::Whole => Turn::Plain,
-        Form::FirstFragment | Form::LaterFragment => block(scratch, Reason::PassFragment),
+        Form::FirstFragment | Form::LaterFragment => fragment_entering(packet, tables, scratch),
         Form::Icmp if is_icmp_error(packet, &scratch.parsed) => {
             icmp_error::find(packet, tables, scratch, Hook::Entering)
         }
@@ -52,7 +52,7 @@ pub(super) fn leaving<P: Packet, T: Tables>(
 ) -> Turn {
     match scratch.parsed.form {
         Form::Whole => Turn::Plain,
-        Form::FirstFragment | Form::LaterFragment => block(scratch, Reason::PassFragment),
+        Form::FirstFragment | Form::LaterFragment => fragment_leaving(packet, tables, scratch),
         Form::Icmp if is_icmp_error(packet, &scratch.parsed) => {
             icmp_error::find(packet, tables, scratch, Hook::Leaving)
         }
@@ -116,6 +116,22 @@ fn echo<P: Packet, T: Tables>(packet: &mut P, tables: &mut T, scratch: &mut Scra
     match icmp::answer_echo(packet, parsed) {
         Some(()) => Turn::Echo,
         None => block(scratch, Reason::DropRewriteFailed),
+    }
+}
+
+#[inline(never)]
+fn fragment_entering<P: Packet, T: Tables>(packet: &P, tables: &mut T, scratch: &mut Scratch) -> Turn {
+    match fragment::entering(packet, tables, &mut scratch.parsed) {
+        None => Turn::Plain,
+        Some(reason) => block(scratch, reason),
+    }
+}
+
+#[inline(never)]
+fn fragment_leaving<P: Packet, T: Tables>(packet: &P, tables: &mut T, scratch: &mut Scratch) -> Turn {
+    match fragment::leaving(packet, tables, &mut scratch.parsed) {
+        None => Turn::Plain,
+        Some(reason) => block(scratch, reason),
     }
 }
 

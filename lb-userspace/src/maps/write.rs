@@ -218,8 +218,13 @@ fn subject(op: &Op) -> String {
 /// Cause and remedy of a refused write.
 fn refused(error: &MapError, map: &str, entries_max: u32) -> String {
     match (error, io_error(error)) {
-        // A hash map at its bound says E2BIG (`htab_map_update_elem`), an array EINVAL or E2BIG.
-        (_, Some(cause)) if cause.kind() == io::ErrorKind::ArgumentListTooLong => full(map, entries_max),
+        // A hash map at its bound says E2BIG (`htab_map_update_elem`), an array EINVAL or E2BIG, a trie
+        // ENOSPC (`trie_update_elem`).
+        (_, Some(cause))
+            if matches!(cause.kind(), io::ErrorKind::ArgumentListTooLong | io::ErrorKind::StorageFull) =>
+        {
+            full(map, entries_max)
+        }
         (MapError::OutOfBounds { .. }, _) => full(map, entries_max),
         (_, Some(cause)) if cause.kind() == io::ErrorKind::OutOfMemory => {
             format!("the kernel has no memory for map {map}; free some or lower the sizes of the maps")

@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lb_tests::topology::Host;
 use lb_tests::traffic::{Dial, Dialing};
 use lb_userspace::model::Protocol;
 
@@ -46,7 +47,7 @@ fn inside_clients_keep_their_pod(world: &mut World) -> Result<()> {
 fn affinity_ends(world: &mut World) -> Result<()> {
     let to = world.address("forgetful", At::Cluster, Protocol::Tcp)?;
     let twice = Dial { interval: Duration::from_millis(2_100), ..Dial::times(2, Protocol::Tcp, to) };
-    let pods = world.cluster.topology.pods().map(|pod| pod.name());
+    let pods = world.cluster.topology.pods().map(Host::name);
     let clients = pods.chain(["client"]);
     let started =
         clients.map(|client| Dialing::start(world.host(client), &twice)).collect::<Result<Vec<_>>>()?;

@@ -1,8 +1,9 @@
 //! Endpoints that come and go under traffic.
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lb_tests::traffic::{Hold, UdpStream};
+use lb_tests::traffic::{Failure, Hold, UdpStream};
 use lb_userspace::model::Protocol;
 
 use crate::world::{At, Mode, Story, World, story};
@@ -14,7 +15,8 @@ pub(crate) const STORIES: &[Story] = &[
         has_meaning: |mode| mode == Mode::NoSocketHooks,
         tell: datagrams_of_a_pod_move,
     },
-    story("connections stay with a pod that is no longer ready", connections_stay),
+    story("connections stay with a pod that no slice names any more", connections_stay),
+    story("connections end with their pod where the drain contract is reset", connections_end),
 ];
 
 fn datagrams_of_a_client_move(world: &mut World) -> Result<()> {
@@ -47,5 +49,15 @@ fn connections_stay(world: &mut World) -> Result<()> {
     let held: Vec<_> = holds.into_iter().map(Hold::finish).collect::<Result<_>>()?;
     world.change_endpoints("web-b-3", "restless", &["web-b-1", "web-c-1"])?;
     ensure!(held.iter().all(|held| held.lost.is_empty()), "{held:?}");
+    Ok(())
+}
+
+fn connections_end(world: &mut World) -> Result<()> {
+    let to = world.address("impatient", At::LoadBalancer, Protocol::Tcp)?;
+    let hold = Hold::start(world.host("client"), to, 10)?;
+    world.change_endpoints("web-b-3", "impatient", &["web-c-1"])?;
+    let held = hold.finish()?;
+    world.change_endpoints("web-b-3", "impatient", &["web-b-1"])?;
+    ensure!(held.lost == BTreeMap::from([(Failure::Reset, 10)]), "{held:?}");
     Ok(())
 }

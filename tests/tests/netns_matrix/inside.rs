@@ -1,9 +1,12 @@
 //! Pods and processes of nodes as clients.
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use anyhow::{Result, ensure};
-use lb_tests::traffic::{Dial, UdpSocketKind, ask_as};
+use lb_tests::cluster::PROTOCOLS;
+use lb_tests::traffic::{Dial, UdpSocketKind, ask, ask_as};
 use lb_userspace::model::Protocol;
 
-use crate::world::{At, Story, World, story, with_socket_hooks};
+use crate::world::{At, Family, Story, World, story, with_socket_hooks};
 
 pub(crate) const STORIES: &[Story] = &[
     story("pods reach every kind of address and are seen as themselves", pods_reach_everything),
@@ -11,7 +14,11 @@ pub(crate) const STORIES: &[Story] = &[
     story("pods reach a host-network endpoint of every node", pods_reach_a_host_network_endpoint),
     story("pods' datagrams without a connection are answered from the VIP", unconnected_datagrams),
     story("a pod reaches itself through its Service", hairpin),
-    with_socket_hooks("processes of a node reach every kind of address", processes_reach_everything),
+    story("processes of a node reach every kind of address", processes_reach_everything),
+    with_socket_hooks(
+        "processes of a node reach its node ports, also on loopback",
+        processes_reach_node_ports,
+    ),
     with_socket_hooks(
         "processes reach a host-network endpoint, their own node's too",
         processes_reach_the_host,
@@ -62,9 +69,24 @@ fn hairpin(world: &mut World) -> Result<()> {
 }
 
 fn processes_reach_everything(world: &mut World) -> Result<()> {
-    for at in [At::Cluster, At::LoadBalancer, At::External, At::Node("node-a")] {
+    for at in [At::Cluster, At::LoadBalancer, At::External] {
         world.expect("node-a", "near", at, &["web-a-1", "web-a-2"], "node-a")?;
         world.expect("node-a", "west", at, &["web-c-1", "web-c-2"], "node-a")?;
+    }
+    Ok(())
+}
+
+fn processes_reach_node_ports(world: &mut World) -> Result<()> {
+    world.expect("node-a", "near", At::Node("node-a"), &["web-a-1", "web-a-2"], "node-a")?;
+    world.expect("node-a", "west", At::Node("node-a"), &["web-c-1", "web-c-2"], "node-a")?;
+    let loopback: IpAddr = match world.family {
+        Family::V4 => Ipv4Addr::LOCALHOST.into(),
+        Family::V6 => Ipv6Addr::LOCALHOST.into(),
+    };
+    for protocol in PROTOCOLS {
+        let to = SocketAddr::new(loopback, world.address("west", At::Node("node-a"), protocol)?.port());
+        let answered = ask(world.host("node-a"), protocol, to)?;
+        ensure!(answered.by.starts_with("web-c-") && answered.peer == to, "{answered:?}");
     }
     Ok(())
 }

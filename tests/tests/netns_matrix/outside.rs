@@ -1,7 +1,7 @@
 //! A client outside the cluster, behind the router.
 use anyhow::{Result, ensure};
 use lb_tests::cluster::PROTOCOLS;
-use lb_tests::traffic::ask;
+use lb_tests::traffic::{Failure, ask};
 
 use crate::services::OTHER_SERVER;
 use crate::world::{At, OUTSIDE, Story, World, story};
@@ -14,6 +14,10 @@ pub(crate) const STORIES: &[Story] = &[
     story("another node serves the same addresses", another_node_serves),
     story("a host-network endpoint is reached through its node and others", host_network),
     story("slices have ports of their own under one name", slices_with_ports_of_their_own),
+    story("source ranges let nobody else in at load-balancer addresses", source_ranges_close),
+    story("source ranges let in whom they cover", source_ranges_open),
+    story("direct server return shows the client to pods of every node", direct_server_return),
+    story("a pod of weight zero takes no new flow", weight_of_zero),
     story("Services that share pods are counted apart", shared_pods),
 ];
 
@@ -64,6 +68,42 @@ fn host_network(world: &mut World) -> Result<()> {
 fn slices_with_ports_of_their_own(world: &mut World) -> Result<()> {
     world.expect_all("client", "slices", At::LoadBalancer, &["web-a-1", OTHER_SERVER])?;
     world.expect_all("web-b-3", "slices", At::Cluster, &["web-a-1", OTHER_SERVER])
+}
+
+fn source_ranges_close(world: &mut World) -> Result<()> {
+    let counted = Some(("node-a", "source-range"));
+    world.expect_failure("client", "closed", At::LoadBalancer, Failure::TimedOut, counted)?;
+    world.expect_failure("web-a-3", "closed", At::LoadBalancer, Failure::TimedOut, counted)?;
+    for at in [At::Cluster, At::External, At::Node("node-a")] {
+        world.expect_all("client", "closed", at, &["web-a-1", "web-b-1"])?;
+    }
+    Ok(())
+}
+
+fn source_ranges_open(world: &mut World) -> Result<()> {
+    world.expect_all("client", "open", At::LoadBalancer, &["web-a-1", "web-b-1"])?;
+    world.expect_failure(
+        "web-a-3",
+        "open",
+        At::LoadBalancer,
+        Failure::TimedOut,
+        Some(("node-a", "source-range")),
+    )
+}
+
+fn direct_server_return(world: &mut World) -> Result<()> {
+    for at in [At::LoadBalancer, At::External, At::Node("node-a"), At::Node("node-b")] {
+        world.expect("client", "direct", at, &["web-b-1", "web-c-1"], "client")?;
+        world.expect_all("client", "direct", at, &["web-b-1", "web-c-1"])?;
+    }
+    Ok(())
+}
+
+fn weight_of_zero(world: &mut World) -> Result<()> {
+    for client in ["client", "web-a-3"] {
+        world.expect_all(client, "weighted", At::LoadBalancer, &["web-b-1"])?;
+    }
+    Ok(())
 }
 
 fn shared_pods(world: &mut World) -> Result<()> {

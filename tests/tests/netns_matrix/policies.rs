@@ -2,6 +2,7 @@
 use anyhow::Result;
 use lb_tests::traffic::Failure;
 
+use crate::services::PODS;
 use crate::world::{At, Story, World, story};
 
 pub(crate) const STORIES: &[Story] = &[
@@ -12,6 +13,8 @@ pub(crate) const STORIES: &[Story] = &[
     story("internal policy Local without a pod on the node drops", internal_local_drops),
     story("internal policy Local does not bind outside clients", internal_local_from_outside),
     story("terminating pods serve when none is ready", terminating_serve),
+    story("zone hints keep clients in their zone", zone_hints),
+    story("zone hints hold only where every pod has one", half_zone_hints),
     story("the local pods decide apart from all whether terminating ones serve", terminating_local),
 ];
 
@@ -63,4 +66,16 @@ fn terminating_local(world: &mut World) -> Result<()> {
     world.expect_all("client", "fading-local", At::Node("node-a"), &["web-a-1"])?;
     world.expect_all("client", "fading-local", At::Node("node-b"), &["web-b-1"])?;
     world.expect_all("web-a-3", "fading-local", At::Cluster, &["web-b-1"])
+}
+
+fn zone_hints(world: &mut World) -> Result<()> {
+    let (east, west) = (["web-a-1", "web-a-2", "web-b-1", "web-b-2"], ["web-c-1", "web-c-2"]);
+    world.expect_all("web-a-3", "zonal", At::Cluster, &east)?;
+    world.expect_all("web-c-3", "zonal", At::Cluster, &west)?;
+    world.expect_all("client", "zonal", At::Node("node-b"), &east)?;
+    world.expect_all("client", "zonal", At::Node("node-c"), &west)
+}
+
+fn half_zone_hints(world: &mut World) -> Result<()> {
+    world.expect_all("web-c-3", "half-zonal", At::Cluster, &PODS)
 }

@@ -7,6 +7,7 @@ use lb_tests::manifests::Service;
 use lb_tests::topology::Topology;
 use lb_tests::traffic::Server;
 use lb_userspace::model::{Protocol, TrafficPolicy};
+use serde_json::json;
 
 /// The external address in IPv6.
 const EXTERNAL_IP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0x20));
@@ -67,6 +68,8 @@ pub(crate) fn all(topology: &Topology) -> Vec<Service> {
         of("restless", 94, &["web-b-1", "web-c-1"]),
     ];
     services.extend(with_policies(topology));
+    services.extend(with_entrance(topology));
+    services.extend(with_hints(topology));
     services.extend(with_affinity(topology));
     services.push(with_slices(topology));
     services
@@ -91,6 +94,36 @@ fn with_policies(topology: &Topology) -> Vec<Service> {
 fn terminate(service: &mut Service, pod: &str) {
     let endpoint = service.endpoint(pod);
     (endpoint.ready, endpoint.terminating) = (false, true);
+}
+
+/// Source ranges, weights, and direct server return.
+fn with_entrance(topology: &Topology) -> Vec<Service> {
+    let of = |name, port, hosts: &[&str]| of(name, port, topology, hosts);
+    let ranges = "loadBalancerSourceRanges";
+    let client = topology.client();
+    // The client's segment, whose last host it is not.
+    let segment = [format!("{}/25", client.v4()), format!("{}/64", client.v6())];
+    let [light, heavy] = ["web-a-1", "web-b-1"].map(|pod| topology.pod(pod));
+    let weights = format!("{}=0,{}=0,{}=2", light.v4(), light.v6(), heavy.v4());
+    vec![
+        of("closed", 97, &["web-a-1", "web-b-1"])
+            .with_spec(ranges, json!(["198.18.0.0/15", "2001:db8:2::/48"])),
+        of("open", 98, &["web-a-1", "web-b-1"]).with_spec(ranges, json!(segment)),
+        of("direct", 99, &["web-b-1", "web-c-1"]).annotated("podway.io/external-mode", "dsr"),
+        of("weighted", 100, &["web-a-1", "web-b-1"]).annotated("podway.io/endpoint-weights", &weights),
+        of("impatient", 103, &["web-b-1"]).annotated("podway.io/drain", "reset"),
+    ]
+}
+
+/// Pods with hints for their own zone, and one Service in which one pod has none.
+fn with_hints(topology: &Topology) -> Vec<Service> {
+    let mut zonal = of("zonal", 101, topology, &PODS).with_spec("trafficDistribution", "PreferClose".into());
+    for endpoint in &mut zonal.endpoints {
+        endpoint.zone_hints = vec![topology.node(&endpoint.node).zone().to_owned()];
+    }
+    let mut half = Service { endpoints: zonal.endpoints.clone(), ..of("half-zonal", 102, topology, &[]) };
+    half.endpoint("web-b-2").zone_hints.clear();
+    vec![zonal, half]
 }
 
 fn with_affinity(topology: &Topology) -> Vec<Service> {

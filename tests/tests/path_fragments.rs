@@ -1,0 +1,181 @@
+//! Host tier: fragments go the way of their datagram, and never another one.
+use std::net::{IpAddr, Ipv4Addr};
+
+use lb_common::counters::Reason;
+use lb_common::fragment::FRAGMENT_TIMEOUT_S;
+use lb_ebpf::host::{HostFrame, HostTables};
+use lb_ebpf::parse::parse;
+use lb_ebpf::path::{self, Scratch, Sender, Side};
+use lb_ebpf::verdict::Verdict;
+use lb_tests::packet::build::FragmentPlace;
+use lb_tests::packet::build::tcp_flags::SYN;
+use lb_tests::packet::pieces::{cut, join};
+use lb_tests::packet::{PacketBuilder, five_tuple, verify_checksums};
+use lb_tests::world::{self, NODE_V4, VIP_V4, VIP_V6};
+
+const UPLINK: u32 = 7;
+const CLIENT_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
+/// Of the datagrams' payload.
+const BYTES: usize = 4_000;
+
+fn tables() -> HostTables {
+    HostTables { default_route: Some(world::route(UPLINK)), ..world::tables(1_000) }
+}
+
+fn client_v6() -> IpAddr {
+    "2001:db8:9::7".parse().unwrap()
+}
+
+fn enter(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
+    let mut packet = HostFrame(frame.to_vec());
+    let verdict = match parse(&packet) {
+        Ok(parsed) => path::to_backend(&mut packet, tables, &mut Scratch::new(parsed), Side::Uplink),
+        Err(reason) => Verdict::Pass(reason),
+    };
+    (verdict, packet.0)
+}
+
+fn leave(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
+    let mut packet = HostFrame(frame.to_vec());
+    let verdict = match parse(&packet) {
+        Ok(parsed) => path::to_client(&mut packet, tables, &mut Scratch::new(parsed), Sender::Other),
+        Err(reason) => Verdict::Pass(reason),
+    };
+    (verdict, packet.0)
+}
+
+fn datagram(client: IpAddr, port: u16) -> Vec<u8> {
+    let vip = if client.is_ipv4() { VIP_V4 } else { VIP_V6 };
+    let payload: Vec<u8> = (0..BYTES).map(|index| index as u8).collect();
+    PacketBuilder::udp((client, port).into(), (vip, world::PORT_LOCAL).into()).payload(&payload).build()
+}
+
+#[test]
+fn datagram_in_fragments_reaches_one_endpoint_whole() {
+    for client in [CLIENT_V4, client_v6()] {
+        let mut tables = tables();
+        let forwarded: Vec<Vec<u8>> = cut(&datagram(client, 40_000), 1_448, 9)
+            .iter()
+            .map(|piece| {
+                let (verdict, frame) = enter(&mut tables, piece);
+                assert!(matches!(verdict, Verdict::ToStack(_)), "{verdict:?}");
+                frame
+            })
+            .collect();
+        let whole = join(&forwarded);
+        verify_checksums(&whole).unwrap();
+        assert_eq!(five_tuple(&whole).unwrap().destination.port(), 8080);
+        assert_eq!(whole[whole.len() - BYTES..], datagram(client, 40_000)[whole.len() - BYTES..]);
+    }
+}
+
+#[test]
+fn answer_in_fragments_gets_the_vip_back_whole() {
+    let mut tables = tables();
+    let asked = PacketBuilder::udp((CLIENT_V4, 40_000).into(), (VIP_V4, world::PORT_LOCAL).into()).build();
+    let (_, forwarded) = enter(&mut tables, &asked);
+    let tuple = five_tuple(&forwarded).unwrap().reply();
+    let reply = PacketBuilder::udp(tuple.source, tuple.destination).payload(&[3; BYTES]).build();
+    let back: Vec<Vec<u8>> = cut(&reply, 1_448, 9)
+        .iter()
+        .map(|piece| {
+            let (verdict, frame) = leave(&mut tables, piece);
+            assert_eq!(verdict, Verdict::ToStack(Reason::ForwardReply));
+            frame
+        })
+        .collect();
+    verify_checksums(&join(&back)).unwrap();
+    assert_eq!(five_tuple(&join(&back)).unwrap(), five_tuple(&asked).unwrap().reply());
+}
+
+#[test]
+fn fragments_of_a_source_natted_flow_go_out_and_come_back() {
+    let mut tables = tables();
+    let payload = [5; BYTES];
+    let vip = (VIP_V4, world::PORT_MIXED).into();
+    let (asked, forwarded) = (40_000..40_100)
+        .find_map(|port| {
+            let asked = PacketBuilder::udp((CLIENT_V4, port).into(), vip).payload(&payload).build();
+            let results: Vec<(Verdict, Vec<u8>)> =
+                cut(&asked, 1_448, port).iter().map(|piece| enter(&mut tables, piece)).collect();
+            let is_out = results.iter().all(|(verdict, _)| matches!(verdict, Verdict::ToLink { .. }));
+            is_out.then(|| (asked, results.into_iter().map(|(_, frame)| frame).collect::<Vec<_>>()))
+        })
+        .unwrap();
+    verify_checksums(&join(&forwarded)).unwrap();
+    let tuple = five_tuple(&join(&forwarded)).unwrap().reply();
+    assert_eq!(tuple.destination.ip(), NODE_V4);
+    let reply = PacketBuilder::udp(tuple.source, tuple.destination).payload(&payload).build();
+    let back: Vec<Vec<u8>> = cut(&reply, 1_448, 9).iter().map(|piece| enter(&mut tables, piece).1).collect();
+    verify_checksums(&join(&back)).unwrap();
+    assert_eq!(five_tuple(&join(&back)).unwrap(), five_tuple(&asked).unwrap().reply());
+}
+
+#[test]
+fn later_fragment_of_an_unknown_datagram_to_a_vip_is_dropped() {
+    for client in [CLIENT_V4, client_v6()] {
+        let pieces = cut(&datagram(client, 40_000), 1_448, 9);
+        assert_eq!(enter(&mut tables(), &pieces[1]).0, Verdict::Drop(Reason::DropFragment));
+    }
+}
+
+#[test]
+fn ports_of_a_datagram_are_forgotten_after_their_timeout() {
+    let mut tables = tables();
+    let pieces = cut(&datagram(CLIENT_V4, 40_000), 1_448, 9);
+    let _ = enter(&mut tables, &pieces[0]);
+    tables.now_s += FRAGMENT_TIMEOUT_S;
+    assert_eq!(enter(&mut tables, &pieces[1]).0, Verdict::ToStack(Reason::ForwardKnown));
+    tables.now_s += 1;
+    assert_eq!(enter(&mut tables, &pieces[1]).0, Verdict::Drop(Reason::DropFragment));
+}
+
+#[test]
+fn fragment_of_another_datagram_of_the_same_client_is_not_taken_for_it() {
+    let mut tables = tables();
+    let _ = enter(&mut tables, &cut(&datagram(CLIENT_V4, 40_000), 1_448, 9)[0]);
+    let other = cut(&datagram(CLIENT_V4, 40_001), 1_448, 10);
+    assert_eq!(enter(&mut tables, &other[1]).0, Verdict::Drop(Reason::DropFragment));
+}
+
+#[test]
+fn later_fragment_never_begins_a_flow() {
+    let mut tables = tables();
+    let pieces = cut(&datagram(CLIENT_V4, 40_000), 1_448, 9);
+    let _ = enter(&mut tables, &pieces[0]);
+    tables.flows.clear();
+    assert_eq!(enter(&mut tables, &pieces[1]), (Verdict::Pass(Reason::PassFragment), pieces[1].clone()));
+    assert!(tables.flows.is_empty());
+}
+
+#[test]
+fn first_fragment_to_an_unused_port_is_refused_and_the_others_dropped() {
+    let mut tables = tables();
+    let asked = PacketBuilder::udp((CLIENT_V4, 40_000).into(), (VIP_V4, 999).into()).payload(&[1; BYTES]);
+    let pieces = cut(&asked.build(), 1_448, 9);
+    assert_eq!(enter(&mut tables, &pieces[0]).0, Verdict::Answer(Reason::RefuseUnusedPort));
+    assert_eq!(enter(&mut tables, &pieces[1]).0, Verdict::Drop(Reason::DropFragment));
+}
+
+#[test]
+fn tcp_fragment_over_the_flags_is_dropped() {
+    let mut tables = tables();
+    let syn = || PacketBuilder::tcp((CLIENT_V4, 40_000).into(), (VIP_V4, world::PORT_LOCAL).into(), SYN);
+    let _ = enter(&mut tables, &syn().identification(9).fragment(0, FragmentPlace::NotLast).build());
+    let over = syn().identification(9).fragment(1, FragmentPlace::Last).build();
+    assert_eq!(enter(&mut tables, &over).0, Verdict::Drop(Reason::DropFragment));
+}
+
+#[test]
+fn fragments_to_others_pass_untouched_and_leave_no_entry() {
+    let mut tables = tables();
+    let stranger: IpAddr = "192.0.2.77".parse().unwrap();
+    let datagram =
+        PacketBuilder::udp((CLIENT_V4, 40_000).into(), (stranger, 53).into()).payload(&[1; BYTES]).build();
+    for piece in cut(&datagram, 1_448, 9) {
+        let (verdict, frame) = enter(&mut tables, &piece);
+        assert!(matches!(verdict, Verdict::Pass(_)));
+        assert_eq!(frame, piece);
+    }
+    assert!(tables.fragments.is_empty());
+}
