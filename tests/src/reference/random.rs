@@ -148,7 +148,9 @@ fn slice(service: &Service, index: usize, nodes: &[Node], random: &mut Random) -
     for port in &service.ports {
         if random.chance(90) {
             let number = random.chance(95).then(|| *random.pick(&TARGET_PORTS));
-            ports.push(SlicePort { name: port.name.clone(), protocol: port.protocol, port: number });
+            // Seldom, a slice from before the Service's protocol was changed.
+            let protocol = if random.chance(95) { port.protocol } else { *random.pick(&PROTOCOLS) };
+            ports.push(SlicePort { name: port.name.clone(), protocol, port: number });
         }
     }
     let hinted = *random.pick(&[Hinted::No, Hinted::No, Hinted::ForZones, Hinted::ForBoth]);
