@@ -29,7 +29,7 @@ fn explain_and_the_program_in_the_kernel_agree() {
     {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             for to in cluster.load_balancer_addresses(service, protocol) {
-                for port in 40_000..40_008 {
+                for port in 40_000..40_002 {
                     let client = cluster.topology.client().address_for(to.ip());
                     let from = std::net::SocketAddr::new(client, port).to_string();
                     let word = protocol.to_string().to_lowercase();
