@@ -181,7 +181,8 @@ fn error_does_not_touch_the_flow() {
     let before = tables.flows.clone();
     tables.now_s += 9;
     let endpoint = five_tuple(&forwarded).unwrap().destination.ip();
-    leave(&mut tables, &too_big(endpoint, &forwarded, 28));
+    let (verdict, _) = leave(&mut tables, &too_big(endpoint, &forwarded, 28));
+    assert_eq!(verdict.reason(), Reason::ForwardIcmpError);
     assert_eq!(tables.flows, before);
 }
 
