@@ -8,7 +8,7 @@ use lb_tests::need;
 const BUDGETS: [(&str, u32); 12] = [
     ("xdp_uplink", 480_000),
     ("tc_uplink_in", 257_000),
-    ("tc_pod_in", 195_000),
+    ("tc_pod_in", 240_000),
     ("tc_egress", 157_000),
     ("connect4", 4_900),
     ("connect6", 4_900),
