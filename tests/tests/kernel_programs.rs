@@ -9,7 +9,7 @@ const BUDGETS: [(&str, u32); 12] = [
     ("xdp_uplink", 480_000),
     ("tc_uplink_in", 257_000),
     ("tc_pod_in", 240_000),
-    ("tc_egress", 157_000),
+    ("tc_egress", 216_000),
     ("connect4", 4_900),
     ("connect6", 4_900),
     ("sendmsg4", 4_900),
