@@ -11,7 +11,7 @@ pub struct SourceRangeKey {
     /// Bits that count: [`ID_BITS`] and those of the client's prefix, of an IPv4 prefix with the 96
     /// mapped ones.
     pub prefix_bits: u32,
-    /// Backend-service id, with [`V6`] for IPv6; big-endian.
+    /// Backend-service id, with `V6` for IPv6; big-endian.
     pub backend_service: u32,
     /// The client's address or network.
     pub client: [u32; 4],

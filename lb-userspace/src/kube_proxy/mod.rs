@@ -1,8 +1,8 @@
 //! What kube-proxy's live rules on this node say, in the words of the plan, so that both can be compared.
 //!
-//! [`nftables`] and [`iptables`] read the two kinds of rules; both come to [`Chains`], which are walked
-//! once for a client inside the cluster and once for one outside. [`podway`] says the same of Podway's
-//! tables, and [`compare`] lists what differs. All of it is pure but [`live`], which runs `nft` and
+//! `nftables` and `iptables` read the two kinds of rules; both come to `Chains`, which are walked
+//! once for a client inside the cluster and once for one outside. `podway` says the same of Podway's
+//! tables, and `compare` lists what differs. All of it is pure but `live`, which runs `nft` and
 //! `iptables-save`.
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

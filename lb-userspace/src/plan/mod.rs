@@ -4,7 +4,7 @@
 //! The reference is kube-proxy of Kubernetes 1.36 (`pkg/proxy/topology.go`, `serviceport.go`,
 //! `endpointslicecache.go`, `nftables/proxier.go`); each rule names its source where it is applied.
 //!
-//! A Service is planned alone ([`service`]), since nothing in its plan depends on another one. What
+//! A Service is planned alone (`service`), since nothing in its plan depends on another one. What
 //! two Services have to settle between them, who keeps a VIP:port that both ask for, is settled in
 //! [`Desired`], which therefore takes a change of one Service at that Service's cost.
 use std::collections::BTreeMap;

@@ -11,7 +11,7 @@ use super::Selection;
 pub struct NodeContext {
     /// Its name, as EndpointSlices name it.
     pub name: Arc<str>,
-    /// Its addresses; node ports answer on those that [`NodeContext::node_port_addresses`] chooses.
+    /// Its addresses; node ports answer on those that `NodeContext::node_port_addresses` chooses.
     pub addresses: Vec<IpAddr>,
     /// Its zone, for zone hints.
     pub zone: Option<Arc<str>>,

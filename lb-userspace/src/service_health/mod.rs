@@ -1,7 +1,7 @@
 //! What a cloud's load balancer asks a node: has it endpoints of this Service?
 //! (`spec.healthCheckNodePort`, allocated with `externalTrafficPolicy: Local`.)
 //!
-//! [`answer`] is the answer, as kube-proxy's (`pkg/proxy/healthcheck/service_health.go`), and pure;
+//! `answer` is the answer, as kube-proxy's (`pkg/proxy/healthcheck/service_health.go`), and pure;
 //! [`run`] has one listener for each address and allocated port and follows [`Wanted`].
 use std::collections::BTreeMap;
 use std::net::IpAddr;
