@@ -8,6 +8,7 @@ use lb_tests::cluster::Cluster;
 use lb_tests::need;
 use lb_tests::packet::PacketBuilder;
 use lb_tests::packet::pieces::cut;
+use lb_tests::topology::Host;
 use lb_tests::traffic::ask;
 use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
@@ -44,8 +45,7 @@ fn fragments(from: SocketAddr, to: SocketAddr, identification: u16) -> Vec<Vec<u
 }
 
 /// Sends a datagram in fragments, the last one first, and gives the answer.
-fn ask_backwards(cluster: &Cluster, to: SocketAddr, identification: u16) -> String {
-    let client = cluster.topology.client();
+fn ask_backwards(client: &Host, to: SocketAddr, identification: u16) -> String {
     let ask = || {
         let socket = UdpSocket::bind(SocketAddr::new(client.address_for(to.ip()), 0)).unwrap();
         socket.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
@@ -68,7 +68,7 @@ fn assert_arrives_whole(xdp_mode: XdpMode) {
     let all = near.chain(addresses("far").into_iter().map(|address| (address, "web-b-")));
     // The Services share their addresses, so each datagram needs an identification of its own.
     for (identification, (address, pods)) in (1..).zip(all) {
-        let answer = ask_backwards(&cluster, address, identification);
+        let answer = ask_backwards(cluster.topology.client(), address, identification);
         assert!(answer.starts_with(pods), "{address}: {answer}");
         assert!(cluster.agents[0].count("fragment-early").unwrap() >= identification.into(), "{address}");
     }
@@ -90,6 +90,17 @@ fn datagram_backwards_arrives_whole_with_tc_alone() {
 }
 
 #[test]
+fn datagram_backwards_from_a_pod_arrives_whole() {
+    let Some(cluster) = cluster(XdpMode::Auto) else { return };
+    let pod = cluster.topology.pod("web-a-3");
+    for (identification, address) in (1..).zip(cluster.cluster_addresses("near", Protocol::Udp)) {
+        let answer = ask_backwards(pod, address, identification);
+        assert!(answer.starts_with("web-a-"), "{address}: {answer}");
+        assert!(cluster.agents[0].count("fragment-early").unwrap() >= identification.into(), "{address}");
+    }
+}
+
+#[test]
 fn flood_of_fragments_without_first_ones_leaves_others_alone() {
     const FLOOD: u16 = 20_000;
     let Some(cluster) = cluster(XdpMode::Native) else { return };
@@ -105,6 +116,6 @@ fn flood_of_fragments_without_first_ones_leaves_others_alone() {
     let all = || count("fragment-early") + count("fragment-lost") == u64::from(FLOOD);
     wait_until(ANSWER_TIMEOUT, "every fragment is counted", all).unwrap();
     assert!(count("fragment-lost") > 0, "the ring has a bound");
-    let answer = ask_backwards(&cluster, to, 9);
+    let answer = ask_backwards(client, to, 9);
     assert!(answer.starts_with("web-a-"), "{answer}");
 }

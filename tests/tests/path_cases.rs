@@ -12,7 +12,7 @@ use lb_common::protocol::{TCP, UDP};
 use lb_common::{Address, Be16};
 use lb_ebpf::host::{HostFrame, HostTables};
 use lb_ebpf::parse::parse;
-use lb_ebpf::path::{self, Scratch, Side};
+use lb_ebpf::path::{self, Scratch, Sender, Side};
 use lb_ebpf::socket::{self, Caller, Peer, SocketVerdict};
 use lb_ebpf::verdict::Verdict;
 use lb_tests::packet::build::tcp_flags::{ACK, FIN, RST, SYN};
@@ -33,6 +33,14 @@ fn enter(tables: &mut HostTables, frame: &[u8], side: Side) -> (Verdict, Vec<u8>
         Err(reason) => Verdict::Pass(reason),
     };
     (verdict, packet.0)
+}
+
+/// An endpoint's frame on its way out of the node.
+fn leave(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
+    let mut frame = HostFrame(frame.to_vec());
+    let mut scratch = Scratch::new(parse(&frame).unwrap());
+    let verdict = path::to_client(&mut frame, tables, &mut scratch, Sender::Other);
+    (verdict, frame.0)
 }
 
 fn tcp(port: u16, to: u16, flags: u8) -> Vec<u8> {
@@ -227,6 +235,31 @@ fn next_client(tables: &mut HostTables, endpoint: SocketAddr) -> Verdict {
 
 /// The client of this port gets an endpoint on another node.
 const REMOTE_PORT: u16 = 40_001;
+
+#[test]
+fn one_port_to_one_endpoint_by_two_frontends_stays_two_flows() {
+    let mut tables = tables();
+    let vips = [world::PORT_MIXED, world::PORT_LOCAL];
+    let pod: SocketAddr = "10.244.1.1:8080".parse().unwrap();
+    for endpoint in tables.endpoints.values_mut() {
+        endpoint.address = pod.ip().into();
+        endpoint.port = Be16::new(pod.port());
+        endpoint.state |= state::LOCAL;
+    }
+    let mut replies = BTreeSet::new();
+    for vip_port in vips {
+        let (verdict, forwarded) = enter(&mut tables, &tcp(40_000, vip_port, SYN), Side::Uplink);
+        assert_eq!(verdict, Verdict::ToStack(Reason::ForwardNew));
+        let tuple = five_tuple(&forwarded).unwrap();
+        assert_eq!((tuple.source.ip(), tuple.destination), (CLIENT_V4, pod));
+        let reply = PacketBuilder::tcp(pod, tuple.source, SYN | ACK).build();
+        let (verdict, back) = leave(&mut tables, &reply);
+        assert_eq!(verdict, Verdict::ToStack(Reason::ForwardReply));
+        let tuple = five_tuple(&back).unwrap();
+        assert_eq!((tuple.source, tuple.destination.port()), ((VIP_V4, vip_port).into(), 40_000));
+        assert!(replies.insert(five_tuple(&reply).unwrap().destination), "both flows have one port");
+    }
+}
 
 #[test]
 fn source_nat_port_is_free_when_both_ends_have_closed() {

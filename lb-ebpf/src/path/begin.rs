@@ -210,11 +210,7 @@ fn enter<T: Tables>(tables: &mut T, parsed: &Parsed, entries: &mut Entries) -> R
     }
     *reply_key = parsed.key.reply(flow);
     *reply = reply_flow(parsed, flow);
-    if flow.is_source_nat() {
-        source_nat::enter(tables, reply_key, reply, flow_hash::of_flow(&parsed.key))?;
-        flow.new_source_port = reply_key.destination_port;
-    } else {
-        tables.put_flow(reply_key, reply).map_err(|TableFull| Reason::DropConntrackFull)?;
-    }
+    source_nat::enter(tables, reply_key, reply, flow_hash::of_flow(&parsed.key))?;
+    flow.new_source_port = reply_key.destination_port;
     tables.put_flow(&parsed.key, flow).map_err(|TableFull| Reason::DropConntrackFull)
 }

@@ -10,6 +10,9 @@ pub const SOURCE_NAT_ATTEMPTS_MAX: u32 = 8;
 
 /// Finds a source port whose replies are nobody else's. Ports are shared by endpoints: the reply's
 /// whole five-tuple is the key.
+///
+/// A client that keeps its address keeps its port too, unless it has a live flow from this port to the same
+/// endpoint by another frontend: the endpoint could not tell the two apart.
 #[inline(always)]
 pub(super) fn enter<T: Tables>(
     tables: &mut T,
@@ -17,17 +20,20 @@ pub(super) fn enter<T: Tables>(
     entry: &Flow,
     hash: u32,
 ) -> Result<(), Reason> {
+    let is_source_nat = entry.is_source_nat();
     let Some((first, count)) = tables.config().map(|config| (config.snat_port_first, config.snat_ports))
     else {
         return Err(Reason::DropNoNodeAddress);
     };
-    if count == 0 {
+    if is_source_nat && count == 0 {
         return Err(Reason::RefuseSourceNatExhausted);
     }
     for attempt in 0..SOURCE_NAT_ATTEMPTS_MAX {
-        let point = flow_hash::again(hash, attempt);
-        let index = ((point as u64 * count as u64) >> 32) as u16;
-        key.destination_port = Be16::new(first.wrapping_add(index));
+        if is_source_nat || attempt > 0 {
+            let point = flow_hash::again(hash, attempt);
+            let index = ((point as u64 * count as u64) >> 32) as u16;
+            key.destination_port = Be16::new(first.wrapping_add(index));
+        }
         match tables.put_new_flow(key, entry) {
             Ok(Inserted::New) => return Ok(()),
             Ok(Inserted::Taken) => {}
@@ -51,7 +57,7 @@ fn is_own_or_over<T: Tables>(tables: &mut T, key: &FlowKey, entry: &Flow) -> boo
         && other.new_destination_port == entry.new_destination_port
         && other.new_source == entry.new_source
         && other.new_source_port == entry.new_source_port;
-    is_own || is_idle(&other, key, now_s) || is_closed(tables, key, &other)
+    is_own || is_over(tables, key, &other, now_s)
 }
 
 #[inline(always)]
@@ -59,15 +65,14 @@ fn is_idle(flow: &Flow, key: &FlowKey, now_s: u32) -> bool {
     now_s.saturating_sub(flow.last_seen_s) > flow.idle_timeout_s(key.protocol)
 }
 
-/// Whether a TCP connection of which this is the reply entry is over: reset, or closed by both ends. Its
-/// port is free for another client then, as in Linux (`nf_nat_used_tuple_harder`), whose endpoints take a
-/// new SYN in TIME-WAIT (RFC 6191); else ports would be short for two minutes after each burst.
+/// Whether a flow is over by both of its entries: idle, or closed or reset. Its port is free for another
+/// client then, as in Linux (`nf_nat_used_tuple_harder`), whose endpoints take a new SYN in TIME-WAIT
+/// (RFC 6191); else ports would be short for two minutes after each burst. One entry alone does not say
+/// it: the forward one would go on to lead its client to the port.
 #[inline(always)]
-fn is_closed<T: Tables>(tables: &mut T, key: &FlowKey, reply: &Flow) -> bool {
-    match reply.state() {
-        FlowState::Reset => return true,
-        FlowState::Closing => {}
-        FlowState::Opening | FlowState::Established => return false,
+fn is_over<T: Tables>(tables: &mut T, key: &FlowKey, reply: &Flow, now_s: u32) -> bool {
+    if !is_idle(reply, key, now_s) && reply.state() < FlowState::Closing {
+        return false;
     }
     let forward_key = FlowKey {
         source: reply.new_destination,
@@ -76,5 +81,19 @@ fn is_closed<T: Tables>(tables: &mut T, key: &FlowKey, reply: &Flow) -> bool {
         destination_port: reply.new_source_port,
         protocol: key.protocol,
     };
-    tables.flow(&forward_key).is_none_or(|forward| forward.state() >= FlowState::Closing)
+    let Some(forward) = tables.flow(&forward_key) else {
+        return true;
+    };
+    if forward.new_source_port != key.destination_port
+        || forward.state() >= FlowState::Closing
+        || is_idle(&forward, key, now_s)
+    {
+        return true;
+    }
+    let is_reset = reply.state() == FlowState::Reset;
+    if is_reset {
+        // The client may never say that it knows.
+        tables.record_flow(&forward, FlowState::Reset, now_s);
+    }
+    is_reset
 }
