@@ -1,4 +1,5 @@
-//! FRAGMENTS: the ports of a fragmented datagram, which only its first fragment carries.
+//! FRAGMENTS: the ports of a fragmented datagram, which only its first fragment carries; and HELD_FRAMES: the
+//! later fragments that came before it.
 use bytemuck::{Pod, Zeroable};
 
 use crate::{Address, Be16};
@@ -36,6 +37,33 @@ const _: () = assert!(size_of::<FragmentPorts>() == 8);
 /// Seconds for which an entry counts: a datagram whose fragments take longer is dropped. Linux waits
 /// 30 s (`net.ipv4.ipfrag_time`), by which time a fast sender has used the identification again.
 pub const FRAGMENT_TIMEOUT_S: u32 = 15;
+
+impl FragmentPorts {
+    /// Whether the entry still counts.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_young(&self, now_s: u32) -> bool {
+        now_s.saturating_sub(self.created_s) <= FRAGMENT_TIMEOUT_S
+    }
+}
+
+/// Longest frame that is held, bytes. A longer one is dropped and counted.
+pub const HELD_FRAME_BYTES_MAX: usize = 2_048;
+
+/// Record of HELD_FRAMES: a later fragment that came before its first one, as it came. Of one size, as the
+/// kernel wants it (`bpf_ringbuf_reserve` takes a constant).
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct HeldFrame {
+    /// How many of the bytes are the frame's.
+    pub length_bytes: u32,
+    /// Index of the interface by which it came.
+    pub interface: u32,
+    /// The frame from its Ethernet header on; what follows it means nothing.
+    pub bytes: [u8; HELD_FRAME_BYTES_MAX],
+}
+
+const _: () = assert!(size_of::<HeldFrame>() == 8 + HELD_FRAME_BYTES_MAX);
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use lb_common::config::Config;
 use lb_common::conntrack::{Flow, FlowKey, FlowState};
 use lb_common::counters::{Reason, Traffic};
 use lb_common::endpoint::Endpoint;
-use lb_common::fragment::{FragmentKey, FragmentPorts};
+use lb_common::fragment::{FragmentKey, FragmentPorts, HELD_FRAME_BYTES_MAX};
 use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::neg::Ring;
 use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
@@ -78,6 +78,11 @@ impl Packet for HostFrame {
         Some(())
     }
 
+    fn copy_to(&self, room: &mut [u8; HELD_FRAME_BYTES_MAX]) -> Option<u32> {
+        room.get_mut(..self.0.len())?.copy_from_slice(&self.0);
+        Some(self.0.len() as u32)
+    }
+
     fn truncate(&mut self, length: usize) -> Option<()> {
         self.0.truncate(length);
         Some(())
@@ -133,6 +138,10 @@ pub struct HostTables {
     pub nodes: HashSet<Address>,
     /// FRAGMENTS.
     pub fragments: HashMap<FragmentKey, FragmentPorts>,
+    /// HELD_FRAMES, as bytes.
+    pub held: Vec<Vec<u8>>,
+    /// Most frames of [`HostTables::held`]; `None` is no bound.
+    pub held_max: Option<usize>,
     /// The way to each destination.
     pub routes: HashMap<Address, Route>,
     /// The way to every other destination; `None` is no way.
@@ -252,6 +261,16 @@ impl Tables for HostTables {
 
     fn put_fragment(&mut self, key: &FragmentKey, ports: &FragmentPorts) {
         self.fragments.insert(*key, *ports);
+    }
+
+    fn hold<P: Packet>(&mut self, packet: &P) -> Result<(), TableFull> {
+        if self.held_max.is_some_and(|most| self.held.len() >= most) {
+            return Err(TableFull);
+        }
+        let mut room = [0; HELD_FRAME_BYTES_MAX];
+        let length_bytes = packet.copy_to(&mut room).ok_or(TableFull)?;
+        self.held.push(room.iter().take(length_bytes as usize).copied().collect());
+        Ok(())
     }
 
     fn route(&mut self, _source: &Address, destination: &Address, length_bytes: u16) -> Route {

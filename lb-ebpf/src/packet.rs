@@ -1,5 +1,6 @@
 //! A frame's bytes, whoever holds them.
 use lb_common::Be16;
+use lb_common::fragment::HELD_FRAME_BYTES_MAX;
 
 use crate::checksum::Delta;
 use crate::parse::Family;
@@ -73,6 +74,10 @@ pub trait Packet {
 
     /// Takes `count` bytes behind the link header away, which ends at `network_offset`.
     fn close_network(&mut self, network_offset: usize, count: usize) -> Option<()>;
+
+    /// Copies the whole frame to the start of `room`; its length, or `None` where it is longer, or has a
+    /// VLAN tag that is not among its bytes.
+    fn copy_to(&self, room: &mut [u8; HELD_FRAME_BYTES_MAX]) -> Option<u32>;
 
     /// Cuts the frame to `length` bytes; a frame that is no longer stays as it is.
     fn truncate(&mut self, length: usize) -> Option<()>;

@@ -22,6 +22,7 @@ mod stray;
 mod unusual;
 mod way;
 
+pub use fragment::key as fragment_key;
 pub use source_nat::SOURCE_NAT_ATTEMPTS_MAX;
 
 use begin::{Entrance, begin, send_new};

@@ -14,7 +14,7 @@ use lb_common::neg::Ring;
 use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
 use lb_common::source_range::SourceRangeKey;
 
-use crate::packet::Mac;
+use crate::packet::{Mac, Packet};
 
 /// A table took no entry: it is full, or the kernel had no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,12 @@ pub trait Tables {
     fn fragment(&mut self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// Puts the ports of a datagram. Where they cannot be kept, its later fragments find none.
     fn put_fragment(&mut self, key: &FragmentKey, ports: &FragmentPorts);
+
+    /// HELD_FRAMES: keeps a copy of a frame for a moment.
+    ///
+    /// # Errors
+    /// [`TableFull`]: there is no room for it, or it is too long to be kept.
+    fn hold<P: Packet>(&mut self, packet: &P) -> Result<(), TableFull>;
 
     /// The way from `source` to `destination` for a packet of `length_bytes` from its IP header on.
     fn route(&mut self, source: &Address, destination: &Address, length_bytes: u16) -> Route;

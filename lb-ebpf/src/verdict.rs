@@ -11,6 +11,8 @@ pub enum Verdict {
     Pass(Reason),
     /// Discard.
     Drop(Reason),
+    /// A copy was kept, to be brought again: discard.
+    Hold(Reason),
     /// The frame was turned into an error for its sender: send it back where it came from.
     Answer(Reason),
     /// Rewritten: go on to the network stack.
@@ -42,7 +44,7 @@ impl Verdict {
     pub const fn reason(&self) -> Reason {
         match self {
             Self::Pass(reason) | Self::Drop(reason) | Self::Answer(reason) | Self::ToStack(reason) => *reason,
-            Self::ToSelf(reason) => *reason,
+            Self::ToSelf(reason) | Self::Hold(reason) => *reason,
             Self::ToLink { reason, .. } | Self::ToNeighbour { reason, .. } => *reason,
         }
     }

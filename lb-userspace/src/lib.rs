@@ -16,6 +16,7 @@ pub use ebpf_object::EBPF_OBJECT;
 pub mod maps;
 
 pub mod drain;
+pub mod fragments;
 pub mod sockets;
 pub mod sweep;
 

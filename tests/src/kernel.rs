@@ -18,7 +18,7 @@ use lb_ebpf::host::HostTables;
 use lb_userspace::maps::new_flow_table;
 
 /// Every program in the object, by kind.
-pub const CLASSIFIERS: [&str; 3] = ["tc_uplink_in", "tc_pod_in", "tc_egress"];
+pub const CLASSIFIERS: [&str; 4] = ["tc_uplink_in", "tc_pod_in", "tc_egress", "tc_again"];
 /// The socket hooks.
 pub const SOCKET_HOOKS: [&str; 8] =
     ["connect4", "connect6", "sendmsg4", "sendmsg6", "recvmsg4", "recvmsg6", "getpeername4", "getpeername6"];

@@ -1,6 +1,7 @@
 //! The kernel's programs beside the host's tables: fresh maps in a namespace whose uplink has an XDP
 //! program and a next hop with a known Ethernet address.
 use aya::programs::{Xdp, XdpMode};
+use lb_common::fragment::HeldFrame;
 use lb_common::interface::{self, Interface};
 use lb_common::maps;
 use lb_ebpf::host::HostTables;
@@ -71,7 +72,9 @@ pub fn now_s() -> u32 {
 
 fn host_tables(uplink: u32) -> HostTables {
     let mtu_bytes = Some(UPLINK_MTU_BYTES);
-    HostTables { default_route: Some(world::route(uplink)), mtu_bytes, ..world::tables(now_s()) }
+    // Each record has a header of eight bytes, and the last byte of the ring stays free (`bpf_ringbuf.rst`).
+    let held_max = Some((maps::HELD_FRAMES_BYTES as usize - 1) / (size_of::<HeldFrame>() + 8));
+    HostTables { default_route: Some(world::route(uplink)), mtu_bytes, held_max, ..world::tables(now_s()) }
 }
 
 /// What the XDP program returns for a verdict, where every way leads back by its own interface.
@@ -79,7 +82,7 @@ fn host_tables(uplink: u32) -> HostTables {
 pub fn xdp_code(verdict: &Verdict) -> u32 {
     match verdict {
         Verdict::Pass(_) | Verdict::ToStack(_) => XDP_PASS,
-        Verdict::Drop(_) | Verdict::ToNeighbour { .. } | Verdict::ToSelf(_) => XDP_DROP,
+        Verdict::Drop(_) | Verdict::Hold(_) | Verdict::ToNeighbour { .. } | Verdict::ToSelf(_) => XDP_DROP,
         Verdict::Answer(_) | Verdict::ToLink { .. } => XDP_TX,
     }
 }
@@ -89,7 +92,7 @@ pub fn xdp_code(verdict: &Verdict) -> u32 {
 pub fn tc_code(verdict: &Verdict) -> u32 {
     match verdict {
         Verdict::Pass(_) | Verdict::ToStack(_) => TC_NEXT,
-        Verdict::Drop(_) => TC_SHOT,
+        Verdict::Drop(_) | Verdict::Hold(_) => TC_SHOT,
         Verdict::Answer(_) | Verdict::ToSelf(_) | Verdict::ToLink { .. } | Verdict::ToNeighbour { .. } => {
             TC_REDIRECT
         }

@@ -28,7 +28,7 @@ const ETHERNET_BYTES: usize = 14;
 
 /// Reasons that the stream must have met, or it does not test what it should.
 const EXPECTED: [Reason; 17] = [
-    Reason::DropFragment,
+    Reason::HoldFragment,
     Reason::ForwardKnown,
     Reason::ForwardNew,
     Reason::ForwardReply,

@@ -112,11 +112,60 @@ fn fragments_of_a_source_natted_flow_go_out_and_come_back() {
 }
 
 #[test]
-fn later_fragment_of_an_unknown_datagram_to_a_vip_is_dropped() {
+fn later_fragment_of_an_unknown_datagram_to_a_vip_is_held() {
     for client in [CLIENT_V4, client_v6()] {
+        let mut tables = tables();
         let pieces = cut(&datagram(client, 40_000), 1_448, 9);
-        assert_eq!(enter(&mut tables(), &pieces[1]).0, Verdict::Drop(Reason::DropFragment));
+        assert_eq!(enter(&mut tables, &pieces[1]), (Verdict::Hold(Reason::HoldFragment), pieces[1].clone()));
+        assert_eq!(tables.held, pieces[1..2]);
     }
+}
+
+#[test]
+fn held_fragment_goes_the_way_of_its_datagram_behind_the_first_one() {
+    let mut tables = tables();
+    let pieces = cut(&datagram(CLIENT_V4, 40_000), 1_448, 9);
+    let _ = enter(&mut tables, &pieces[1]);
+    let (_, first) = enter(&mut tables, &pieces[0]);
+    let again = tables.held.remove(0);
+    let (verdict, second) = enter(&mut tables, &again);
+    assert_eq!(verdict, Verdict::ToStack(Reason::ForwardKnown));
+    assert_eq!(first[26..34], second[26..34], "both addresses");
+}
+
+#[test]
+fn early_fragment_to_a_vip_is_dropped_where_there_is_no_room() {
+    let mut tables = HostTables { held_max: Some(0), ..tables() };
+    let pieces = cut(&datagram(CLIENT_V4, 40_000), 1_448, 9);
+    assert_eq!(enter(&mut tables, &pieces[1]).0, Verdict::Drop(Reason::DropFragment));
+}
+
+#[test]
+fn early_fragment_that_is_too_long_to_be_held_is_dropped() {
+    let mut longer = cut(&datagram(CLIENT_V4, 40_000), 1_448, 9).remove(1);
+    longer.resize(2_049, 0);
+    assert_eq!(enter(&mut tables(), &longer).0, Verdict::Drop(Reason::DropFragment));
+    longer.truncate(2_048);
+    assert_eq!(enter(&mut tables(), &longer).0, Verdict::Hold(Reason::HoldFragment));
+}
+
+/// A later fragment to the node's own address, which may be of a source-NATed flow or the node's own.
+fn early_to_the_node() -> Vec<u8> {
+    let reply = PacketBuilder::udp((CLIENT_V4, 53).into(), (NODE_V4, 61_000).into()).payload(&[3; BYTES]);
+    cut(&reply.build(), 1_448, 9).remove(1)
+}
+
+#[test]
+fn early_fragment_to_the_node_is_held() {
+    let early = early_to_the_node();
+    assert_eq!(enter(&mut tables(), &early).0, Verdict::Hold(Reason::HoldFragment));
+}
+
+#[test]
+fn early_fragment_to_the_node_passes_where_there_is_no_room() {
+    let mut tables = HostTables { held_max: Some(0), ..tables() };
+    let early = early_to_the_node();
+    assert_eq!(enter(&mut tables, &early), (Verdict::Pass(Reason::PassFragment), early));
 }
 
 #[test]
@@ -127,7 +176,7 @@ fn ports_of_a_datagram_are_forgotten_after_their_timeout() {
     tables.now_s += FRAGMENT_TIMEOUT_S;
     assert_eq!(enter(&mut tables, &pieces[1]).0, Verdict::ToStack(Reason::ForwardKnown));
     tables.now_s += 1;
-    assert_eq!(enter(&mut tables, &pieces[1]).0, Verdict::Drop(Reason::DropFragment));
+    assert_eq!(enter(&mut tables, &pieces[1]).0, Verdict::Hold(Reason::HoldFragment));
 }
 
 #[test]
@@ -135,7 +184,7 @@ fn fragment_of_another_datagram_of_the_same_client_is_not_taken_for_it() {
     let mut tables = tables();
     let _ = enter(&mut tables, &cut(&datagram(CLIENT_V4, 40_000), 1_448, 9)[0]);
     let other = cut(&datagram(CLIENT_V4, 40_001), 1_448, 10);
-    assert_eq!(enter(&mut tables, &other[1]).0, Verdict::Drop(Reason::DropFragment));
+    assert_eq!(enter(&mut tables, &other[1]).0, Verdict::Hold(Reason::HoldFragment));
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Fragments: only the first one of a datagram has the ports (RFC 791 §2.3, RFC 8200 §4.5). Its ports are
-//! noted, the later ones find them there, and each goes the way of the whole datagram's flow.
+//! noted, the later ones find them there, and each goes the way of the whole datagram's flow. A later one that
+//! comes before is held, and brought again behind the first one.
 use lb_common::Address;
 use lb_common::counters::Reason;
-use lb_common::fragment::{FRAGMENT_TIMEOUT_S, FragmentKey, FragmentPorts};
+use lb_common::fragment::{FragmentKey, FragmentPorts};
 
 use crate::header::ipv4;
 use crate::packet::Packet;
 use crate::parse::{Family, Form, Parsed};
-use crate::tables::Tables;
+use crate::tables::{TableFull, Tables};
 
 use super::stray;
 
@@ -23,9 +24,24 @@ pub(super) fn entering<P: Packet, T: Tables>(
         return if parsed.form == Form::FirstFragment { None } else { Some(Reason::PassFragment) };
     }
     match take(packet, tables, parsed) {
-        // To a VIP, it could only be sent to an endpoint that does not get the others.
-        Some(Reason::PassFragment) if stray::vip(tables, parsed).is_some() => Some(Reason::DropFragment),
+        Some(Reason::PassFragment) => Some(early(packet, tables, parsed)),
         found => found,
+    }
+}
+
+/// A later fragment whose first one is not known. Held where it may be a flow's.
+#[inline(always)]
+fn early<P: Packet, T: Tables>(packet: &P, tables: &mut T, parsed: &Parsed) -> Reason {
+    let is_to_vip = stray::vip(tables, parsed).is_some();
+    if !is_to_vip && !is_of_node(tables, &parsed.key.destination) {
+        return Reason::PassFragment;
+    }
+    match tables.hold(packet) {
+        Ok(()) => Reason::HoldFragment,
+        // To a VIP, it could only be sent to an endpoint that does not get the others.
+        Err(TableFull) if is_to_vip => Reason::DropFragment,
+        // It may be the node's own.
+        Err(TableFull) => Reason::PassFragment,
     }
 }
 
@@ -66,9 +82,7 @@ fn take<P: Packet, T: Tables>(packet: &P, tables: &mut T, parsed: &mut Parsed) -
         tables.put_fragment(&key, &ports);
         return None;
     }
-    let ports =
-        tables.fragment(&key).filter(|ports| now_s.saturating_sub(ports.created_s) <= FRAGMENT_TIMEOUT_S);
-    let Some(ports) = ports else {
+    let Some(ports) = tables.fragment(&key).filter(|ports| ports.is_young(now_s)) else {
         return Some(Reason::PassFragment);
     };
     // It would lie over the flags that the first one showed (RFC 1858 §3.2); no offset reaches ports.
@@ -78,6 +92,12 @@ fn take<P: Packet, T: Tables>(packet: &P, tables: &mut T, parsed: &mut Parsed) -
     parsed.key.source_port = ports.source_port;
     parsed.key.destination_port = ports.destination_port;
     None
+}
+
+/// The key of a fragment in FRAGMENTS; `None` where the frame ends before it.
+#[must_use]
+pub fn key<P: Packet>(packet: &P, parsed: &Parsed) -> Option<FragmentKey> {
+    read(packet, parsed).map(|(key, _)| key)
 }
 
 /// What the fragments of one datagram have in common, and where this one belongs, units of eight bytes.

@@ -119,6 +119,7 @@ pub(super) fn blocked<P: Packet>(packet: &mut P, parsed: &Parsed, way: &Way) -> 
         Outcome::Refuse if parsed.form == Form::LaterFragment => return Verdict::Drop(Reason::DropFragment),
         Outcome::Refuse => {}
         Outcome::Pass => return Verdict::Pass(reason),
+        Outcome::Hold => return Verdict::Hold(reason),
         _ => return Verdict::Drop(reason),
     }
     let message = match reason {

@@ -21,6 +21,7 @@ use crate::source::{self, ProblemList, SourceEvent};
 
 mod applier;
 mod chain;
+mod fragment_holder;
 mod node_addresses;
 mod node_flags;
 mod options;
@@ -63,7 +64,8 @@ pub fn run(options: &Options) -> Result<()> {
         let (ebpf, maps) = maps::load(&object, &pins, &options.sizes())?;
         // Before the programs are attached: changes from here on are not missed.
         let links = LinkMonitor::new().context("cannot listen for changes of network interfaces")?;
-        let attachments = Attachments::new(ebpf, &pins, options.attach_settings())?;
+        let mut attachments = Attachments::new(ebpf, &pins, options.attach_settings())?;
+        fragment_holder::start(&pins, attachments.reentry()?)?;
         let agent = Agent::new(options, Applier::new(maps, SocketMover::start(&pins)?)?, attachments)?;
         agent.run(watch_links(links)?).await?;
         if options.detach_on_exit {

@@ -22,6 +22,7 @@ mod netlink;
 mod node_config;
 mod pattern;
 mod programs;
+mod reentry;
 mod xdp;
 
 pub use hook::{Hook, Place, SOCKET_PROGRAMS, parse_pin};
@@ -31,6 +32,7 @@ pub use namespace::namespace_cookie;
 pub use netlink::{AttachedXdp, Link, LinkMonitor, links};
 pub use node_config::{Cidr, NodeConfig, PortRange, check_snat_ports, config};
 pub use pattern::Pattern;
+pub use reentry::Reentry;
 pub use xdp::XdpChoice;
 
 use cgroup::Cgroup;
@@ -128,6 +130,14 @@ impl Attachments {
         };
         attachments.remove_stale_socket_pins()?;
         Ok(attachments)
+    }
+
+    /// A handle on the program that brings held frames in again.
+    ///
+    /// # Errors
+    /// The pins take no more.
+    pub fn reentry(&mut self) -> Result<Reentry> {
+        self.programs.reentry(&self.pins.links().join(reentry::PROGRAM))
     }
 
     /// What is wrong with which interface, in one line each.

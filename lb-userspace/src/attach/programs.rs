@@ -14,6 +14,7 @@ use aya::programs::{
 };
 
 use super::hook::{self, Hook, SOCKET_PROGRAMS};
+use super::reentry::{self, Reentry};
 
 /// Lines of the verifier's log in a message: the refused instruction, the state before it, and the
 /// verifier's counts. The whole log may have a hundred thousand.
@@ -29,7 +30,9 @@ impl Programs {
     /// # Errors
     /// The object lacks one, or the kernel refuses one: the message has the end of the verifier's log.
     pub(super) fn load(mut ebpf: Ebpf) -> Result<Self> {
-        for name in Hook::ALL.iter().map(|hook| hook.program()).chain(SOCKET_PROGRAMS) {
+        for name in
+            Hook::ALL.iter().map(|hook| hook.program()).chain(SOCKET_PROGRAMS).chain([reentry::PROGRAM])
+        {
             let program = ebpf.program_mut(name).with_context(|| {
                 format!("the eBPF object has no program {name}; build it again with `cargo xtask build-ebpf`")
             })?;
@@ -50,6 +53,18 @@ impl Programs {
 
     fn classifier(&mut self, hook: Hook) -> Result<&mut SchedClassifier> {
         Ok(self.0.program_mut(hook.program()).context("no tc program")?.try_into()?)
+    }
+
+    /// A handle of its own on the program that brings held frames in again, by way of a pin that is gone
+    /// when this returns: by a program's number only CAP_SYS_ADMIN gets one.
+    pub(super) fn reentry(&mut self, pin: &Path) -> Result<Reentry> {
+        let program: &mut SchedClassifier =
+            self.0.program_mut(reentry::PROGRAM).context("no such program")?.try_into()?;
+        remove_pin(pin)?;
+        program.pin(pin).with_context(|| format!("cannot pin {}", pin.display()))?;
+        let own = SchedClassifier::from_pin(pin);
+        remove_pin(pin)?;
+        Ok(Reentry(own.with_context(|| format!("cannot open the pin {}", pin.display()))?))
     }
 
     /// Puts the XDP program into a pinned link.
@@ -110,15 +125,19 @@ impl Programs {
             return keep(link, pin);
         }
         let aside = hook::aside(pin);
-        // Left by an agent that was killed between the two steps.
-        match std::fs::remove_file(&aside) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove the pin {}", aside.display()));
-            }
-            _ => {}
-        }
+        remove_pin(&aside)?;
         keep(link, &aside)?;
         std::fs::rename(&aside, pin).with_context(|| format!("cannot replace the pin {}", pin.display()))
+    }
+}
+
+/// Removes a pin that is only there between two steps; an agent that was killed may have left one.
+fn remove_pin(pin: &Path) -> Result<()> {
+    match std::fs::remove_file(pin) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove the pin {}", pin.display()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::diff::Limits;
 
 mod conntrack;
 mod entries;
+mod held_frames;
 mod layout;
 mod load;
 mod mapped;
@@ -30,6 +31,7 @@ mod write;
 
 pub use conntrack::new_flow_table;
 pub use entries::{Entries, Place, Traces};
+pub use held_frames::HeldFrames;
 pub use layout::Sizes;
 pub use load::{Object, load};
 pub use pins::{PIN_PATH_DEFAULT, Pins};

@@ -10,11 +10,12 @@ use aya_ebpf::bindings::{
     BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, xdp_md,
 };
 use aya_ebpf::helpers::{
-    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data,
-    bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes,
+    bpf_skb_pull_data, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use lb_common::Be16;
+use lb_common::fragment::HELD_FRAME_BYTES_MAX;
 use lb_ebpf::checksum::{Delta, apply_to_udp};
 use lb_ebpf::header::HEADERS_BYTES_MAX;
 use lb_ebpf::packet::{Packet, TransportChecksum};
@@ -36,6 +37,14 @@ fn at<const N: usize>(data: usize, data_end: usize, offset: usize) -> Option<*mu
         return None;
     }
     Some(start as *mut [u8; N])
+}
+
+/// How many bytes a copy of a frame takes, as the verifier wants it: not zero, and with a bound that the
+/// compiler does not take away.
+#[inline(always)]
+fn copy_bytes(length_bytes: usize) -> Option<u32> {
+    let length_bytes = core::hint::black_box(length_bytes as u32);
+    (length_bytes > 0 && length_bytes <= HELD_FRAME_BYTES_MAX as u32).then_some(length_bytes)
 }
 
 /// An XDP buffer.
@@ -123,6 +132,14 @@ impl Packet for XdpFrame {
     fn close_network(&mut self, network_offset: usize, count: usize) -> Option<()> {
         rewrite::move_link(self, network_offset, 0, count)?;
         self.adjust(count as i32, 0)
+    }
+
+    #[inline(always)]
+    fn copy_to(&self, room: &mut [u8; HELD_FRAME_BYTES_MAX]) -> Option<u32> {
+        let length_bytes = copy_bytes(self.length_bytes())?;
+        // SAFETY: the context is valid while the program runs, and the room is no shorter.
+        let status = unsafe { bpf_xdp_load_bytes(self.ctx, 0, room.as_mut_ptr().cast(), length_bytes) };
+        (status == 0).then_some(length_bytes)
     }
 
     #[inline(always)]
@@ -268,6 +285,20 @@ impl Packet for SkbFrame {
         self.adjust_room(-(count as i32), 0)?;
         // The kernel made linear what was looked at; the inner headers begin further back.
         self.pull(HEADERS_BYTES_MAX)
+    }
+
+    /// A tag beside the bytes would be lost with the skb.
+    #[inline(always)]
+    fn copy_to(&self, room: &mut [u8; HELD_FRAME_BYTES_MAX]) -> Option<u32> {
+        let length_bytes = copy_bytes(self.length_bytes())?;
+        // SAFETY: the context is valid while the program runs, and the room is no shorter.
+        let status = unsafe {
+            if (*self.skb).vlan_present != 0 {
+                return None;
+            }
+            bpf_skb_load_bytes(self.skb.cast(), 0, room.as_mut_ptr().cast(), length_bytes)
+        };
+        (status == 0).then_some(length_bytes)
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ mod sock_addr;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
-use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh};
+use aya_ebpf::helpers::{bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_ebpf::path::{self, Side};
@@ -38,7 +38,7 @@ fn xdp_uplink(ctx: XdpContext) -> u32 {
     tables.count(verdict.reason());
     match verdict {
         Verdict::Pass(_) | Verdict::ToStack(_) => xdp_action::XDP_PASS,
-        Verdict::Drop(_) => xdp_action::XDP_DROP,
+        Verdict::Drop(_) | Verdict::Hold(_) => xdp_action::XDP_DROP,
         Verdict::Answer(_) => xdp_action::XDP_TX,
         Verdict::ToLink { interface: out, .. } if out == interface => xdp_action::XDP_TX,
         // SAFETY: a helper call without pointers.
@@ -76,6 +76,16 @@ fn tc_egress(ctx: TcContext) -> i32 {
     tc_action(&mut tables, verdict, interface, BPF_F_INGRESS)
 }
 
+/// Not attached: the agent runs it on a frame that was held, at the interface by which it came, and the
+/// frame comes in there once more. A test run that redirects a clone is the one way in for any interface:
+/// live XDP frames want one whose receive queue is registered (`xdp_convert_md_to_buff`), a pod's is not.
+#[classifier]
+fn tc_again(ctx: TcContext) -> i32 {
+    let interface = frame::interface(&ctx);
+    // SAFETY: the context is valid while the program runs.
+    unsafe { bpf_clone_redirect(ctx.skb.skb, interface, u64::from(BPF_F_INGRESS)) as i32 }
+}
+
 #[inline(always)]
 fn tc_ingress(ctx: &TcContext, side: Side) -> i32 {
     let interface = frame::interface(ctx);
@@ -96,7 +106,7 @@ fn tc_action(tables: &mut KernelTables, verdict: Verdict, interface: u32, back: 
     tables.count(verdict.reason());
     match verdict {
         Verdict::Pass(_) | Verdict::ToStack(_) => GO_ON,
-        Verdict::Drop(_) => TC_ACT_SHOT,
+        Verdict::Drop(_) | Verdict::Hold(_) => TC_ACT_SHOT,
         // SAFETY: helper calls without pointers, but for one that may be null.
         Verdict::Answer(_) => unsafe { bpf_redirect(interface, u64::from(back)) as i32 },
         Verdict::ToSelf(_) => unsafe { bpf_redirect(interface, u64::from(BPF_F_INGRESS)) as i32 },

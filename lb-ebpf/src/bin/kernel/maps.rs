@@ -16,7 +16,7 @@ use lb_common::config::Config;
 use lb_common::conntrack::{self, Flow, FlowKey, FlowState};
 use lb_common::counters::{Reason, Traffic};
 use lb_common::endpoint::Endpoint;
-use lb_common::fragment::{FragmentKey, FragmentPorts};
+use lb_common::fragment::{FragmentKey, FragmentPorts, HeldFrame};
 use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::interface::Interface;
 use lb_common::maps as bounds;
@@ -369,6 +369,28 @@ impl Tables for KernelTables {
             // and counted.
             let _ = FRAGMENTS.insert(key, ports, u64::from(BPF_ANY));
         }
+    }
+
+    #[inline(always)]
+    fn hold<P: Packet>(&mut self, packet: &P) -> Result<(), TableFull> {
+        if is_dry_run() {
+            return Ok(());
+        }
+        let mut held = HELD_FRAMES.reserve::<HeldFrame>(0).ok_or(TableFull)?;
+        let record = held.as_mut_ptr();
+        // SAFETY: the record is this program's own until it is submitted; bytes may hold anything.
+        let copied = unsafe {
+            (*record).interface = self.interface;
+            packet.copy_to(&mut (*record).bytes)
+        };
+        let Some(length_bytes) = copied else {
+            held.discard(0);
+            return Err(TableFull);
+        };
+        // SAFETY: as above.
+        unsafe { (*record).length_bytes = length_bytes };
+        held.submit(0);
+        Ok(())
     }
 
     #[inline(always)]
