@@ -4,9 +4,10 @@ use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use lb_tests::agent::{Options, Podway, SocketHooks, XdpMode};
-use lb_tests::cluster::Cluster;
+use lb_tests::cluster::{self, Cluster};
 use lb_tests::need;
-use lb_tests::topology::Host;
+use lb_tests::topology::{Host, Topology};
+use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
 
 /// Three fragments and six.
@@ -15,6 +16,8 @@ const DATAGRAM_BYTES: [usize; 2] = [4_000, 8_000];
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// A datagram whose answer takes longer is lost.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it may take until a client keeps to what fits.
+const DEADLINE: Duration = Duration::from_secs(8);
 
 fn cluster(xdp_mode: XdpMode) -> Option<Cluster> {
     let need = need::netns()?;
@@ -80,4 +83,25 @@ fn generic_xdp_passes_long_datagrams() {
 #[test]
 fn tc_alone_passes_long_datagrams() {
     assert_long_datagrams_pass(XdpMode::Off);
+}
+
+/// The overhead of the encapsulation leaves less of each packet, which the client learns from the refusal
+/// of its first datagram.
+#[test]
+fn direct_return_passes_long_datagrams_once_the_client_knows_what_fits() {
+    let Some(need) = need::netns() else { return };
+    let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
+    let topology = Topology::two_nodes(1).unwrap();
+    let direct = cluster::service("direct", 90).annotated("podway.io/external-mode", "dsr");
+    let direct = direct.backed_by(topology.node("node-b"), topology.pod("web-b-1"));
+    let cluster = Cluster::on(topology, vec![direct], &podway, Options::default()).unwrap();
+    for address in cluster.load_balancer_addresses("direct", Protocol::Udp) {
+        let client = cluster.topology.client();
+        wait_until(DEADLINE, &format!("a long datagram to {address} that is echoed"), || {
+            echo(client, address, 8_000).is_ok_and(|(by, is_whole)| by == "web-b-1" && is_whole)
+        })
+        .unwrap();
+    }
+    assert!(cluster.agents[0].count("too-big").unwrap() > 0);
+    assert!(cluster.agents[1].count("decapsulated").unwrap() > 0);
 }
