@@ -197,7 +197,7 @@ fn forward_known<P: Packet, T: Tables>(
         return blocked(packet, parsed, &way);
     }
     let now_s = tables.now_s();
-    let state = flow::next_state(known.state(), parsed.is_tcp(), parsed.tcp_flags);
+    let state = flow::next_state(known.state(), parsed.has_connection(), parsed.tcp_flags);
     if state != known.state() || now_s != known.last_seen_s {
         if keep_reply(tables, parsed, known, state).is_err() {
             return Verdict::Drop(Reason::DropConntrackFull);

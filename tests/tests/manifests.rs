@@ -164,7 +164,7 @@ async fn same_objects_give_the_same_facts_from_files_and_from_the_api() {
                 "metadata": {"namespace": "shop", "name": "web", "annotations": {"podway.io/health-check": "tcp"}},
                 "spec": {
                     "type": "LoadBalancer", "clusterIPs": ["192.0.2.1", "2001:db8::1"], "externalTrafficPolicy": "Local",
-                    "ports": [{"name": "http", "port": 80, "nodePort": 30080}, {"name": "sip", "port": 5060, "protocol": "SCTP"}],
+                    "ports": [{"name": "http", "port": 80, "nodePort": 30080}, {"name": "odd", "port": 5060, "protocol": "DCCP"}],
                 },
                 "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}},
             }),
@@ -201,7 +201,9 @@ async fn same_objects_give_the_same_facts_from_files_and_from_the_api() {
     let (from_files, problems) = read(dir.path());
     assert_eq!(
         problems,
-        ["Service shop/web: port \"sip\" (5060) is left out: protocol SCTP is not forwarded; use TCP or UDP"]
+        [
+            "Service shop/web: port \"odd\" (5060) is left out: protocol \"DCCP\" is unknown; use TCP, UDP or SCTP"
+        ]
     );
     let from_api = snapshot_of(&server).await;
     assert_eq!(from_api.services.len() + from_api.endpoint_slices.len() + from_api.nodes.len(), 3);

@@ -19,7 +19,14 @@ const NIGHTLY_COMMIT: &str = "e50aa6fba";
 const BPF_LINKER_VERSION: &str = "0.10.3";
 
 /// Programs that the demo and the netns tests use, with the Debian packages that hold them.
-const SYSTEM_PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("ethtool", "ethtool")];
+const SYSTEM_PROGRAMS: [(&str, &str); 6] = [
+    ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("nft", "nftables"),
+    ("iptables-restore", "iptables"),
+    ("bpftool", "bpftool"),
+    ("sysctl", "procps"),
+];
 
 const BPFFS: &str = "/sys/fs/bpf";
 

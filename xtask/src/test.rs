@@ -104,7 +104,7 @@ struct Row {
 }
 
 /// What the tiers run with.
-struct Session<'a> {
+struct Run<'a> {
     project: &'a Project,
     test_arguments: &'a [String],
     /// Root and the eBPF object, or what is missing to have them.
@@ -120,20 +120,20 @@ pub(crate) fn run_command(project: &Project, arguments: &Arguments) -> Result<()
     tiers.sort_unstable();
     tiers.dedup();
     let started = Instant::now();
-    let session = Session {
+    let run = Run {
         project,
         test_arguments: &arguments.test_arguments,
         kernel: prepare_kernel(project, tiers.iter().any(|tier| tier.needs_ebpf_object()))?,
     };
     let mut rows = Vec::new();
     if tiers.first() == Some(&Tier::Lint) {
-        rows.push(timed(Tier::Lint, || Ok(Outcome::Checked(session.lint()?)))?);
+        rows.push(timed(Tier::Lint, || Ok(Outcome::Checked(run.lint()?)))?);
     }
     let tested: Vec<Tier> = tiers.into_iter().filter(|tier| *tier != Tier::Lint).collect();
     if !tested.is_empty() {
-        let binaries = test_binary::build_all(project, session.ebpf_object())?;
+        let binaries = test_binary::build_all(project, run.ebpf_object())?;
         for tier in tested {
-            rows.push(timed(tier, || session.run_tier(tier, &binaries))?);
+            rows.push(timed(tier, || run.run_tier(tier, &binaries))?);
         }
     }
     print_summary(&rows, started.elapsed());
@@ -159,7 +159,7 @@ fn prepare_kernel(project: &Project, is_wanted: bool) -> Result<Result<(Privileg
     }
 }
 
-impl Session<'_> {
+impl Run<'_> {
     fn ebpf_object(&self) -> Option<&Path> {
         self.kernel.as_ref().ok().map(|(_, object)| object.as_path())
     }
