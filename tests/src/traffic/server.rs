@@ -11,7 +11,7 @@ pub const READY: &str = "ready";
 /// A thread per connection needs little: it only copies.
 const STACK_BYTES: usize = 64 * 1024;
 /// Longest datagram that is answered.
-const DATAGRAM_BYTES_MAX: usize = 2048;
+const DATAGRAM_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves until standard input ends.
 ///

@@ -15,7 +15,7 @@ pub(crate) const STORIES: &[Story] = &[
 ];
 
 /// What goes to and fro: hundreds of full packets.
-const TRANSFER_BYTES: usize = 200_000;
+const TRANSFER_BYTES: usize = 1_000_000;
 /// The reason of a translated ICMP error.
 const ICMP_ERROR: &str = "icmp-error";
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,121 @@
+//! Fragments of real datagrams, sent out of order by a raw socket: the datagram arrives whole, in every mode of
+//! attachment, at pods of this node and of another one.
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use lb_tests::agent::{Options, Podway, XdpMode};
+use lb_tests::cluster::Cluster;
+use lb_tests::need;
+use lb_tests::packet::PacketBuilder;
+use lb_tests::packet::pieces::cut;
+use lb_tests::topology::Host;
+use lb_tests::traffic::ask;
+use lb_tests::wait::wait_until;
+use lb_userspace::model::Protocol;
+use rustix::net::{AddressFamily, RawProtocol, SendFlags, SocketType, sendto, socket};
+
+/// Of the datagrams; the answers go in one piece.
+const PAYLOAD: [u8; 1_200] = [b'x'; 1_200];
+/// Of a fragment.
+const PIECE_BYTES: usize = 800;
+const LINK_BYTES: usize = 14;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// `IPPROTO_RAW`: the packet comes with its IP header.
+const RAW: u32 = 255;
+
+fn cluster(xdp_mode: XdpMode) -> Option<Cluster> {
+    let need = need::netns()?;
+    let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
+    Some(Cluster::start(&podway, Options { xdp_mode, ..Options::default() }).unwrap())
+}
+
+/// Sends IP packets as they are.
+fn send_raw(to: IpAddr, frames: &[Vec<u8>]) {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let protocol = rustix::net::Protocol::from_raw(RawProtocol::new(RAW).unwrap());
+    let socket = socket(family, SocketType::RAW, Some(protocol)).unwrap();
+    for frame in frames {
+        sendto(&socket, &frame[LINK_BYTES..], SendFlags::empty(), &SocketAddr::new(to, 0)).unwrap();
+    }
+}
+
+/// The fragments of a datagram.
+fn fragments(from: SocketAddr, to: SocketAddr, identification: u16) -> Vec<Vec<u8>> {
+    cut(&PacketBuilder::udp(from, to).payload(&PAYLOAD).build(), PIECE_BYTES, identification)
+}
+
+/// Sends a datagram in fragments, the last one first, and gives the answer.
+fn ask_backwards(client: &Host, to: SocketAddr, identification: u16) -> String {
+    let ask = || {
+        let socket = UdpSocket::bind(SocketAddr::new(client.address_for(to.ip()), 0)).unwrap();
+        socket.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
+        let mut pieces = fragments(socket.local_addr().unwrap(), to, identification);
+        pieces.reverse();
+        send_raw(to.ip(), &pieces);
+        let mut answer = [0; 2_048];
+        let (count, by) = socket.recv_from(&mut answer).unwrap_or_else(|error| panic!("{to}: {error}"));
+        assert_eq!(by, to);
+        assert!(answer[..count].ends_with(&PAYLOAD), "{to}: {count} bytes");
+        String::from_utf8_lossy(&answer[..count]).into_owned()
+    };
+    client.run_in_netns(ask).unwrap()
+}
+
+fn assert_arrives_whole(xdp_mode: XdpMode) {
+    let Some(cluster) = cluster(xdp_mode) else { return };
+    let addresses = |service| cluster.load_balancer_addresses(service, Protocol::Udp);
+    let near = addresses("near").into_iter().map(|address| (address, "web-a-"));
+    let all = near.chain(addresses("far").into_iter().map(|address| (address, "web-b-")));
+    // The Services share their addresses, so each datagram needs an identification of its own.
+    for (identification, (address, pods)) in (1..).zip(all) {
+        let answer = ask_backwards(cluster.topology.client(), address, identification);
+        assert!(answer.starts_with(pods), "{address}: {answer}");
+        assert!(cluster.agents[0].count("fragment-early").unwrap() >= identification.into(), "{address}");
+    }
+}
+
+#[test]
+fn datagram_backwards_arrives_whole_with_native_xdp() {
+    assert_arrives_whole(XdpMode::Native);
+}
+
+#[test]
+fn datagram_backwards_arrives_whole_with_generic_xdp() {
+    assert_arrives_whole(XdpMode::Generic);
+}
+
+#[test]
+fn datagram_backwards_arrives_whole_with_tc_alone() {
+    assert_arrives_whole(XdpMode::Off);
+}
+
+#[test]
+fn datagram_backwards_from_a_pod_arrives_whole() {
+    let Some(cluster) = cluster(XdpMode::Auto) else { return };
+    let pod = cluster.topology.pod("web-a-3");
+    for (identification, address) in (1..).zip(cluster.cluster_addresses("near", Protocol::Udp)) {
+        let answer = ask_backwards(pod, address, identification);
+        assert!(answer.starts_with("web-a-"), "{address}: {answer}");
+        assert!(cluster.agents[0].count("fragment-early").unwrap() >= identification.into(), "{address}");
+    }
+}
+
+#[test]
+fn flood_of_fragments_without_first_ones_leaves_others_alone() {
+    const FLOOD: u16 = 20_000;
+    let Some(cluster) = cluster(XdpMode::Native) else { return };
+    let client = cluster.topology.client();
+    let to = cluster.load_balancer_addresses("near", Protocol::Udp)[0];
+    let from = SocketAddr::new(client.address_for(to.ip()), 4_000);
+    let flood: Vec<Vec<u8>> =
+        (100..100 + FLOOD).map(|identification| fragments(from, to, identification).remove(1)).collect();
+    client.run_in_netns(|| send_raw(to.ip(), &flood)).unwrap();
+    ask(client, Protocol::Udp, to).unwrap();
+    // Each was either held or dropped for want of room.
+    let count = |reason| cluster.agents[0].count(reason).unwrap();
+    let all = || count("fragment-early") + count("fragment-lost") == u64::from(FLOOD);
+    wait_until(ANSWER_TIMEOUT, "every fragment is counted", all).unwrap();
+    assert!(count("fragment-lost") > 0, "the ring has a bound");
+    let answer = ask_backwards(client, to, 9);
+    assert!(answer.starts_with("web-a-"), "{answer}");
+}
