@@ -76,11 +76,6 @@ fn native_xdp_passes_long_datagrams() {
 }
 
 #[test]
-fn generic_xdp_passes_long_datagrams() {
-    assert_long_datagrams_pass(XdpMode::Generic);
-}
-
-#[test]
 fn tc_alone_passes_long_datagrams() {
     assert_long_datagrams_pass(XdpMode::Off);
 }
