@@ -16,6 +16,7 @@ pub mod agent;
 pub mod cluster;
 pub mod manifests;
 pub mod process;
+pub mod raw;
 pub mod traffic;
 
 pub mod packet;

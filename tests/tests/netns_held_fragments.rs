@@ -1,6 +1,6 @@
 //! Fragments of real datagrams, sent out of order by a raw socket: the datagram arrives whole, in every mode of
 //! attachment, at pods of this node and of another one.
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use lb_tests::agent::{Options, Podway, XdpMode};
@@ -8,35 +8,22 @@ use lb_tests::cluster::Cluster;
 use lb_tests::need;
 use lb_tests::packet::PacketBuilder;
 use lb_tests::packet::pieces::cut;
+use lb_tests::raw;
 use lb_tests::topology::Host;
 use lb_tests::traffic::ask;
 use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
-use rustix::net::{AddressFamily, RawProtocol, SendFlags, SocketType, sendto, socket};
 
 /// Of the datagrams; the answers go in one piece.
 const PAYLOAD: [u8; 1_200] = [b'x'; 1_200];
 /// Of a fragment.
 const PIECE_BYTES: usize = 800;
-const LINK_BYTES: usize = 14;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// `IPPROTO_RAW`: the packet comes with its IP header.
-const RAW: u32 = 255;
 
 fn cluster(xdp_mode: XdpMode) -> Option<Cluster> {
     let need = need::netns()?;
     let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
     Some(Cluster::start(&podway, Options { xdp_mode, ..Options::default() }).unwrap())
-}
-
-/// Sends IP packets as they are.
-fn send_raw(to: IpAddr, frames: &[Vec<u8>]) {
-    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let protocol = rustix::net::Protocol::from_raw(RawProtocol::new(RAW).unwrap());
-    let socket = socket(family, SocketType::RAW, Some(protocol)).unwrap();
-    for frame in frames {
-        sendto(&socket, &frame[LINK_BYTES..], SendFlags::empty(), &SocketAddr::new(to, 0)).unwrap();
-    }
 }
 
 /// The fragments of a datagram.
@@ -51,7 +38,7 @@ fn ask_backwards(client: &Host, to: SocketAddr, identification: u16) -> String {
         socket.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
         let mut pieces = fragments(socket.local_addr().unwrap(), to, identification);
         pieces.reverse();
-        send_raw(to.ip(), &pieces);
+        raw::send(to.ip(), &pieces).unwrap();
         let mut answer = [0; 2_048];
         let (count, by) = socket.recv_from(&mut answer).unwrap_or_else(|error| panic!("{to}: {error}"));
         assert_eq!(by, to);
@@ -109,7 +96,7 @@ fn flood_of_fragments_without_first_ones_leaves_others_alone() {
     let from = SocketAddr::new(client.address_for(to.ip()), 4_000);
     let flood: Vec<Vec<u8>> =
         (100..100 + FLOOD).map(|identification| fragments(from, to, identification).remove(1)).collect();
-    client.run_in_netns(|| send_raw(to.ip(), &flood)).unwrap();
+    client.run_in_netns(|| raw::send(to.ip(), &flood)).unwrap().unwrap();
     ask(client, Protocol::Udp, to).unwrap();
     // Each was either held or dropped for want of room.
     let count = |reason| cluster.agents[0].count(reason).unwrap();

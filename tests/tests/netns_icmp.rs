@@ -1,14 +1,14 @@
 //! Echo requests to VIPs, from the sockets that `ping` has. What ICMP errors do through a VIP is told by
 //! the stories of `netns_matrix`.
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use lb_tests::agent::{Options, Podway, SocketHooks, XdpMode};
 use lb_tests::cluster::Cluster;
 use lb_tests::need;
+use lb_tests::raw::{echo_request, ping};
 use lb_tests::topology::{Host, Node};
 use lb_userspace::model::Protocol;
-use rustix::net::{AddressFamily, SocketType, ipproto};
 
 /// Type, code, checksum, identifier, sequence number.
 const HEADER_BYTES: usize = 8;
@@ -26,35 +26,6 @@ fn cluster(xdp_mode: XdpMode, socket_hooks: SocketHooks) -> Option<Cluster> {
     Some(Cluster::start(&podway, Options { xdp_mode, socket_hooks, further }).unwrap())
 }
 
-/// Sends an echo request, whose checksum and identifier are the kernel's, and returns the message that
-/// answers it.
-fn ping(from: &Host, to: IpAddr, request: &[u8], timeout: Duration) -> std::io::Result<Vec<u8>> {
-    // Else nobody may open such a socket (`icmp_sk`'s range of groups is empty in a new namespace).
-    from.namespace().set_sysctls(&[("ipv4/ping_group_range", "0 0")]).map_err(std::io::Error::other)?;
-    let (family, protocol) = match to {
-        IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
-        IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
-    };
-    let ask = || {
-        let socket = UdpSocket::from(rustix::net::socket(family, SocketType::DGRAM, Some(protocol))?);
-        socket.set_read_timeout(Some(timeout))?;
-        socket.connect(SocketAddr::new(to, 0))?;
-        socket.send(request)?;
-        let mut reply = vec![0; 2048];
-        let count = socket.recv(&mut reply)?;
-        reply.truncate(count);
-        Ok::<_, std::io::Error>(reply)
-    };
-    from.run_in_netns(ask).map_err(std::io::Error::other)?
-}
-
-/// An echo request with the sequence number 1, and the type of its reply (RFC 792, RFC 4443 §4).
-fn request(to: IpAddr, payload_bytes: usize) -> (Vec<u8>, u8) {
-    let (kind, reply) = if to.is_ipv4() { (8, 0) } else { (128, 129) };
-    let payload = (0..payload_bytes).map(|index| (index % 251) as u8);
-    ([kind, 0, 0, 0, 0, 0, 0, 1].into_iter().chain(payload).collect(), reply)
-}
-
 /// The addresses of a Service that are no node's.
 fn vips(cluster: &Cluster, service: &str) -> Vec<IpAddr> {
     let nodes = cluster.topology.nodes().iter().map(Node::host);
@@ -70,7 +41,7 @@ fn assert_answered(cluster: &Cluster, from: &Host) {
     for vip in vips(cluster, "far") {
         for payload_bytes in PAYLOAD_BYTES {
             let what = format!("{} pings {vip} with {payload_bytes} bytes", from.name());
-            let (request, kind) = request(vip, payload_bytes);
+            let (request, kind) = echo_request(vip, payload_bytes);
             let reply = ping(from, vip, &request, TIMEOUT).unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!((reply[0], reply[1]), (kind, 0), "{what}");
             // The sequence number and the payload; before them are the kernel's checksum and identifier.
@@ -105,7 +76,8 @@ fn pings_of_an_unallocated_address_are_silent() {
         [Ipv4Addr::new(10, 96, 255, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0x96, 0, 0, 0, 0, 0xff01).into()];
     for address in unallocated {
         let before = cluster.agents[0].count("unallocated").unwrap();
-        let error = ping(cluster.topology.client(), address, &request(address, 56).0, SILENCE).unwrap_err();
+        let error =
+            ping(cluster.topology.client(), address, &echo_request(address, 56).0, SILENCE).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{address}: {error}");
         assert_eq!(cluster.agents[0].count("unallocated").unwrap() - before, 1, "{address}");
     }

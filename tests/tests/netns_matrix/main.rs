@@ -7,6 +7,7 @@
 //! whose name has that text in it.
 mod affinity;
 mod changes;
+mod datagrams;
 mod inside;
 mod outside;
 mod path_mtu;
@@ -31,6 +32,7 @@ fn stories() -> impl Iterator<Item = &'static Story> {
         refusals::STORIES,
         changes::STORIES,
         path_mtu::STORIES,
+        datagrams::STORIES,
     ];
     groups.into_iter().flatten()
 }
