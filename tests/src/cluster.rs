@@ -156,7 +156,7 @@ fn vips(service: &Service) -> Vec<IpAddr> {
 /// Every frontend that `node` must have; node ports answer at its own addresses.
 fn expected_frontends(manifests: &Manifests, node: &Host) -> BTreeSet<Frontend> {
     let mut frontends = BTreeSet::new();
-    for service in manifests.services() {
+    for service in manifests.services().filter(|service| !service.is_headless()) {
         for port in &service.ports {
             frontends.extend(vips(service).into_iter().map(|vip| frontend(port.protocol, vip, port.port)));
             let node_port = port.node_port.into_iter();

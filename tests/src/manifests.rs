@@ -86,6 +86,8 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// `status.loadBalancer.ingress[].ip`.
     pub load_balancer_ips: Vec<IpAddr>,
+    /// Further addresses of `status.loadBalancer.ingress`, with `ipMode: Proxy`.
+    pub proxy_ips: Vec<IpAddr>,
     /// `spec.externalTrafficPolicy`.
     pub external_traffic_policy: TrafficPolicy,
     /// `spec.internalTrafficPolicy`.
@@ -117,6 +119,7 @@ impl Service {
             ports: Vec::new(),
             external_ips: Vec::new(),
             load_balancer_ips: Vec::new(),
+            proxy_ips: Vec::new(),
             external_traffic_policy: TrafficPolicy::Cluster,
             internal_traffic_policy: TrafficPolicy::Cluster,
             affinity_timeout_s: None,
@@ -134,6 +137,12 @@ impl Service {
     #[must_use]
     pub fn cluster_addresses(&self) -> Vec<IpAddr> {
         self.families.indices().map(|family| self.cluster_ips[family]).collect()
+    }
+
+    /// Whether it has no cluster IP, and so no frontend.
+    #[must_use]
+    pub fn is_headless(&self) -> bool {
+        self.spec.get("clusterIP").is_some_and(|ip| ip == "None")
     }
 
     /// With one more field in `spec`.

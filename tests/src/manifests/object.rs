@@ -64,7 +64,9 @@ fn service_object(service: &Service, resource_version: u64) -> Value {
     for (name, value) in &service.annotations {
         annotations[name] = value.as_str().into();
     }
-    let ingress: Vec<Value> = service.load_balancer_ips.iter().map(|ip| json!({"ip": ip})).collect();
+    let vips = service.load_balancer_ips.iter().map(|ip| json!({"ip": ip}));
+    let proxies = service.proxy_ips.iter().map(|ip| json!({"ip": ip, "ipMode": "Proxy"}));
+    let ingress: Vec<Value> = vips.chain(proxies).collect();
     json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -81,7 +83,7 @@ fn service_object(service: &Service, resource_version: u64) -> Value {
 }
 
 fn service_type(service: &Service) -> &'static str {
-    if !service.load_balancer_ips.is_empty() {
+    if !service.load_balancer_ips.is_empty() || !service.proxy_ips.is_empty() {
         "LoadBalancer"
     } else if service.ports.iter().any(|port| port.node_port.is_some()) {
         "NodePort"

@@ -14,6 +14,7 @@ mod path_mtu;
 mod policies;
 mod refusals;
 mod services;
+mod untouched;
 mod world;
 
 use std::time::Instant;
@@ -33,6 +34,7 @@ fn stories() -> impl Iterator<Item = &'static Story> {
         changes::STORIES,
         path_mtu::STORIES,
         datagrams::STORIES,
+        untouched::STORIES,
     ];
     groups.into_iter().flatten()
 }

@@ -15,6 +15,8 @@ const EXTERNAL_IP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 
 const OTHER_PORTS: [u16; 2] = [9090, 9091];
 /// Where no pod listens.
 const CLOSED_PORT: u16 = 9;
+/// The host that stands for a load balancer with `ipMode: Proxy`: its own servers answer there.
+pub(crate) const PROXY: &str = "web-c-3";
 /// What that server calls itself.
 pub(crate) const OTHER_SERVER: &str = "web-c-1-at-its-other-ports";
 /// The pods behind most Services: two on each node.
@@ -77,6 +79,7 @@ pub(crate) fn all(topology: &Topology) -> Vec<Service> {
     let mut deaf = of("deaf", 104, &["web-a-1"]);
     deaf.slice_ports = ["tcp", "udp"].map(|name| ((0, name.to_owned()), CLOSED_PORT)).into();
     services.push(deaf);
+    services.extend(untouched(topology));
     services
 }
 
@@ -152,4 +155,18 @@ fn with_slices(topology: &Topology) -> Service {
         service.slice_ports.insert((1, name.to_owned()), port);
     }
     service
+}
+
+/// A headless Service, and one whose load balancer forwards by itself.
+fn untouched(topology: &Topology) -> [Service; 2] {
+    let ports = |name, last| {
+        let tcp = Service::new(name, last).port("tcp", Protocol::Tcp, cluster::TCP_PORT, cluster::TCP_PORT);
+        tcp.port("udp", Protocol::Udp, cluster::UDP_PORT, cluster::UDP_PORT)
+    };
+    let headless = ports("headless", 107).with_spec("clusterIP", "None".into());
+    let mut proxied = ports("proxied", 108);
+    let proxy = topology.pod(PROXY);
+    proxied.proxy_ips = vec![proxy.v4().into(), proxy.v6().into()];
+    [headless.with_spec("clusterIPs", json!(["None"])), proxied]
+        .map(|service| backed_by(service, topology, &["web-b-1"]))
 }

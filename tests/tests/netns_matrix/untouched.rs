@@ -1,0 +1,55 @@
+//! What other than Podway is there for.
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use lb_tests::cluster::{PROTOCOLS, TCP_PORT, UDP_PORT};
+use lb_tests::traffic::ask;
+use lb_userspace::model::Protocol;
+
+use crate::services::PROXY;
+use crate::world::{Story, World, story};
+
+pub(crate) const STORIES: &[Story] = &[
+    story("a headless Service has no frontend", headless_has_no_frontend),
+    story("an address of ipMode Proxy has no frontend", proxy_has_no_frontend),
+    story("what goes to an address of ipMode Proxy arrives there", proxy_is_reached),
+];
+
+fn headless_has_no_frontend(world: &mut World) -> Result<()> {
+    for agent in &world.cluster.agents {
+        let rows = agent.get("frontends")?.to_string();
+        ensure!(rows.contains("shop/web") && !rows.contains("shop/headless"), "{rows}");
+    }
+    Ok(())
+}
+
+fn proxy_has_no_frontend(world: &mut World) -> Result<()> {
+    for agent in &world.cluster.agents {
+        let frontends = agent.frontends()?;
+        let (cluster, proxy) = (world.cluster.manifests.service("proxied").cluster_ips, world.host(PROXY));
+        let of_service = |address: std::net::IpAddr| frontends.iter().any(|(_, at)| at.ip() == address);
+        ensure!(cluster.into_iter().all(of_service), "{frontends:?}");
+        ensure!(!of_service(proxy.v4().into()) && !of_service(proxy.v6().into()), "{frontends:?}");
+    }
+    Ok(())
+}
+
+/// The load balancer, not a pod of the Service, answers at the Service's port, and sees who asks.
+fn proxy_is_reached(world: &mut World) -> Result<()> {
+    for client in ["client", "web-a-3", "node-a"] {
+        for protocol in PROTOCOLS {
+            let port = if protocol == Protocol::Tcp { TCP_PORT } else { UDP_PORT };
+            let host = world.host(client);
+            let addresses = [world.host(PROXY).v4().into(), world.host(PROXY).v6().into()];
+            for address in addresses.into_iter().filter(|address| world.family.has(*address)) {
+                let before = world.count("node-c", "not-ours")?;
+                let answered = ask(host, protocol, SocketAddr::new(address, port))?;
+                let is_untouched =
+                    answered.by == PROXY && answered.seen_source.ip() == host.address_for(address);
+                ensure!(is_untouched, "{client} over {protocol}: {answered:?}");
+                ensure!(world.count("node-c", "not-ours")? > before, "{client} over {protocol}: not counted");
+            }
+        }
+    }
+    Ok(())
+}
