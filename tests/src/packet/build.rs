@@ -41,6 +41,8 @@ pub mod chunk {
     pub const DATA: u8 = 0;
     /// Opens an association.
     pub const INIT: u8 = 1;
+    /// Answers it.
+    pub const INIT_ACK: u8 = 2;
     /// Ends an association at once.
     pub const ABORT: u8 = 6;
     /// No more data from the sender.

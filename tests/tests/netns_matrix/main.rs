@@ -13,6 +13,7 @@ mod outside;
 mod path_mtu;
 mod policies;
 mod refusals;
+mod sctp;
 mod services;
 mod untouched;
 mod world;
@@ -35,6 +36,7 @@ fn stories() -> impl Iterator<Item = &'static Story> {
         path_mtu::STORIES,
         datagrams::STORIES,
         untouched::STORIES,
+        sctp::STORIES,
     ];
     groups.into_iter().flatten()
 }

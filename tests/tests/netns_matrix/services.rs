@@ -15,6 +15,8 @@ const EXTERNAL_IP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 
 const OTHER_PORTS: [u16; 2] = [9090, 9091];
 /// Where no pod listens.
 const CLOSED_PORT: u16 = 9;
+/// Where pods would listen over SCTP.
+pub(crate) const SCTP_PORT: u16 = 3868;
 /// The host that stands for a load balancer with `ipMode: Proxy`: its own servers answer there.
 pub(crate) const PROXY: &str = "web-c-3";
 /// What that server calls itself.
@@ -79,6 +81,7 @@ pub(crate) fn all(topology: &Topology) -> Vec<Service> {
     let mut deaf = of("deaf", 104, &["web-a-1"]);
     deaf.slice_ports = ["tcp", "udp"].map(|name| ((0, name.to_owned()), CLOSED_PORT)).into();
     services.push(deaf);
+    services.extend(with_sctp(topology));
     services.extend(untouched(topology));
     services
 }
@@ -155,6 +158,16 @@ fn with_slices(topology: &Topology) -> Service {
         service.slice_ports.insert((1, name.to_owned()), port);
     }
     service
+}
+
+fn with_sctp(topology: &Topology) -> [Service; 2] {
+    [("signals", 105, "web-a-1"), ("far-signals", 106, "web-c-1")].map(|(name, port, pod)| {
+        let mut service = bare(name, port);
+        service.ports.clear();
+        let number = u16::from(port);
+        let service = service.port("sctp", Protocol::Sctp, number, SCTP_PORT).node_port(30_000 + number);
+        backed_by(service, topology, &[pod])
+    })
 }
 
 /// A headless Service, and one whose load balancer forwards by itself.
