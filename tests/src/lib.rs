@@ -21,6 +21,7 @@ pub mod traffic;
 
 pub mod packet;
 
+pub mod host_path;
 pub mod kernel;
 pub mod uplink;
 pub mod world;

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use lb_common::counters::Reason;
-use lb_ebpf::host::{HostFrame, HostTables};
-use lb_ebpf::parse::parse;
-use lb_ebpf::path::{self, Scratch, Sender, Side};
+use lb_ebpf::host::HostTables;
+use lb_ebpf::path::Side;
 use lb_ebpf::verdict::Verdict;
+use lb_tests::host_path;
 use lb_tests::kernel::{Kernel, Run};
 use lb_tests::need;
 use lb_tests::packet::build::tcp_flags::{ACK, SYN};
@@ -69,22 +69,12 @@ fn on_host(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
 
 fn on_host_side(tables: &mut HostTables, frame: &[u8], side: Side) -> (Verdict, Vec<u8>) {
     tables.now_s = now_s();
-    let mut packet = HostFrame(frame.to_vec());
-    let verdict = match parse(&packet) {
-        Ok(parsed) => path::to_backend(&mut packet, tables, &mut Scratch::new(parsed), side),
-        Err(reason) => Verdict::Pass(reason),
-    };
-    (verdict, packet.0)
+    host_path::enter(tables, frame, side)
 }
 
 fn egress_on_host(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
     tables.now_s = now_s();
-    let mut packet = HostFrame(frame.to_vec());
-    let verdict = match parse(&packet) {
-        Ok(parsed) => path::to_client(&mut packet, tables, &mut Scratch::new(parsed), Sender::Other),
-        Err(reason) => Verdict::Pass(reason),
-    };
-    (verdict, packet.0)
+    host_path::leave(tables, frame)
 }
 
 /// The endpoint's first packet back.

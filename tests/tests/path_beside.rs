@@ -3,10 +3,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::config::flags;
 use lb_common::counters::{Outcome, Reason};
-use lb_ebpf::host::{HostFrame, HostTables};
-use lb_ebpf::parse::parse;
-use lb_ebpf::path::{self, Scratch, Side};
+use lb_ebpf::host::HostTables;
+use lb_ebpf::path::Side;
 use lb_ebpf::verdict::Verdict;
+use lb_tests::host_path;
 use lb_tests::packet::PacketBuilder;
 use lb_tests::packet::build::tcp_flags::{ACK, SYN};
 use lb_tests::world::{self, VIP_V4};
@@ -19,10 +19,8 @@ fn tables(config_flags: u32) -> HostTables {
     tables
 }
 
-fn enter(tables: &mut HostTables, frame: Vec<u8>) -> Verdict {
-    let mut packet = HostFrame(frame);
-    let parsed = parse(&packet).expect("a whole packet");
-    path::to_backend(&mut packet, tables, &mut Scratch::new(parsed), Side::Uplink)
+fn enter(tables: &mut HostTables, frame: &[u8]) -> Verdict {
+    host_path::enter(tables, frame, Side::Uplink).0
 }
 
 fn tcp(port: u16, tcp_flags: u8) -> Vec<u8> {
@@ -32,15 +30,15 @@ fn tcp(port: u16, tcp_flags: u8) -> Vec<u8> {
 #[test]
 fn beside_another_proxy_a_connection_without_its_beginning_passes() {
     let mut tables = tables(flags::BESIDE_PROXY);
-    assert_eq!(enter(&mut tables, tcp(40_000, ACK)), Verdict::Pass(Reason::PassNotOurs));
+    assert_eq!(enter(&mut tables, &tcp(40_000, ACK)), Verdict::Pass(Reason::PassNotOurs));
     assert_eq!(tables.flows.len(), 0);
 }
 
 #[test]
 fn beside_another_proxy_a_new_connection_is_served_to_its_end() {
     let mut tables = tables(flags::BESIDE_PROXY);
-    assert_eq!(enter(&mut tables, tcp(40_000, SYN)).reason(), Reason::ForwardNew);
-    assert_eq!(enter(&mut tables, tcp(40_000, ACK)).reason(), Reason::ForwardKnown);
+    assert_eq!(enter(&mut tables, &tcp(40_000, SYN)).reason(), Reason::ForwardNew);
+    assert_eq!(enter(&mut tables, &tcp(40_000, ACK)).reason(), Reason::ForwardKnown);
 }
 
 #[test]
@@ -48,11 +46,11 @@ fn beside_another_proxy_a_datagram_is_served() {
     let mut tables = tables(flags::BESIDE_PROXY);
     let to = (VIP_V4, world::PORT_LOCAL).into();
     let frame = PacketBuilder::udp((CLIENT, 40_000).into(), to).payload(b"ask").build();
-    assert_eq!(enter(&mut tables, frame).reason().outcome(), Outcome::Forward);
+    assert_eq!(enter(&mut tables, &frame).reason().outcome(), Outcome::Forward);
 }
 
 #[test]
 fn alone_a_connection_without_its_beginning_is_led_by_the_ring() {
     let mut tables = tables(0);
-    assert_eq!(enter(&mut tables, tcp(40_000, ACK)).reason(), Reason::ForwardNew);
+    assert_eq!(enter(&mut tables, &tcp(40_000, ACK)).reason(), Reason::ForwardNew);
 }

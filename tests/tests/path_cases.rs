@@ -10,11 +10,11 @@ use lb_common::frontend::FrontendKey;
 use lb_common::neg::{NegKind, Ring};
 use lb_common::protocol::{TCP, UDP};
 use lb_common::{Address, Be16};
-use lb_ebpf::host::{HostFrame, HostTables};
-use lb_ebpf::parse::parse;
-use lb_ebpf::path::{self, Scratch, Sender, Side};
+use lb_ebpf::host::HostTables;
+use lb_ebpf::path::Side;
 use lb_ebpf::socket::{self, Caller, Peer, SocketVerdict};
 use lb_ebpf::verdict::Verdict;
+use lb_tests::host_path::{enter, leave};
 use lb_tests::packet::build::tcp_flags::{ACK, FIN, RST, SYN};
 use lb_tests::packet::{PacketBuilder, five_tuple, verify_checksums};
 use lb_tests::world::{self, VIP_V4, VIP_V6};
@@ -24,23 +24,6 @@ const CLIENT_V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7));
 
 fn tables() -> HostTables {
     HostTables { default_route: Some(world::route(UPLINK)), ..world::tables(1_000) }
-}
-
-fn enter(tables: &mut HostTables, frame: &[u8], side: Side) -> (Verdict, Vec<u8>) {
-    let mut packet = HostFrame(frame.to_vec());
-    let verdict = match parse(&packet) {
-        Ok(parsed) => path::to_backend(&mut packet, tables, &mut Scratch::new(parsed), side),
-        Err(reason) => Verdict::Pass(reason),
-    };
-    (verdict, packet.0)
-}
-
-/// An endpoint's frame on its way out of the node.
-fn leave(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
-    let mut frame = HostFrame(frame.to_vec());
-    let mut scratch = Scratch::new(parse(&frame).unwrap());
-    let verdict = path::to_client(&mut frame, tables, &mut scratch, Sender::Other);
-    (verdict, frame.0)
 }
 
 fn tcp(port: u16, to: u16, flags: u8) -> Vec<u8> {

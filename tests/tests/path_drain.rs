@@ -6,10 +6,10 @@ use lb_common::Address;
 use lb_common::conntrack::{FlowState, TCP_TRANSIENT_TIMEOUT_S};
 use lb_common::counters::Reason;
 use lb_common::endpoint::state;
-use lb_ebpf::host::{HostFrame, HostTables};
-use lb_ebpf::parse::parse;
-use lb_ebpf::path::{self, Scratch, Side};
+use lb_ebpf::host::HostTables;
+use lb_ebpf::path::Side;
 use lb_ebpf::verdict::Verdict;
+use lb_tests::host_path::enter;
 use lb_tests::packet::build::tcp_flags::{ACK, FIN, RST, SYN};
 use lb_tests::packet::{PacketBuilder, five_tuple, verify_checksums};
 use lb_tests::world::{self, VIP_V4, VIP_V6};
@@ -21,13 +21,6 @@ const WITHDRAWN: u32 = state::PRESENT | state::HEALTHY | state::WITHDRAWN;
 
 fn tables() -> HostTables {
     HostTables { default_route: Some(world::route(7)), ..world::tables(1_000) }
-}
-
-fn enter(tables: &mut HostTables, frame: &[u8], side: Side) -> (Verdict, Vec<u8>) {
-    let mut packet = HostFrame(frame.to_vec());
-    let parsed = parse(&packet).unwrap();
-    let verdict = path::to_backend(&mut packet, tables, &mut Scratch::new(parsed), side);
-    (verdict, packet.0)
 }
 
 fn tcp((client, vip): (IpAddr, IpAddr), port: u16, flags: u8) -> PacketBuilder {

@@ -3,10 +3,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::conntrack::{FlowKey, TCP_ESTABLISHED_TIMEOUT_S, flags};
 use lb_common::counters::Reason;
-use lb_ebpf::host::{HostFrame, HostTables};
-use lb_ebpf::parse::parse;
-use lb_ebpf::path::{self, Scratch, Sender, Side};
+use lb_ebpf::host::HostTables;
+use lb_ebpf::path::Side;
 use lb_ebpf::verdict::Verdict;
+use lb_tests::host_path::{enter, leave};
 use lb_tests::packet::build::tcp_flags::{ACK, FIN, SYN};
 use lb_tests::packet::{PacketBuilder, five_tuple, verify_checksums};
 use lb_tests::world::{self, NODE_V4, NODE_V6, VIP_V4, VIP_V6};
@@ -28,20 +28,6 @@ fn families() -> [Ends; 2] {
 
 fn tables() -> HostTables {
     HostTables { default_route: Some(world::route(UPLINK)), ..world::tables(1_000) }
-}
-
-fn enter(tables: &mut HostTables, frame: &[u8], side: Side) -> (Verdict, Vec<u8>) {
-    let mut packet = HostFrame(frame.to_vec());
-    let parsed = parse(&packet).unwrap();
-    let verdict = path::to_backend(&mut packet, tables, &mut Scratch::new(parsed), side);
-    (verdict, packet.0)
-}
-
-fn leave(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
-    let mut packet = HostFrame(frame.to_vec());
-    let parsed = parse(&packet).unwrap();
-    let verdict = path::to_client(&mut packet, tables, &mut Scratch::new(parsed), Sender::Other);
-    (verdict, packet.0)
 }
 
 fn tcp(client: SocketAddr, vip: IpAddr, flags: u8) -> Vec<u8> {

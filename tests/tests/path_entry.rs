@@ -8,11 +8,11 @@ use lb_common::neg::{NegKind, Ring};
 use lb_common::protocol::TCP;
 use lb_common::source_range::SourceRangeKey;
 use lb_common::{Address, Be16};
-use lb_ebpf::host::{HostFrame, HostTables};
-use lb_ebpf::parse::parse;
-use lb_ebpf::path::{self, Scratch, Side};
+use lb_ebpf::host::HostTables;
+use lb_ebpf::path::Side;
 use lb_ebpf::socket::{self, Caller, Peer, SocketVerdict};
 use lb_ebpf::verdict::Verdict;
+use lb_tests::host_path::enter;
 use lb_tests::packet::build::tcp_flags::{ACK, SYN};
 use lb_tests::packet::{PacketBuilder, five_tuple, verify_checksums};
 use lb_tests::world::{self, NODE_V4, NODE_V6, VIP_V4, VIP_V6};
@@ -27,13 +27,6 @@ fn tables() -> HostTables {
     let mut tables = HostTables { default_route: Some(world::route(POD_INTERFACE)), ..world::tables(1_000) };
     tables.config.as_mut().unwrap().node_namespace_cookie = NODE_COOKIE;
     tables
-}
-
-fn enter(tables: &mut HostTables, frame: &[u8], side: Side) -> (Verdict, Vec<u8>) {
-    let mut packet = HostFrame(frame.to_vec());
-    let parsed = parse(&packet).unwrap();
-    let verdict = path::to_backend(&mut packet, tables, &mut Scratch::new(parsed), side);
-    (verdict, packet.0)
 }
 
 fn syn(from: &str, to: IpAddr, port: u16) -> Vec<u8> {

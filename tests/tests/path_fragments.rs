@@ -3,10 +3,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::counters::Reason;
 use lb_common::fragment::FRAGMENT_TIMEOUT_S;
-use lb_ebpf::host::{HostFrame, HostTables};
-use lb_ebpf::parse::parse;
-use lb_ebpf::path::{self, Scratch, Sender, Side};
+use lb_ebpf::host::HostTables;
+use lb_ebpf::path::Side;
 use lb_ebpf::verdict::Verdict;
+use lb_tests::host_path::{self, leave};
 use lb_tests::packet::build::FragmentPlace;
 use lb_tests::packet::build::tcp_flags::SYN;
 use lb_tests::packet::pieces::{cut, join};
@@ -27,21 +27,7 @@ fn client_v6() -> IpAddr {
 }
 
 fn enter(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
-    let mut packet = HostFrame(frame.to_vec());
-    let verdict = match parse(&packet) {
-        Ok(parsed) => path::to_backend(&mut packet, tables, &mut Scratch::new(parsed), Side::Uplink),
-        Err(reason) => Verdict::Pass(reason),
-    };
-    (verdict, packet.0)
-}
-
-fn leave(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
-    let mut packet = HostFrame(frame.to_vec());
-    let verdict = match parse(&packet) {
-        Ok(parsed) => path::to_client(&mut packet, tables, &mut Scratch::new(parsed), Sender::Other),
-        Err(reason) => Verdict::Pass(reason),
-    };
-    (verdict, packet.0)
+    host_path::enter(tables, frame, Side::Uplink)
 }
 
 fn datagram(client: IpAddr, port: u16) -> Vec<u8> {

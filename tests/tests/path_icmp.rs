@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use lb_common::counters::Reason;
-use lb_ebpf::host::{HostFrame, HostTables};
-use lb_ebpf::parse::parse;
-use lb_ebpf::path::{self, Scratch, Sender, Side};
+use lb_ebpf::host::HostTables;
+use lb_ebpf::path::Side;
 use lb_ebpf::verdict::Verdict;
+use lb_tests::host_path::{self, leave};
 use lb_tests::packet::build::chunk::INIT;
 use lb_tests::packet::build::tcp_flags::{ACK, SYN};
 use lb_tests::packet::{PacketBuilder, five_tuple, verify_checksums};
@@ -25,17 +25,7 @@ fn client_v6() -> IpAddr {
 }
 
 fn enter(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
-    let mut packet = HostFrame(frame.to_vec());
-    let parsed = parse(&packet).unwrap();
-    let verdict = path::to_backend(&mut packet, tables, &mut Scratch::new(parsed), Side::Uplink);
-    (verdict, packet.0)
-}
-
-fn leave(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
-    let mut packet = HostFrame(frame.to_vec());
-    let parsed = parse(&packet).unwrap();
-    let verdict = path::to_client(&mut packet, tables, &mut Scratch::new(parsed), Sender::Other);
-    (verdict, packet.0)
+    host_path::enter(tables, frame, Side::Uplink)
 }
 
 /// Offset of the message behind an ICMP header.

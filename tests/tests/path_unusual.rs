@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use lb_common::conntrack::FlowState;
 use lb_common::counters::Reason;
 use lb_common::protocol::SCTP;
-use lb_ebpf::host::{HostFrame, HostTables};
-use lb_ebpf::parse::parse;
-use lb_ebpf::path::{self, Scratch, Sender, Side};
+use lb_ebpf::host::HostTables;
+use lb_ebpf::path::Side;
 use lb_ebpf::verdict::Verdict;
+use lb_tests::host_path::{enter, leave};
 use lb_tests::packet::build::chunk::{ABORT, DATA, INIT, SHUTDOWN};
 use lb_tests::packet::build::tcp_flags::SYN;
 use lb_tests::packet::{PacketBuilder, five_tuple, verify_checksums};
@@ -22,24 +22,6 @@ fn tables() -> HostTables {
 
 fn client_v6() -> IpAddr {
     "2001:db8:9::7".parse().unwrap()
-}
-
-fn enter(tables: &mut HostTables, frame: &[u8], side: Side) -> (Verdict, Vec<u8>) {
-    let mut packet = HostFrame(frame.to_vec());
-    let verdict = match parse(&packet) {
-        Ok(parsed) => path::to_backend(&mut packet, tables, &mut Scratch::new(parsed), side),
-        Err(reason) => Verdict::Pass(reason),
-    };
-    (verdict, packet.0)
-}
-
-fn leave(tables: &mut HostTables, frame: &[u8]) -> (Verdict, Vec<u8>) {
-    let mut packet = HostFrame(frame.to_vec());
-    let verdict = match parse(&packet) {
-        Ok(parsed) => path::to_client(&mut packet, tables, &mut Scratch::new(parsed), Sender::Other),
-        Err(reason) => Verdict::Pass(reason),
-    };
-    (verdict, packet.0)
 }
 
 fn sctp(port: u16, to: u16, chunk: u8, payload_bytes: usize) -> Vec<u8> {
