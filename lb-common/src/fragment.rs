@@ -35,8 +35,10 @@ pub struct FragmentPorts {
 const _: () = assert!(size_of::<FragmentPorts>() == 8);
 
 /// Seconds for which an entry counts: a datagram whose fragments take longer is dropped. Linux waits
-/// 30 s (`net.ipv4.ipfrag_time`), by which time a fast sender has used the identification again.
-pub const FRAGMENT_TIMEOUT_S: u32 = 15;
+/// 30 s (`net.ipv4.ipfrag_time`), by which time a fast sender has used the identification again
+/// (RFC 4963); a fragment of the later datagram that comes out of order would find the former one's ports.
+/// At three seconds that takes more than 21,000 datagrams in fragments a second from one host to another.
+pub const FRAGMENT_TIMEOUT_S: u32 = 3;
 
 impl FragmentPorts {
     /// Whether the entry still counts.
@@ -57,13 +59,40 @@ pub const HELD_FRAME_BYTES_MAX: usize = 2_048;
 pub struct HeldFrame {
     /// How many of the bytes are the frame's.
     pub length_bytes: u32,
-    /// Index of the interface by which it came.
+    /// Index of the interface at which it was held.
     pub interface: u32,
+    /// A [`HeldWay`], as a number.
+    pub way: u32,
     /// The frame from its Ethernet header on; what follows it means nothing.
     pub bytes: [u8; HELD_FRAME_BYTES_MAX],
 }
 
-const _: () = assert!(size_of::<HeldFrame>() == 8 + HELD_FRAME_BYTES_MAX);
+const _: () = assert!(size_of::<HeldFrame>() == 12 + HELD_FRAME_BYTES_MAX);
+
+/// Which way a frame went when it was held, and who sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum HeldWay {
+    /// It entered the node.
+    Entering,
+    /// It was about to leave; a process of the node sent it.
+    LeavingNode,
+    /// It was about to leave; the node had received it.
+    LeavingForwarded,
+}
+
+impl HeldWay {
+    /// The way that a record names; `None` for a number that no program writes.
+    #[must_use]
+    pub const fn from_raw(raw: u32) -> Option<Self> {
+        match raw {
+            0 => Some(Self::Entering),
+            1 => Some(Self::LeavingNode),
+            2 => Some(Self::LeavingForwarded),
+            _ => None,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -83,5 +112,13 @@ mod tests {
         let ports =
             FragmentPorts { source_port: Be16::new(53), destination_port: Be16::new(4096), created_s: 7 };
         assert_eq!(bytemuck::bytes_of(&ports), [0, 53, 16, 0, 7, 0, 0, 0]);
+    }
+
+    #[test]
+    fn way_is_read_back_from_its_number() {
+        for way in [HeldWay::Entering, HeldWay::LeavingNode, HeldWay::LeavingForwarded] {
+            assert_eq!(HeldWay::from_raw(way as u32), Some(way));
+        }
+        assert_eq!(HeldWay::from_raw(3), None);
     }
 }

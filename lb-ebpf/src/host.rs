@@ -9,7 +9,7 @@ use lb_common::config::Config;
 use lb_common::conntrack::{Flow, FlowKey, FlowState};
 use lb_common::counters::{Reason, Traffic};
 use lb_common::endpoint::Endpoint;
-use lb_common::fragment::{FragmentKey, FragmentPorts, HELD_FRAME_BYTES_MAX};
+use lb_common::fragment::{FragmentKey, FragmentPorts, HELD_FRAME_BYTES_MAX, HeldWay};
 use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::neg::Ring;
 use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
@@ -263,7 +263,7 @@ impl Tables for HostTables {
         self.fragments.insert(*key, *ports);
     }
 
-    fn hold<P: Packet>(&mut self, packet: &P) -> Result<(), TableFull> {
+    fn hold<P: Packet>(&mut self, packet: &P, _way: HeldWay) -> Result<(), TableFull> {
         if self.held_max.is_some_and(|most| self.held.len() >= most) {
             return Err(TableFull);
         }

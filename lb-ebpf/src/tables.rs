@@ -8,7 +8,7 @@ use lb_common::config::Config;
 use lb_common::conntrack::{Flow, FlowKey, FlowState};
 use lb_common::counters::Reason;
 use lb_common::endpoint::Endpoint;
-use lb_common::fragment::{FragmentKey, FragmentPorts};
+use lb_common::fragment::{FragmentKey, FragmentPorts, HeldWay};
 use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::neg::Ring;
 use lb_common::socket_flow::{SocketFlow, SocketFlowKey};
@@ -120,7 +120,7 @@ pub trait Tables {
     ///
     /// # Errors
     /// [`TableFull`]: there is no room for it, or it is too long to be kept.
-    fn hold<P: Packet>(&mut self, packet: &P) -> Result<(), TableFull>;
+    fn hold<P: Packet>(&mut self, packet: &P, way: HeldWay) -> Result<(), TableFull>;
 
     /// The way from `source` to `destination` for a packet of `length_bytes` from its IP header on.
     fn route(&mut self, source: &Address, destination: &Address, length_bytes: u16) -> Route;

@@ -1,7 +1,7 @@
 //! Later fragments that came before their first one, for as long as they may still find it.
 use std::collections::VecDeque;
 
-use lb_common::fragment::{FragmentKey, HeldFrame};
+use lb_common::fragment::{FragmentKey, HeldFrame, HeldWay};
 use lb_ebpf::host::HostFrame;
 use lb_ebpf::parse::parse;
 use lb_ebpf::path::fragment_key;
@@ -15,8 +15,10 @@ pub const WAIT_MS_MAX: u64 = 1_000;
 /// A fragment that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fragment {
-    /// Index of the interface by which it came.
+    /// Index of the interface at which it was held.
     pub interface: u32,
+    /// Which way it went.
+    pub way: HeldWay,
     /// The frame.
     pub bytes: Vec<u8>,
     key: FragmentKey,
@@ -35,12 +37,14 @@ impl Waiting {
     pub fn hold(&mut self, frame: &HeldFrame, now_ms: u64) {
         let bytes = frame.bytes.get(..frame.length_bytes as usize).unwrap_or_default();
         let packet = HostFrame(bytes.to_vec());
-        let Some(key) = parse(&packet).ok().and_then(|parsed| fragment_key(&packet, &parsed)) else {
+        let key = parse(&packet).ok().and_then(|parsed| fragment_key(&packet, &parsed));
+        let (Some(key), Some(way)) = (key, HeldWay::from_raw(frame.way)) else {
             self.lost += 1;
             return;
         };
         let until_ms = now_ms + WAIT_MS_MAX;
-        self.fragments.push_back(Fragment { interface: frame.interface, bytes: packet.0, key, until_ms });
+        let interface = frame.interface;
+        self.fragments.push_back(Fragment { interface, way, bytes: packet.0, key, until_ms });
         if self.fragments.len() > WAITING_MAX {
             self.fragments.pop_front();
             self.lost += 1;
@@ -83,7 +87,8 @@ mod tests {
         frame.extend([7; 8]);
         let mut bytes = [0; HELD_FRAME_BYTES_MAX];
         bytes[..frame.len()].copy_from_slice(&frame);
-        HeldFrame { length_bytes: frame.len() as u32, interface: 3, bytes }
+        let way = HeldWay::LeavingNode as u32;
+        HeldFrame { length_bytes: frame.len() as u32, interface: 3, way, bytes }
     }
 
     fn ids(fragments: &[Fragment]) -> Vec<u32> {
@@ -99,6 +104,7 @@ mod tests {
         let given = waiting.release(10, |key| key.identification == 2);
         assert_eq!(ids(&given), [2]);
         assert_eq!((given[0].interface, given[0].bytes.len()), (3, 42));
+        assert_eq!(given[0].way, HeldWay::LeavingNode);
         assert_eq!(ids(&waiting.release(15, |_| true)), [1]);
         assert_eq!(waiting.take_lost(), 0);
     }
@@ -127,7 +133,8 @@ mod tests {
     fn frame_that_is_no_packet_is_lost() {
         let mut waiting = Waiting::default();
         waiting.hold(&HeldFrame { length_bytes: 3_000, ..later(1) }, 0);
+        waiting.hold(&HeldFrame { way: 3, ..later(1) }, 0);
         assert!(waiting.is_empty());
-        assert_eq!(waiting.take_lost(), 1);
+        assert_eq!(waiting.take_lost(), 2);
     }
 }

@@ -1,15 +1,15 @@
 //! Fragments of real datagrams, sent out of order by a raw socket: the datagram arrives whole, in every mode of
-//! attachment, at pods of this node and of another one.
+//! attachment, at pods of this node and of another one, and so do the answers of those.
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use lb_tests::agent::{Options, Podway, XdpMode};
-use lb_tests::cluster::Cluster;
+use lb_tests::agent::{Options, Podway, SocketHooks, XdpMode};
+use lb_tests::cluster::{Cluster, UDP_PORT};
 use lb_tests::need;
 use lb_tests::packet::PacketBuilder;
 use lb_tests::packet::pieces::cut;
 use lb_tests::raw;
-use lb_tests::topology::Host;
+use lb_tests::topology::{Host, Topology};
 use lb_tests::traffic::ask;
 use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
@@ -84,6 +84,54 @@ fn datagram_backwards_from_a_pod_arrives_whole() {
         let answer = ask_backwards(pod, address, identification);
         assert!(answer.starts_with("web-a-"), "{address}: {answer}");
         assert!(cluster.agents[0].count("fragment-early").unwrap() >= identification.into(), "{address}");
+    }
+}
+
+/// Asks, and has the pod that answered send a datagram in fragments, the last one first, on the same flow.
+fn assert_answered_backwards(topology: &Topology, client: &Host, to: SocketAddr, identification: u16) {
+    let ask = || {
+        let socket = UdpSocket::bind(SocketAddr::new(client.address_for(to.ip()), 0)).unwrap();
+        socket.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
+        let mut answer = [0; 2_048];
+        socket.send_to(b"who", to).unwrap();
+        let (count, by) = socket.recv_from(&mut answer).unwrap_or_else(|error| panic!("{to}: {error}"));
+        assert_eq!(by, to);
+        let text = String::from_utf8_lossy(&answer[..count]).into_owned();
+        let pod = topology.pod(text.split(' ').next().unwrap());
+        let from = SocketAddr::new(pod.address_for(to.ip()), UDP_PORT);
+        let mut pieces = fragments(from, socket.local_addr().unwrap(), identification);
+        pieces.reverse();
+        pod.run_in_netns(|| raw::send(client.address_for(to.ip()), &pieces)).unwrap().unwrap();
+        let (count, by) = socket.recv_from(&mut answer).unwrap_or_else(|error| panic!("{to}, back: {error}"));
+        assert_eq!(by, to);
+        assert_eq!(answer[..count], PAYLOAD);
+    };
+    client.run_in_netns(ask).unwrap();
+}
+
+#[test]
+fn answer_backwards_to_a_client_outside_arrives_whole() {
+    let Some(cluster) = cluster(XdpMode::Auto) else { return };
+    let client = cluster.topology.client();
+    for (identification, to) in (1..).zip(cluster.load_balancer_addresses("near", Protocol::Udp)) {
+        assert_answered_backwards(&cluster.topology, client, to, identification);
+        assert!(cluster.agents[0].count("fragment-early").unwrap() >= identification.into(), "{to}");
+    }
+}
+
+#[test]
+fn answer_backwards_to_a_pod_arrives_whole() {
+    let Some(need) = need::netns() else { return };
+    let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
+    // Its replies are undone at its interface.
+    let options = Options { socket_hooks: SocketHooks::Off, ..Options::default() };
+    let cluster = Cluster::start(&podway, options).unwrap();
+    let pod = cluster.topology.pod("web-a-3");
+    for (service, identification) in [("near", 1), ("far", 11)] {
+        for (identification, to) in (identification..).zip(cluster.cluster_addresses(service, Protocol::Udp))
+        {
+            assert_answered_backwards(&cluster.topology, pod, to, identification);
+        }
     }
 }
 

@@ -154,6 +154,40 @@ fn early_fragment_to_the_node_passes_where_there_is_no_room() {
     assert_eq!(enter(&mut tables, &early), (Verdict::Pass(Reason::PassFragment), early));
 }
 
+/// A datagram of 4,000 bytes that an endpoint answers to a client, in fragments.
+fn answer(tables: &mut HostTables) -> Vec<Vec<u8>> {
+    let asked = PacketBuilder::udp((CLIENT_V4, 40_000).into(), (VIP_V4, world::PORT_LOCAL).into()).build();
+    let tuple = five_tuple(&enter(tables, &asked).1).unwrap().reply();
+    cut(&PacketBuilder::udp(tuple.source, tuple.destination).payload(&[3; BYTES]).build(), 1_448, 9)
+}
+
+#[test]
+fn early_fragment_of_an_answer_is_held_and_gets_the_vip_behind_the_first_one() {
+    let mut tables = tables();
+    let pieces = answer(&mut tables);
+    assert_eq!(leave(&mut tables, &pieces[1]), (Verdict::Hold(Reason::HoldFragment), pieces[1].clone()));
+    let (_, first) = leave(&mut tables, &pieces[0]);
+    let again = tables.held.remove(0);
+    let (verdict, second) = leave(&mut tables, &again);
+    assert_eq!(verdict, Verdict::ToStack(Reason::ForwardReply));
+    assert_eq!(first[26..34], second[26..34], "both addresses");
+}
+
+#[test]
+fn early_fragment_that_leaves_passes_where_there_is_no_room() {
+    let mut tables = HostTables { held_max: Some(0), ..tables() };
+    let early = answer(&mut tables).remove(1);
+    assert_eq!(leave(&mut tables, &early), (Verdict::Pass(Reason::PassFragment), early));
+}
+
+#[test]
+fn early_fragment_of_somebody_outside_passes_on_its_way_out() {
+    let mut tables = tables();
+    let outside = PacketBuilder::udp((CLIENT_V4, 53).into(), (IpAddr::from([192, 0, 2, 77]), 40_000).into());
+    let early = cut(&outside.payload(&[3; BYTES]).build(), 1_448, 9).remove(1);
+    assert_eq!(leave(&mut tables, &early), (Verdict::Pass(Reason::PassFragment), early));
+}
+
 #[test]
 fn ports_of_a_datagram_are_forgotten_after_their_timeout() {
     let mut tables = tables();

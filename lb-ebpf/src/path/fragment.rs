@@ -3,14 +3,14 @@
 //! comes before is held, and brought again behind the first one.
 use lb_common::Address;
 use lb_common::counters::Reason;
-use lb_common::fragment::{FragmentKey, FragmentPorts};
+use lb_common::fragment::{FragmentKey, FragmentPorts, HeldWay};
 
 use crate::header::ipv4;
 use crate::packet::Packet;
 use crate::parse::{Family, Form, Parsed};
 use crate::tables::{TableFull, Tables};
 
-use super::stray;
+use super::{Sender, stray};
 
 /// A fragment that enters the node. `None`: it goes on as a plain packet, with its ports.
 #[inline(always)]
@@ -36,7 +36,7 @@ fn early<P: Packet, T: Tables>(packet: &P, tables: &mut T, parsed: &Parsed) -> R
     if !is_to_vip && !is_of_node(tables, &parsed.key.destination) {
         return Reason::PassFragment;
     }
-    match tables.hold(packet) {
+    match tables.hold(packet, HeldWay::Entering) {
         Ok(()) => Reason::HoldFragment,
         // To a VIP, it could only be sent to an endpoint that does not get the others.
         Err(TableFull) if is_to_vip => Reason::DropFragment,
@@ -45,19 +45,31 @@ fn early<P: Packet, T: Tables>(packet: &P, tables: &mut T, parsed: &Parsed) -> R
     }
 }
 
-/// A fragment that leaves the node, as [`entering`]. Replies come from pods and from the node itself.
+/// A fragment that leaves the node, as [`entering`]. Replies come from pods and from nodes; a later one that
+/// comes early may be of one, or of a datagram to nobody's frontend, whose first fragment lets it go as well.
 #[inline(always)]
 pub(super) fn leaving<P: Packet, T: Tables>(
     packet: &P,
     tables: &mut T,
     parsed: &mut Parsed,
+    sender: Sender,
 ) -> Option<Reason> {
     let source = &parsed.key.source;
-    let is_maybe_reply = tables.config().is_some_and(|config| config.is_in_cluster(source));
-    if is_maybe_reply || is_of_node(tables, source) {
-        return take(packet, tables, parsed);
+    let is_of_cluster = tables.config().is_some_and(|config| config.is_in_cluster(source));
+    if !is_of_cluster && !is_of_node(tables, source) {
+        return if parsed.form == Form::FirstFragment { None } else { Some(Reason::PassFragment) };
     }
-    if parsed.form == Form::FirstFragment { None } else { Some(Reason::PassFragment) }
+    match take(packet, tables, parsed) {
+        Some(Reason::PassFragment) => {
+            let way = match sender {
+                Sender::Node => HeldWay::LeavingNode,
+                Sender::Other => HeldWay::LeavingForwarded,
+            };
+            // Without room it passes: it may be nobody's reply.
+            Some(tables.hold(packet, way).map_or(Reason::PassFragment, |()| Reason::HoldFragment))
+        }
+        found => found,
+    }
 }
 
 /// Whether an address is the one that this node gives to outside clients.

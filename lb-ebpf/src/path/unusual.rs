@@ -52,7 +52,7 @@ pub(super) fn leaving<P: Packet, T: Tables>(
 ) -> Turn {
     match scratch.parsed.form {
         Form::Whole => Turn::Plain,
-        Form::FirstFragment | Form::LaterFragment => fragment_leaving(packet, tables, scratch),
+        Form::FirstFragment | Form::LaterFragment => fragment_leaving(packet, tables, scratch, sender),
         Form::Icmp if is_icmp_error(packet, &scratch.parsed) => {
             icmp_error::find(packet, tables, scratch, Hook::Leaving)
         }
@@ -128,8 +128,13 @@ fn fragment_entering<P: Packet, T: Tables>(packet: &P, tables: &mut T, scratch: 
 }
 
 #[inline(never)]
-fn fragment_leaving<P: Packet, T: Tables>(packet: &P, tables: &mut T, scratch: &mut Scratch) -> Turn {
-    match fragment::leaving(packet, tables, &mut scratch.parsed) {
+fn fragment_leaving<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &mut T,
+    scratch: &mut Scratch,
+    sender: Sender,
+) -> Turn {
+    match fragment::leaving(packet, tables, &mut scratch.parsed, sender) {
         None => Turn::Plain,
         Some(reason) => block(scratch, reason),
     }

@@ -1,5 +1,5 @@
 //! A thread of its own for fragments that came before their first one: it holds them for the programs, and
-//! brings each in again, by the interface by which it came, once its datagram's ports are known.
+//! lets each enter or leave again, at the interface where it was held, once its datagram's ports are known.
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -44,8 +44,8 @@ pub(super) fn start(pins: &Pins, reentry: Reentry) -> Result<()> {
                 .map_while(|_| ring.next_frame())
                 .for_each(|frame| waiting.hold(&frame, now_ms));
             for fragment in waiting.release(now_ms, |key| is_known(&mut maps, key)) {
-                if let Err(error) = reentry.bring(fragment.interface, &fragment.bytes) {
-                    let interface = fragment.interface;
+                let interface = fragment.interface;
+                if let Err(error) = reentry.send(interface, fragment.way, &fragment.bytes) {
                     debug!(interface, error = format!("{error:#}"), "a fragment is lost");
                 }
             }

@@ -76,14 +76,17 @@ fn tc_egress(ctx: TcContext) -> i32 {
     tc_action(&mut tables, verdict, interface, BPF_F_INGRESS)
 }
 
-/// Not attached: the agent runs it on a frame that was held, at the interface by which it came, and the
-/// frame comes in there once more. A test run that redirects a clone is the one way in for any interface:
+/// Not attached: the agent runs it on a frame that was held, at the interface where it was, and the frame
+/// comes in there, or leaves, once more; which, say the flags in `cb[0]`. A test run that redirects a clone is the one way in for any interface:
 /// live XDP frames want one whose receive queue is registered (`xdp_convert_md_to_buff`), a pod's is not.
 #[classifier]
 fn tc_again(ctx: TcContext) -> i32 {
     let interface = frame::interface(&ctx);
     // SAFETY: the context is valid while the program runs.
-    unsafe { bpf_clone_redirect(ctx.skb.skb, interface, u64::from(BPF_F_INGRESS)) as i32 }
+    unsafe {
+        let direction = (*ctx.skb.skb).cb[0] & BPF_F_INGRESS;
+        bpf_clone_redirect(ctx.skb.skb, interface, u64::from(direction)) as i32
+    }
 }
 
 #[inline(always)]

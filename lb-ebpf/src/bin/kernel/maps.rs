@@ -16,7 +16,7 @@ use lb_common::config::Config;
 use lb_common::conntrack::{self, Flow, FlowKey, FlowState};
 use lb_common::counters::{Reason, Traffic};
 use lb_common::endpoint::Endpoint;
-use lb_common::fragment::{FragmentKey, FragmentPorts, HeldFrame};
+use lb_common::fragment::{FragmentKey, FragmentPorts, HeldFrame, HeldWay};
 use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::interface::Interface;
 use lb_common::maps as bounds;
@@ -372,7 +372,7 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn hold<P: Packet>(&mut self, packet: &P) -> Result<(), TableFull> {
+    fn hold<P: Packet>(&mut self, packet: &P, way: HeldWay) -> Result<(), TableFull> {
         if is_dry_run() {
             return Ok(());
         }
@@ -381,6 +381,7 @@ impl Tables for KernelTables {
         // SAFETY: the record is this program's own until it is submitted; bytes may hold anything.
         let copied = unsafe {
             (*record).interface = self.interface;
+            (*record).way = way as u32;
             packet.copy_to(&mut (*record).bytes)
         };
         let Some(length_bytes) = copied else {
