@@ -22,7 +22,7 @@ pub mod checksum;
 pub mod icmp;
 pub mod reset;
 pub mod rewrite;
-mod sctp;
+pub mod sctp;
 
 pub mod geneve;
 

@@ -50,6 +50,18 @@ pub trait Packet {
     /// `None` where the kernel has no memory for that. A shorter frame is no failure.
     fn reveal(&mut self, length: usize) -> Option<()>;
 
+    /// Forgets which bytes have been read. A verifier that knows keeps ways apart that differ in nothing
+    /// else, and walks what follows once for each.
+    #[inline(always)]
+    fn forget_reads(&mut self) {}
+
+    /// What a change of the first four bytes of an SCTP packet does to its CRC32c; see
+    /// [`sctp::effect`](crate::sctp::effect).
+    #[inline(always)]
+    fn crc_effect(&self, change: u32, length_bytes: u16) -> u32 {
+        crate::sctp::effect(change, length_bytes)
+    }
+
     /// The `N` bytes at `offset`; `None` where the frame ends before.
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 

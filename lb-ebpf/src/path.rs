@@ -95,6 +95,7 @@ pub fn to_backend<P: Packet, T: Tables>(
     // A node's own packet had its turn in `to_client`.
     if side != Side::Node && scratch.parsed.form != Form::Whole {
         let turn = unusual::entering(packet, tables, scratch);
+        packet.forget_reads();
         if turn != Turn::Plain {
             return unusual::verdict(packet, tables, scratch, turn);
         }

@@ -78,8 +78,9 @@ fn mask(bit: u32) -> u32 {
 }
 
 /// What a change of a packet's first four bytes, read as a little-endian number, does to its CRC32c.
+#[must_use]
 #[inline(always)]
-fn effect(change: u32, length_bytes: u16) -> u32 {
+pub fn effect(change: u32, length_bytes: u16) -> u32 {
     let mut product = change;
     let mut length = length_bytes as u32;
     for factor in &FACTORS {
@@ -105,7 +106,7 @@ pub(crate) fn write_ports<P: Packet>(packet: &mut P, parsed: &Parsed, ports: [u8
     if checksum == 0 {
         return Some(());
     }
-    let new = checksum ^ effect(change, length_bytes(packet, parsed)?);
+    let new = checksum ^ packet.crc_effect(change, length_bytes(packet, parsed)?);
     packet.store(offset + sctp::CHECKSUM, new.to_le_bytes())
 }
 

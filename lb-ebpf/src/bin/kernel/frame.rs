@@ -85,6 +85,12 @@ impl Packet for XdpFrame {
         Some(())
     }
 
+    /// Pointers that are read anew have no known range (6.18: a third of the walk of `xdp_uplink`).
+    #[inline(always)]
+    fn forget_reads(&mut self) {
+        *self = Self::new(self.ctx);
+    }
+
     #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let bytes = at(self.data, self.data_end, offset)?;
@@ -98,6 +104,11 @@ impl Packet for XdpFrame {
         // SAFETY: as in `load`; the program owns the buffer.
         unsafe { bytes.write(value) };
         Some(())
+    }
+
+    #[inline(always)]
+    fn crc_effect(&self, change: u32, length_bytes: u16) -> u32 {
+        sctp_effect(change, u32::from(length_bytes))
     }
 
     #[inline(always)]
@@ -235,6 +246,11 @@ impl Packet for SkbFrame {
 
     /// The kernel's helper knows whether the checksum is whole, partial or already verified.
     #[inline(always)]
+    fn crc_effect(&self, change: u32, length_bytes: u16) -> u32 {
+        sctp_effect(change, u32::from(length_bytes))
+    }
+
+    #[inline(always)]
     fn patch_checksum(&mut self, field: TransportChecksum, addresses: Delta, ports: Delta) -> Option<()> {
         let (offset, mangled) = match field {
             TransportChecksum::Tcp { offset } => (offset, 0),
@@ -309,4 +325,12 @@ impl Packet for SkbFrame {
         // SAFETY: the context is valid while the program runs.
         (unsafe { bpf_skb_change_tail(self.skb, length as u32, 0) } == 0).then_some(())
     }
+}
+
+/// A global function: the verifier walks it once, and not at each call (kernel 5.6 and later). It wants plain
+/// integers of whole words.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sctp_effect(change: u32, length_bytes: u32) -> u32 {
+    lb_ebpf::sctp::effect(change, length_bytes as u16)
 }
