@@ -28,5 +28,7 @@ pub mod world;
 
 pub mod api_server;
 
+pub mod bench;
+
 pub mod kube_proxy;
 pub mod reference;
