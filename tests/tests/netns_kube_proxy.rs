@@ -2,14 +2,14 @@
 //! sides are compared, on rules that a real `nft` or `iptables` holds.
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 
 use lb_tests::agent::{Agent, Frontend, Options, Podway, frontend};
 use lb_tests::cluster::{TCP_PORT, service};
+use lb_tests::kube_proxy::{iptables, nftables};
 use lb_tests::manifests::{LOAD_BALANCER_IPS, Manifests, Service};
+use lb_tests::need;
 use lb_tests::topology::Topology;
 use lb_tests::traffic::{Dial, Hold, Server, ask, dial};
-use lb_tests::{kube_proxy, need};
 use lb_userspace::model::{Protocol, TrafficPolicy};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -46,7 +46,7 @@ fn beside() -> Option<Beside> {
 impl Beside {
     fn load_rules(&self) {
         let services: Vec<&Service> = self.manifests.services().collect();
-        kube_proxy::load(self.topology.node("node-a"), &services).unwrap();
+        nftables::load(self.topology.node("node-a"), &services).unwrap();
     }
 
     fn address(&self, name: &str) -> SocketAddr {
@@ -228,60 +228,30 @@ fn a_live_agent_is_compared_by_its_maps() {
 #[test]
 fn a_node_without_kube_proxy_cannot_be_compared() {
     let Some(beside) = beside() else { return };
-    kube_proxy::remove(beside.topology.node("node-a")).unwrap();
+    nftables::remove(beside.topology.node("node-a")).unwrap();
     let (status, _, errors) = beside.diff(&[]);
     assert_eq!(status, 2);
     assert!(errors.starts_with("podway: cannot find kube-proxy's rules: neither tables named"), "{errors}");
     assert_eq!(errors.lines().count(), 1, "{errors}");
 }
 
-/// A Service of one port as kube-proxy's iptables mode has it.
-const IPTABLES: &str = "\
-*filter
-:KUBE-SERVICES - [0:0]
-COMMIT
-*nat
-:KUBE-SERVICES - [0:0]
-:KUBE-NODEPORTS - [0:0]
-:KUBE-MARK-MASQ - [0:0]
-:KUBE-SVC-WEB - [0:0]
-:KUBE-SEP-A - [0:0]
-:KUBE-SEP-B - [0:0]
--A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
--A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
--A KUBE-SEP-A -s 10.244.1.11/32 -m comment --comment \"shop/one:http\" -j KUBE-MARK-MASQ
--A KUBE-SEP-A -p tcp -m comment --comment \"shop/one:http\" -m tcp -j DNAT --to-destination 10.244.1.11:8080
--A KUBE-SEP-B -p tcp -m comment --comment \"shop/one:http\" -m tcp -j DNAT --to-destination 10.244.2.11:8080
--A KUBE-SERVICES -d 10.96.0.90/32 -p tcp -m comment --comment \"shop/one:http cluster IP\" -m tcp --dport 90 -j KUBE-SVC-WEB
--A KUBE-SERVICES -m comment --comment \"kubernetes service nodeports\" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
--A KUBE-SVC-WEB ! -s 10.244.0.0/16 -d 10.96.0.90/32 -p tcp -m comment --comment \"shop/one:http cluster IP\" -m tcp --dport 90 -j KUBE-MARK-MASQ
--A KUBE-SVC-WEB -m comment --comment \"shop/one:http -> 10.244.1.11:8080\" -m statistic --mode random --probability 0.5 -j KUBE-SEP-A
--A KUBE-SVC-WEB -m comment --comment \"shop/one:http -> 10.244.2.11:8080\" -j KUBE-SEP-B
-COMMIT
-";
-
-fn restore_iptables(beside: &Beside) {
-    let path: PathBuf = beside.manifests.dir().join("iptables.txt");
-    std::fs::write(&path, IPTABLES).unwrap();
-    let mut command = beside.topology.node("node-a").host().command("iptables-restore");
-    let output = command.arg(&path).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 #[test]
 fn iptables_rules_are_compared_where_there_are_no_nftables_tables() {
     let Some(mut beside) = beside() else { return };
     let node = |name| beside.topology.node(name);
-    kube_proxy::remove(node("node-a")).unwrap();
-    restore_iptables(&beside);
+    nftables::remove(node("node-a")).unwrap();
     let one = Service::new("one", 90)
         .port("http", Protocol::Tcp, 90, 8080)
         .backed_by(node("node-a"), beside.topology.pod("web-a-1"))
         .backed_by(node("node-b"), beside.topology.pod("web-b-1"));
-    beside.manifests.put(one).unwrap();
+    let without_one = Service { endpoints: one.endpoints[..1].to_vec(), ..one.clone() };
+    iptables::load(node("node-a"), &[&without_one]).unwrap();
+    beside.manifests.put(one.clone()).unwrap();
     let (_, report, errors) = beside.diff(&["--only-service", "shop/one"]);
-    // Only IPv4 has rules here.
     let differences = report["differences"].as_array().unwrap_or_else(|| panic!("{errors}"));
-    let frontends: Vec<&str> = differences.iter().filter_map(|d| d["frontend"].as_str()).collect();
-    assert_eq!(frontends, ["[2001:db8:96::90]:90/TCP"], "{report:#}");
+    let frontends: BTreeSet<&str> = differences.iter().filter_map(|d| d["frontend"].as_str()).collect();
+    assert_eq!(frontends, ["10.96.0.90:90/TCP", "[2001:db8:96::90]:90/TCP"].into(), "{report:#}");
+    iptables::load(beside.topology.node("node-a"), &[&one]).unwrap();
+    let (_, report, errors) = beside.diff(&["--only-service", "shop/one"]);
+    assert_eq!(report["differences"].as_array().map(Vec::len), Some(0), "{report:#} {errors}");
 }

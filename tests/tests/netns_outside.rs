@@ -13,7 +13,7 @@ use lb_tests::traffic::{Answered, Dial, Failure, ask, dial};
 use lb_userspace::model::Protocol;
 
 /// The default ports of source NAT.
-const SOURCE_NAT_PORTS: std::ops::RangeInclusive<u16> = 61_000..=65_535;
+const SOURCE_NAT_PORTS: std::ops::RangeInclusive<u16> = 11_000..=29_999;
 
 /// A cluster, or `None` where the machine lacks a need.
 fn cluster(xdp_mode: XdpMode) -> Option<Cluster> {

@@ -62,7 +62,8 @@ pub struct Options {
     /// Directory on a BPF file system for the pins.
     #[arg(long, default_value = PIN_PATH_DEFAULT)]
     pub pin_path: PathBuf,
-    /// Source ports that outside clients of endpoints on other nodes get: not the host's, no node ports.
+    /// Source ports that outside clients of endpoints on other nodes get: not the host's, no node ports. An
+    /// endpoint has as many flows of such clients by this node at most.
     #[arg(long, default_value_t)]
     pub snat_ports: PortRange,
     /// Least time between two applies, milliseconds; the first change is applied at once.

@@ -23,11 +23,12 @@ pub struct PortRange {
     pub last: u16,
 }
 
-/// Above the host's own ephemeral ports (`net.ipv4.ip_local_port_range`, 32768 to 60999) and above the
-/// node ports.
+/// Below the node ports and the host's own ephemeral ports (`net.ipv4.ip_local_port_range`, 32768 to 60999), above
+/// the ports on which the parts of Kubernetes listen (10250 to 10259). As many flows can be open from one node's
+/// clients to one endpoint on another node.
 impl Default for PortRange {
     fn default() -> Self {
-        Self { first: 61_000, last: 65_535 }
+        Self { first: 11_000, last: 29_999 }
     }
 }
 
@@ -52,7 +53,7 @@ impl std::str::FromStr for PortRange {
         });
         match parsed {
             Some(range) if range.first > 0 && range.first <= range.last => Ok(range),
-            _ => Err("not a range of ports; write for instance 61000-65535".into()),
+            _ => Err("not a range of ports; write for instance 11000-29999".into()),
         }
     }
 }
@@ -100,7 +101,7 @@ fn check_snat_range(ports: PortRange, local: PortRange) -> Result<()> {
     ensure!(
         !ports.overlaps(NODE_PORTS),
         "cannot use --snat-ports {ports}: Services have the node ports {NODE_PORTS}; choose a range outside of \
-         them, for instance 61000-65535"
+         them, for instance 11000-29999"
     );
     Ok(())
 }
