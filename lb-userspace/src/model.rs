@@ -84,9 +84,13 @@ pub enum TrafficPolicy {
     Local,
 }
 
-/// An active TCP health check of a backend service's endpoints, from annotations of the Service.
+/// An active health check of a backend service's endpoints, from annotations of the Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HealthCheck {
+    /// What a probe asks.
+    pub kind: CheckKind,
+    /// The port that is probed; `None` is the endpoint's own.
+    pub port: Option<u16>,
     /// Time between two probes of one endpoint, milliseconds.
     pub interval_ms: u32,
     /// Time after which a probe has failed, milliseconds.
@@ -95,6 +99,63 @@ pub struct HealthCheck {
     pub healthy_threshold: u32,
     /// Failures in a row that make an endpoint unhealthy.
     pub unhealthy_threshold: u32,
+}
+
+/// What a probe asks an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum CheckKind {
+    /// To accept a TCP connection.
+    Tcp,
+    /// To answer a GET with an expected code.
+    Http {
+        /// How it is spoken to.
+        transport: HttpTransport,
+        /// Path and query of the request.
+        path: Arc<str>,
+        /// Host of the request and server name of TLS; `None` is the endpoint's address.
+        host: Option<Arc<str>>,
+        /// Ranges of codes, both ends included, that pass.
+        expected_codes: Arc<[(u16, u16)]>,
+    },
+    /// To say that a service is serving (`grpc.health.v1.Health/Check`).
+    Grpc {
+        /// Whether by TLS.
+        is_tls: bool,
+        /// The service; an empty name asks for the server as a whole.
+        service: Arc<str>,
+    },
+}
+
+impl CheckKind {
+    /// Its word in annotations.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http { transport, .. } => match transport {
+                HttpTransport::Http1 => "http",
+                HttpTransport::Https => "https",
+                HttpTransport::Http2 => "http2",
+                HttpTransport::H2c => "h2c",
+            },
+            Self::Grpc { is_tls: false, .. } => "grpc",
+            Self::Grpc { is_tls: true, .. } => "grpcs",
+        }
+    }
+}
+
+/// How an HTTP server is spoken to. No certificate is verified: kubelet's probes and Google's health checks do
+/// not either, since what a pod shows is meant for the clients of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum HttpTransport {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/1.1 by TLS.
+    Https,
+    /// HTTP/2 by TLS.
+    Http2,
+    /// HTTP/2 without TLS and without an upgrade (RFC 9113 §3.3).
+    H2c,
 }
 
 /// How long the TCP flows of an endpoint that no slice names any more may go on.

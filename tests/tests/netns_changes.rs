@@ -9,7 +9,7 @@ use lb_tests::need;
 use lb_tests::topology::Host;
 use lb_tests::traffic::{Dial, Server, ask, dial};
 use lb_tests::wait::wait_until;
-use lb_userspace::model::{HealthCheck, Protocol};
+use lb_userspace::model::{CheckKind, HealthCheck, Protocol};
 
 /// How long a change may take from the manifest to the maps.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
@@ -96,8 +96,14 @@ fn pod_that_appears_later_is_served_and_serves() {
 #[test]
 fn health_check_takes_a_dead_pod_out_and_back_in() {
     let Some(mut cluster) = cluster(Options::default()) else { return };
-    let check =
-        HealthCheck { interval_ms: 200, timeout_ms: 200, healthy_threshold: 1, unhealthy_threshold: 2 };
+    let check = HealthCheck {
+        kind: CheckKind::Tcp,
+        port: None,
+        interval_ms: 200,
+        timeout_ms: 200,
+        healthy_threshold: 1,
+        unhealthy_threshold: 2,
+    };
     for service in ["near", "far"] {
         cluster.manifests.edit(service, |service| service.health_check = Some(check.clone())).unwrap();
     }

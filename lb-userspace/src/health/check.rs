@@ -56,10 +56,18 @@ impl CheckState {
 mod tests {
     use super::Outcome::{Failed, Passed};
     use super::*;
+    use crate::model::CheckKind;
     use proptest::prelude::*;
 
     fn check(healthy_threshold: u32, unhealthy_threshold: u32) -> HealthCheck {
-        HealthCheck { interval_ms: 1_000, timeout_ms: 1_000, healthy_threshold, unhealthy_threshold }
+        HealthCheck {
+            kind: CheckKind::Tcp,
+            port: None,
+            interval_ms: 1_000,
+            timeout_ms: 1_000,
+            healthy_threshold,
+            unhealthy_threshold,
+        }
     }
 
     fn states(check: &HealthCheck, outcomes: &[Outcome]) -> Vec<bool> {

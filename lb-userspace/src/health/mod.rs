@@ -1,4 +1,4 @@
-//! Active health checks: what this node finds when it connects to endpoints itself.
+//! Active health checks: what this node finds when it asks endpoints itself.
 //!
 //! [`CheckState`] and the schedule are pure; [`run`] does the probing. It knows its targets from the
 //! plan and reports what it finds as [`HealthEvent`]s; [`Findings`] adds these up for the next plan.
@@ -13,8 +13,11 @@ use crate::plan::{BackendServiceName, Desired};
 
 mod check;
 mod findings;
+mod grpc;
+mod probe;
 mod prober;
 mod schedule;
+mod tls;
 
 pub use check::{CheckState, Outcome};
 pub use findings::Findings;
@@ -55,15 +58,15 @@ pub struct Finding {
     pub reason: Arc<str>,
 }
 
-/// The targets of a plan: the endpoints of TCP backend services with a check that are ready, or still
-/// serve on their way out. One that is neither takes no flow, and a probe of a pod that starts would
+/// The targets of a plan: the endpoints of backend services with a check that are ready, or still serve on
+/// their way out; where the check names no port, of those over TCP alone. One that is neither takes no flow, and a probe of a pod that starts would
 /// only make it late.
 #[must_use]
 pub fn targets(desired: &Desired) -> Targets {
     let mut targets = BTreeMap::new();
     for backend_service in desired.backend_services() {
         let Some(check) = &backend_service.health_check else { continue };
-        if backend_service.name.protocol != Protocol::Tcp {
+        if backend_service.name.protocol != Protocol::Tcp && check.port.is_none() {
             continue;
         }
         for endpoint in &backend_service.endpoints {

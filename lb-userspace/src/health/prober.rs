@@ -1,28 +1,21 @@
-//! The probing itself: TCP connections from this node to the pods' own addresses, never by way of a
-//! VIP (the socket hooks translate VIPs alone).
+//! The probing itself: which probe runs when, how many at a time, and what becomes of what they see.
 use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::io::Errno;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::sleep_until;
 use tracing::{info, warn};
 
 use super::schedule::{Probe, Schedule, Seen};
-use super::{HealthEvent, Outcome, Targets};
+use super::{HealthEvent, Targets, probe};
 
 /// Most probes under way. At the bound further ones wait, and are logged when they are late.
 const PROBES_MAX: usize = 512;
 
 /// How late a probe may begin before that is logged.
 const LATE: Duration = Duration::from_secs(5);
-
-/// Errors of `connect` that say something about this node and nothing about the endpoint.
-const OWN_FAULTS: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
 
 /// Probes the targets and reports what changes, until the targets' sender or the receiver of results
 /// is gone.
@@ -38,7 +31,7 @@ pub async fn run(mut targets: watch::Receiver<Targets>, results: mpsc::Sender<He
             && let Some(probe) = schedule.take_due(now)
         {
             probes.spawn(async move {
-                let seen = connect(&probe).await;
+                let seen = ask(&probe).await;
                 (probe, seen)
             });
         }
@@ -69,18 +62,10 @@ pub async fn run(mut targets: watch::Receiver<Targets>, results: mpsc::Sender<He
     }
 }
 
-async fn connect(probe: &Probe) -> Seen {
-    let address = SocketAddr::new(probe.target.address, probe.target.port);
-    match timeout(probe.timeout, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Ok((Outcome::Passed, "connected".to_owned())),
-        Ok(Err(error)) if is_own_fault(&error) => Err(error.to_string()),
-        Ok(Err(error)) => Ok((Outcome::Failed, format!("cannot connect: {error}"))),
-        Err(_) => Ok((Outcome::Failed, format!("no connection within {} ms", probe.timeout.as_millis()))),
-    }
-}
-
-fn is_own_fault(error: &io::Error) -> bool {
-    error.raw_os_error().is_some_and(|code| OWN_FAULTS.iter().any(|fault| fault.raw_os_error() == code))
+async fn ask(probe: &Probe) -> Seen {
+    let Probe { target, check, .. } = probe;
+    let address = SocketAddr::new(target.address, check.port.unwrap_or(target.port));
+    probe::ask(&check.kind, address, Duration::from_millis(check.timeout_ms.into())).await
 }
 
 fn random() -> u32 {

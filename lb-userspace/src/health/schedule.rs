@@ -21,7 +21,7 @@ struct Entry {
 pub(super) struct Probe {
     pub(super) target: Target,
     pub(super) started: Instant,
-    pub(super) timeout: Duration,
+    pub(super) check: HealthCheck,
     id: u64,
 }
 
@@ -82,8 +82,7 @@ impl Schedule {
         let (_, target) = self.due.pop_first()?;
         let entry = self.entries.get_mut(&target)?;
         entry.due = None;
-        let timeout = Duration::from_millis(entry.check.timeout_ms.into());
-        Some(Probe { target, started: now, timeout, id: entry.id })
+        Some(Probe { target, started: now, check: entry.check.clone(), id: entry.id })
     }
 
     /// Takes what a probe saw. The next one is due an interval after this one began, a tenth more or

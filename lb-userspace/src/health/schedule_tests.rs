@@ -1,11 +1,18 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::model::CheckKind;
 use crate::model::{ObjectName, Protocol};
 use crate::plan::BackendServiceName;
 
-const CHECK: HealthCheck =
-    HealthCheck { interval_ms: 1_000, timeout_ms: 200, healthy_threshold: 1, unhealthy_threshold: 2 };
+const CHECK: HealthCheck = HealthCheck {
+    kind: CheckKind::Tcp,
+    port: None,
+    interval_ms: 1_000,
+    timeout_ms: 200,
+    healthy_threshold: 1,
+    unhealthy_threshold: 2,
+};
 const HALF: u32 = u32::MAX / 2;
 
 fn target(port: u16) -> Target {
@@ -43,7 +50,7 @@ fn first_probes_are_spread_over_one_interval() {
     assert_eq!(schedule.take_due(start).map(|probe| probe.target), Some(target(1)));
     assert_eq!(schedule.take_due(start + ms(999)), None);
     let probe = schedule.take_due(start + ms(1_000)).expect("the other is due");
-    assert_eq!((probe.target, probe.timeout), (target(2), ms(200)));
+    assert_eq!((probe.target, probe.check), (target(2), CHECK));
     assert_eq!(schedule.next_due(), None, "both are under way");
 }
 

@@ -2,7 +2,7 @@
 use lb_common::frontend::FrontendKey;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use crate::model::{HealthCheck, Protocol};
+use crate::model::{CheckKind, HealthCheck, Protocol};
 
 use super::{BackendService, BackendServiceName, Desired, Endpoint, Frontend, Neg, kind_name, neg_kind_name};
 
@@ -98,14 +98,31 @@ struct HealthCheckText<'a>(&'a HealthCheck);
 
 impl Serialize for HealthCheckText<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("HealthCheck", 5)?;
-        out.serialize_field("type", "tcp")?;
+        let mut out = serializer.serialize_struct("HealthCheck", 10)?;
+        out.serialize_field("type", self.0.kind.name())?;
+        out.serialize_field("port", &self.0.port)?;
+        match &self.0.kind {
+            CheckKind::Tcp => {}
+            CheckKind::Http { path, host, expected_codes, .. } => {
+                out.serialize_field("path", path)?;
+                out.serialize_field("host", host)?;
+                out.serialize_field("expectedCodes", &codes_text(expected_codes))?;
+            }
+            CheckKind::Grpc { service, .. } => out.serialize_field("grpcService", service)?,
+        }
         out.serialize_field("intervalMilliseconds", &self.0.interval_ms)?;
         out.serialize_field("timeoutMilliseconds", &self.0.timeout_ms)?;
         out.serialize_field("healthyThreshold", &self.0.healthy_threshold)?;
         out.serialize_field("unhealthyThreshold", &self.0.unhealthy_threshold)?;
         out.end()
     }
+}
+
+fn codes_text(ranges: &[(u16, u16)]) -> String {
+    let text = |(first, last): &(u16, u16)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    ranges.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
 impl Serialize for BackendService {

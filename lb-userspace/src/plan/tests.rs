@@ -4,7 +4,9 @@ use lb_common::endpoint::state;
 use lb_common::frontend::Kind;
 use lb_common::neg::NegKind;
 
-use crate::model::{DrainContract, ExternalMode, HealthCheck, Protocol, Service, SlicePort, TrafficPolicy};
+use crate::model::{
+    CheckKind, DrainContract, ExternalMode, HealthCheck, Protocol, Service, SlicePort, TrafficPolicy,
+};
 
 use super::fixture::{ip, node, port, ready, service, slice, terminating, unready};
 use super::*;
@@ -261,8 +263,14 @@ impl HealthView for Failing {
 }
 
 fn planned_with_check(failing: Vec<&'static str>) -> ServicePlan {
-    let check =
-        HealthCheck { interval_ms: 1_000, timeout_ms: 500, healthy_threshold: 1, unhealthy_threshold: 2 };
+    let check = HealthCheck {
+        kind: CheckKind::Tcp,
+        port: None,
+        interval_ms: 1_000,
+        timeout_ms: 500,
+        healthy_threshold: 1,
+        unhealthy_threshold: 2,
+    };
     let facts = Service { health_check: Some(check), ..service("cart", "10.96.0.1") };
     let endpoints = vec![ready("10.1.0.1", "node-b"), ready("10.1.0.2", "node-b")];
     super::service(&facts, &[slice("cart-1", "cart", endpoints)], &node(), &Failing(failing))

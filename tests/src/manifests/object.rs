@@ -1,7 +1,7 @@
 //! The objects of the folder as Kubernetes writes them.
 use std::collections::BTreeSet;
 
-use lb_userspace::model::HealthCheck;
+use lb_userspace::model::{CheckKind, HealthCheck};
 use serde_json::{Value, json};
 
 use super::{Endpoint, NAMESPACE, Service, ServicePort};
@@ -107,13 +107,24 @@ fn port_object(port: &ServicePort) -> Value {
 
 fn health_annotations(check: Option<&HealthCheck>) -> Value {
     let Some(check) = check else { return json!({}) };
-    json!({
-        "podway.io/health-check": "tcp",
+    let mut annotations = json!({
+        "podway.io/health-check": check.kind.name(),
         "podway.io/health-check-interval-ms": check.interval_ms.to_string(),
         "podway.io/health-check-timeout-ms": check.timeout_ms.to_string(),
         "podway.io/health-check-healthy-threshold": check.healthy_threshold.to_string(),
         "podway.io/health-check-unhealthy-threshold": check.unhealthy_threshold.to_string(),
-    })
+    });
+    if let Some(port) = check.port {
+        annotations["podway.io/health-check-port"] = port.to_string().into();
+    }
+    match &check.kind {
+        CheckKind::Http { path, .. } => annotations["podway.io/health-check-path"] = (&**path).into(),
+        CheckKind::Grpc { service, .. } => {
+            annotations["podway.io/health-check-grpc-service"] = (&**service).into()
+        }
+        CheckKind::Tcp => {}
+    }
+    annotations
 }
 
 /// `family` is the index of the family in [`Endpoint::addresses`].

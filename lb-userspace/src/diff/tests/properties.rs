@@ -136,6 +136,8 @@ fn facts(name: usize, shape: &ServiceShape) -> Service {
     }
     if shape.has_check {
         let check = crate::model::HealthCheck {
+            kind: crate::model::CheckKind::Tcp,
+            port: None,
             interval_ms: 1_000,
             timeout_ms: 500,
             healthy_threshold: 1,

@@ -1,5 +1,7 @@
 use super::*;
-use crate::model::{DrainContract, ExternalMode, HealthCheck, ObjectName, Protocol, SourceRanges};
+use crate::model::{
+    CheckKind, DrainContract, ExternalMode, HealthCheck, HttpTransport, ObjectName, Protocol, SourceRanges,
+};
 
 fn converted(yaml: &str) -> Converted {
     service(&serde_yaml_ng::from_str(yaml).expect("test YAML"), &mut Interner::default())
@@ -191,7 +193,14 @@ fn health_check_annotations_are_read() {
     assert_eq!(messages(&converted), [""; 0]);
     assert_eq!(
         fact(converted).health_check,
-        Some(HealthCheck { interval_ms: 500, timeout_ms: 200, healthy_threshold: 2, unhealthy_threshold: 4 })
+        Some(HealthCheck {
+            kind: CheckKind::Tcp,
+            port: None,
+            interval_ms: 500,
+            timeout_ms: 200,
+            healthy_threshold: 2,
+            unhealthy_threshold: 4
+        })
     );
 }
 
@@ -215,6 +224,8 @@ fn bad_health_check_annotation_gives_the_default() {
     assert_eq!(
         fact(converted).health_check,
         Some(HealthCheck {
+            kind: CheckKind::Tcp,
+            port: None,
             interval_ms: 2_000,
             timeout_ms: 1_000,
             healthy_threshold: 1,
@@ -227,15 +238,99 @@ fn bad_health_check_annotation_gives_the_default() {
 fn unknown_health_check_leaves_the_decision_to_readiness() {
     let converted = converted(
         "
-        metadata: {namespace: shop, name: web, annotations: {podway.io/health-check: http}}
+        metadata: {namespace: shop, name: web, annotations: {podway.io/health-check: ping}}
         spec: {clusterIP: 198.51.100.7}
         ",
     );
     assert_eq!(
         messages(&converted),
-        ["annotation podway.io/health-check \"http\" is unknown; use \"tcp\"; readiness alone decides"]
+        [
+            "annotation podway.io/health-check \"ping\" is unknown; use tcp, http, https, http2, h2c, grpc or grpcs; \
+          readiness alone decides"
+        ]
     );
     assert_eq!(fact(converted).health_check, None);
+}
+
+#[test]
+fn health_check_asks_by_http_as_annotated() {
+    let converted = converted(
+        "
+        metadata:
+          namespace: shop
+          name: web
+          annotations:
+            podway.io/health-check: https
+            podway.io/health-check-port: '9443'
+            podway.io/health-check-path: /healthz?deep=1
+            podway.io/health-check-host: web.example
+            podway.io/health-check-expected-codes: 200-299, 401
+        spec: {clusterIP: 198.51.100.7}
+        ",
+    );
+    assert_eq!(messages(&converted), [""; 0]);
+    let check = fact(converted).health_check.unwrap();
+    assert_eq!(check.port, Some(9_443));
+    let kind = CheckKind::Http {
+        transport: HttpTransport::Https,
+        path: "/healthz?deep=1".into(),
+        host: Some("web.example".into()),
+        expected_codes: [(200, 299), (401, 401)].into(),
+    };
+    assert_eq!(check.kind, kind);
+}
+
+#[test]
+fn health_check_asks_for_a_grpc_service_as_annotated() {
+    let converted = converted(
+        "
+        metadata:
+          namespace: shop
+          name: web
+          annotations: {podway.io/health-check: grpc, podway.io/health-check-grpc-service: shop.Cart}
+        spec: {clusterIP: 198.51.100.7}
+        ",
+    );
+    assert_eq!(messages(&converted), [""; 0]);
+    let kind = CheckKind::Grpc { is_tls: false, service: "shop.Cart".into() };
+    assert_eq!(fact(converted).health_check.unwrap().kind, kind);
+}
+
+#[test]
+fn what_a_health_check_cannot_ask_gives_a_fault_and_the_default() {
+    let converted = converted(
+        "
+        metadata:
+          namespace: shop
+          name: web
+          annotations:
+            podway.io/health-check: http
+            podway.io/health-check-port: '0'
+            podway.io/health-check-path: healthz
+            podway.io/health-check-host: a b
+            podway.io/health-check-expected-codes: 2xx
+        spec: {clusterIP: 198.51.100.7}
+        ",
+    );
+    assert_eq!(
+        messages(&converted),
+        [
+            "annotation podway.io/health-check-path \"healthz\" is not a path that begins with a slash of up to \
+             1024 bytes; it is left out",
+            "annotation podway.io/health-check-host \"a b\" is not a host of up to 1024 bytes; it is left out",
+            "annotation podway.io/health-check-expected-codes \"2xx\" are not codes; write for instance \
+             200-299,401; 200-399 are used",
+            "annotation podway.io/health-check-port \"0\" is not a port; the endpoint's own is probed",
+        ]
+    );
+    let check = fact(converted).health_check.unwrap();
+    let kind = CheckKind::Http {
+        transport: HttpTransport::Http1,
+        path: "/".into(),
+        host: None,
+        expected_codes: [(200, 399)].into(),
+    };
+    assert_eq!((check.kind, check.port), (kind, None));
 }
 
 #[test]

@@ -1,0 +1,275 @@
+use std::convert::Infallible;
+
+use http::{HeaderMap, Response};
+use http_body_util::StreamBody;
+use hyper::body::{Body, Frame, Incoming};
+use hyper::server::conn::{http1 as server_1, http2 as server_2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioExecutor;
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+
+/// Longer than any answer here takes.
+const LONG: Duration = Duration::from_secs(20);
+/// For what never answers.
+const SHORT: Duration = Duration::from_millis(100);
+
+fn http(transport: HttpTransport, path: &str) -> CheckKind {
+    let expected_codes = Arc::new([(200, 299), (401, 401)]);
+    CheckKind::Http { transport, path: path.into(), host: Some("pod.example".into()), expected_codes }
+}
+
+fn grpc_check(service: &str) -> CheckKind {
+    CheckKind::Grpc { is_tls: false, service: service.into() }
+}
+
+fn passed(reason: &str) -> Seen {
+    Ok((Outcome::Passed, reason.into()))
+}
+
+/// A failure's kind.
+fn kind_of(seen: Seen) -> String {
+    match seen {
+        Ok((Outcome::Failed, reason)) => reason.split_once(':').expect("a kind and a detail").0.to_owned(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A server that does with each connection what it is told.
+async fn serve<F: Future<Output = ()> + Send + 'static>(
+    each: impl Fn(TcpStream) -> F + Send + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+    let address = listener.local_addr().expect("its number");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(each(stream));
+        }
+    });
+    address
+}
+
+/// One that says `bytes` to whatever it is asked, and then waits.
+async fn say(bytes: &'static [u8]) -> SocketAddr {
+    serve(move |mut stream| async move {
+        let _ = stream.write_all(bytes).await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await
+}
+
+/// The code is in the path; the request must be for the host that was asked for.
+async fn answer(request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or(request.uri().host());
+    let code =
+        if host == Some("pod.example") { request.uri().path()[1..].parse().unwrap_or(404) } else { 421 };
+    let mut response = Response::new(Empty::new());
+    *response.status_mut() = StatusCode::from_u16(code).expect("a code");
+    Ok(response)
+}
+
+async fn serve_1(stream: impl Stream) {
+    let _ = server_1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)).await;
+}
+
+async fn serve_2(stream: impl Stream) {
+    let service = service_fn(answer);
+    let _ =
+        server_2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// A server's TLS with a certificate of its own making; with a client authority, it wants a certificate.
+fn acceptor(protocol: &[u8], wants_certificate: bool) -> TlsAcceptor {
+    let own = rcgen::generate_simple_self_signed(["pod.example".to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()));
+    let certificate = own.cert.der().clone();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_safe_default_protocol_versions().expect("versions");
+    let builder = match wants_certificate {
+        false => builder.with_no_client_auth(),
+        true => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(certificate.clone()).expect("a root");
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.expect("a verifier"))
+        }
+    };
+    let mut config = builder.with_single_cert(vec![certificate], key).expect("a server");
+    config.alpn_protocols = vec![protocol.to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn serve_tls(protocol: &'static [u8], wants_certificate: bool) -> SocketAddr {
+    let acceptor = acceptor(protocol, wants_certificate);
+    serve(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            if protocol == tls::HTTP_2 { serve_2(stream).await } else { serve_1(stream).await }
+        }
+    })
+    .await
+}
+
+/// Answers gRPC calls: `up` is serving, `down` is not, others are not known.
+async fn health(
+    request: Request<Incoming>,
+) -> Result<Response<impl Body<Data = Bytes, Error = Infallible>>, Infallible> {
+    let asked = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let (state, status) = match asked.get(7..) {
+        Some(b"up") => (1, "0"),
+        Some(b"down") => (2, "0"),
+        _ => (0, "5"),
+    };
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", status.parse().expect("a value"));
+    let message = Bytes::copy_from_slice(&[0, 0, 0, 0, 2, 8, state]);
+    let frames = [Frame::data(message), Frame::trailers(trailers)].map(Ok::<_, Infallible>);
+    Ok(Response::new(StreamBody::new(futures::stream::iter(frames))))
+}
+
+async fn serve_grpc() -> SocketAddr {
+    serve(|stream| async {
+        let builder = server_2::Builder::new(TokioExecutor::new());
+        let _ = builder.serve_connection(TokioIo::new(stream), service_fn(health)).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn expected_codes_pass_over_every_transport() {
+    let servers = [
+        (HttpTransport::Http1, serve(serve_1).await),
+        (HttpTransport::H2c, serve(serve_2).await),
+        (HttpTransport::Https, serve_tls(tls::HTTP_1, false).await),
+        (HttpTransport::Http2, serve_tls(tls::HTTP_2, false).await),
+    ];
+    for (transport, address) in servers {
+        for (path, seen) in [("/200", passed("code 200")), ("/401", passed("code 401"))] {
+            assert_eq!(ask(&http(transport, path), address, LONG).await, seen, "{transport:?}");
+        }
+        for path in ["/503", "/302", "/404"] {
+            let seen = ask(&http(transport, path), address, LONG).await;
+            let reason = format!("code: {}", &path[1..]);
+            assert_eq!(seen, Ok((Outcome::Failed, reason)), "{transport:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn grpc_service_passes_while_it_is_serving() {
+    let address = serve_grpc().await;
+    assert_eq!(ask(&grpc_check("up"), address, LONG).await, passed("serving"));
+    for (service, reason) in [("down", "grpc: not serving (2)"), ("gone", "grpc: status 5")] {
+        let seen = ask(&grpc_check(service), address, LONG).await;
+        assert_eq!(seen, Ok((Outcome::Failed, reason.into())));
+    }
+}
+
+#[tokio::test]
+async fn server_that_wants_a_certificate_fails() {
+    for (transport, protocol) in [(HttpTransport::Https, tls::HTTP_1), (HttpTransport::Http2, tls::HTTP_2)] {
+        let address = serve_tls(protocol, true).await;
+        // TLS 1.3 tells the client only after its own part is done (RFC 8446 §4.4.3).
+        assert_eq!(kind_of(ask(&http(transport, "/200"), address, LONG).await), "protocol");
+    }
+}
+
+#[tokio::test]
+async fn server_without_tls_fails_a_check_by_tls() {
+    let address = serve(serve_1).await;
+    assert_eq!(kind_of(ask(&http(HttpTransport::Https, "/200"), address, LONG).await), "tls");
+}
+
+#[tokio::test]
+async fn server_that_never_answers_fails_at_the_timeout() {
+    let address = say(b"").await;
+    let checks = [
+        http(HttpTransport::Http1, "/"),
+        http(HttpTransport::Https, "/"),
+        http(HttpTransport::H2c, "/"),
+        http(HttpTransport::Http2, "/"),
+        grpc_check(""),
+    ];
+    for check in checks {
+        assert_eq!(kind_of(ask(&check, address, SHORT).await), "timeout", "{check:?}");
+    }
+    assert_eq!(ask(&CheckKind::Tcp, address, LONG).await, passed("connected"), "it accepts");
+}
+
+#[tokio::test]
+async fn server_that_drips_fails_at_the_timeout() {
+    let address = serve(|mut stream| async move {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
+        while stream.write_all(b"a: b\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!(kind_of(ask(&http(HttpTransport::Http1, "/"), address, SHORT).await), "timeout");
+}
+
+#[tokio::test]
+async fn endless_headers_fail_before_the_timeout() {
+    let address = serve(|mut stream| async move {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\na: ").await;
+        while stream.write_all(&[b'b'; 4_096]).await.is_ok() {}
+    })
+    .await;
+    assert_eq!(kind_of(ask(&http(HttpTransport::Http1, "/"), address, LONG).await), "protocol");
+}
+
+#[tokio::test]
+async fn endless_body_is_not_read() {
+    let address = serve(|mut stream| async move {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        while stream.write_all(b"4\r\nbbbb\r\n").await.is_ok() {}
+    })
+    .await;
+    assert_eq!(ask(&http(HttpTransport::Http1, "/"), address, LONG).await, passed("code 200"));
+}
+
+#[tokio::test]
+async fn endless_grpc_answer_fails_before_the_timeout() {
+    let address = serve(|stream| async {
+        let service = service_fn(|_| async {
+            let frames = futures::stream::repeat_with(|| {
+                Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[0; 512])))
+            });
+            Ok::<_, Infallible>(Response::new(StreamBody::new(frames)))
+        });
+        let builder = server_2::Builder::new(TokioExecutor::new());
+        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+    })
+    .await;
+    assert_eq!(kind_of(ask(&grpc_check(""), address, LONG).await), "protocol");
+}
+
+#[tokio::test]
+async fn what_is_no_http_fails() {
+    let address = say(b"220 mail.example ESMTP\r\n").await;
+    assert_eq!(kind_of(ask(&http(HttpTransport::Http1, "/"), address, LONG).await), "protocol");
+    assert_eq!(kind_of(ask(&http(HttpTransport::H2c, "/"), address, LONG).await), "protocol");
+}
+
+#[tokio::test]
+async fn server_that_hangs_up_fails() {
+    let address = serve(|stream| async { drop(stream) }).await;
+    for transport in [HttpTransport::Http1, HttpTransport::H2c] {
+        assert_eq!(kind_of(ask(&http(transport, "/"), address, LONG).await), "protocol");
+    }
+}
+
+#[test]
+fn lack_of_files_is_a_fault_of_this_node_and_a_refusal_is_not() {
+    assert!(is_own_fault(&io::Error::from_raw_os_error(24)));
+    assert!(!is_own_fault(&io::Error::from_raw_os_error(111)));
+}
