@@ -14,8 +14,9 @@ use crate::process::Process;
 use crate::topology::{Host, Topology};
 use crate::wait::wait_until;
 
-/// How long an agent may take from its start to the last frontend in the maps.
-const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// How long an agent may take from its start to the last frontend in the maps. An emulated kernel verifies the
+/// programs for half a minute.
+const READY_DEADLINE: Duration = Duration::from_secs(180);
 
 /// The program, and the eBPF object where the program has none inside.
 #[derive(Clone, Debug)]
@@ -215,7 +216,7 @@ impl Agent {
     /// Waits until the frontends in the maps are exactly `expected`.
     ///
     /// # Errors
-    /// They are not in 30 s, or the agent ended; the message holds its log.
+    /// They are not in three minutes, or the agent ended; the message holds its log.
     pub fn wait_for(&mut self, expected: &BTreeSet<Frontend>) -> Result<()> {
         let mut seen = Ok(BTreeSet::new());
         let what = format!("{} frontends on {}", expected.len(), self.node.name());

@@ -70,6 +70,16 @@ pub fn cluster() -> Option<Cluster> {
     met_or_skipped("cluster", find_cluster())
 }
 
+/// The need of the tier of other kernels, or `None` after a printed line that names what is missing: the netns
+/// tier's and a kernel with pktgen.
+///
+/// # Panics
+/// The need is not met although `PODWAY_REQUIRE` names the tier.
+#[must_use]
+pub fn kernels() -> Option<Netns> {
+    met_or_skipped("kernels", find_kernels())
+}
+
 /// As [`kernel`], with what is missing as the error.
 ///
 /// # Errors
@@ -108,6 +118,21 @@ pub fn find_cluster() -> Result<Cluster, String> {
         }
     }
     Ok(Cluster { assets })
+}
+
+/// As [`kernels`], with what is missing as the error.
+///
+/// # Errors
+/// What is missing and how to get it, in one line.
+pub fn find_kernels() -> Result<Netns, String> {
+    let need = find_netns()?;
+    match crate::pktgen::is_there() {
+        true => Ok(need),
+        false => {
+            Err("missing: the kernel's module pktgen; `cargo xtask test --tier kernels` brings a kernel"
+                .into())
+        }
+    }
 }
 
 fn met_or_skipped<T>(tier: &str, found: Result<T, String>) -> Option<T> {

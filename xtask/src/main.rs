@@ -9,6 +9,7 @@ mod churn;
 mod demo;
 mod privilege;
 mod project;
+mod qemu;
 mod setup;
 mod test;
 mod test_binary;

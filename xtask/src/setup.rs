@@ -43,7 +43,7 @@ pub(crate) fn ebpf_toolchain(project: &Project) -> Result<&'static str> {
 
 /// All that running the programs in the kernel needs of the system.
 pub(crate) fn system(privilege: Privilege) -> Result<()> {
-    system_programs(privilege)?;
+    programs(privilege, &SYSTEM_PROGRAMS)?;
     bpffs(privilege)?;
     cgroup2(privilege)
 }
@@ -128,8 +128,9 @@ fn bpf_linker(project: &Project) -> Result<()> {
     )
 }
 
-fn system_programs(privilege: Privilege) -> Result<()> {
-    let packages: Vec<&str> = SYSTEM_PROGRAMS
+/// Programs, each with the Debian package that holds it.
+pub(crate) fn programs(privilege: Privilege, wanted: &[(&str, &'static str)]) -> Result<()> {
+    let packages: Vec<&str> = wanted
         .iter()
         .filter(|(program, _)| project::find_program(program).is_none())
         .map(|(_, package)| *package)

@@ -12,7 +12,10 @@ use crate::build::{BINARY_VARIABLE, OBJECT_VARIABLE};
 use crate::privilege::Privilege;
 use crate::project::{self, Project};
 use crate::test_binary::{self, Count, Kind, TestBinary};
-use crate::{build_ebpf, setup};
+use crate::{build_ebpf, qemu, setup};
+
+/// Tests of the kernel tier that run in other kernels too: emulated, they take a minute.
+const IN_OTHER_KERNELS: [&str; 2] = ["kernel_attach", "kernel_programs"];
 
 /// Names the tiers whose need is known to be met; their tests fail where they would skip.
 const REQUIRE_VARIABLE: &str = "PODWAY_REQUIRE";
@@ -36,6 +39,7 @@ enum Tier {
     Kernel,
     Netns,
     Cluster,
+    Kernels,
 }
 
 impl Tier {
@@ -46,6 +50,7 @@ impl Tier {
             Self::Kernel => "kernel",
             Self::Netns => "netns",
             Self::Cluster => "cluster",
+            Self::Kernels => "kernels",
         }
     }
 
@@ -56,12 +61,13 @@ impl Tier {
             Self::Kernel => "CAP_BPF; nightly Rust to build the programs",
             Self::Netns => "root; nightly Rust to build the programs",
             Self::Cluster => "nothing; more with KUBEBUILDER_ASSETS",
+            Self::Kernels => "qemu, and a kernel package of Debian's",
         }
     }
 
     /// The tier of a test binary: integration tests name theirs at the start of their file's name.
     fn of(binary: &TestBinary) -> Self {
-        let by_name = [Self::Kernel, Self::Netns, Self::Cluster];
+        let by_name = [Self::Kernels, Self::Kernel, Self::Netns, Self::Cluster];
         by_name
             .into_iter()
             .find(|tier| binary.kind == Kind::Integration && binary.name.starts_with(tier.name()))
@@ -69,7 +75,7 @@ impl Tier {
     }
 
     fn needs_ebpf_object(self) -> bool {
-        matches!(self, Self::Kernel | Self::Netns)
+        matches!(self, Self::Kernel | Self::Netns | Self::Kernels)
     }
 }
 
@@ -194,12 +200,15 @@ impl Run<'_> {
     }
 
     fn run_tier(&self, tier: Tier, binaries: &[TestBinary]) -> Result<Outcome> {
+        if tier == Tier::Kernels {
+            return self.run_in_kernel(binaries);
+        }
         let missing = match tier {
             Tier::Kernel | Tier::Netns => match &self.kernel {
                 Ok((privilege, _)) => self.missing_need(tier, Some(*privilege))?,
                 Err(missing) => Some(missing.clone()),
             },
-            Tier::Lint | Tier::Host | Tier::Cluster => None,
+            Tier::Lint | Tier::Host | Tier::Cluster | Tier::Kernels => None,
         };
         if let Some(missing) = missing {
             println!("{}: skipped: {missing}", tier.name());
@@ -224,6 +233,64 @@ impl Run<'_> {
             return Ok(Outcome::HasNoTests);
         }
         Ok(Outcome::Ran(count))
+    }
+
+    /// Runs this tier's tests, and some of the kernel tier's, in a virtual machine.
+    fn run_in_kernel(&self, binaries: &[TestBinary]) -> Result<Outcome> {
+        let skipped = |missing: String| {
+            println!("{}: skipped: {missing}", Tier::Kernels.name());
+            Ok(Outcome::Skipped(missing))
+        };
+        let privilege = match &self.kernel {
+            Ok((privilege, _)) => *privilege,
+            Err(missing) => return skipped(missing.clone()),
+        };
+        let prepared = setup::programs(privilege, &qemu::PROGRAMS);
+        let kernel = match prepared.and_then(|()| qemu::Kernel::prepare(self.project)) {
+            Ok(kernel) => kernel,
+            Err(missing) => return skipped(format!("{missing:#}")),
+        };
+        let is_wanted = |binary: &&TestBinary| {
+            Tier::of(binary) == Tier::Kernels || IN_OTHER_KERNELS.contains(&binary.name.as_str())
+        };
+        let script = self.kernel_script(binaries.iter().filter(is_wanted))?;
+        println!("{}: Linux {}", Tier::Kernels.name(), kernel.release);
+        let mut count = Count::default();
+        let is_well = kernel.run(&script, |line| {
+            println!("{line}");
+            count += test_binary::count_of(line).unwrap_or_default();
+        })?;
+        if !is_well && count.failed == 0 {
+            count.failed += 1;
+        }
+        if count == Count::default() && self.test_arguments.is_empty() {
+            return Ok(Outcome::HasNoTests);
+        }
+        Ok(Outcome::Ran(count))
+    }
+
+    fn kernel_script<'a>(&self, binaries: impl Iterator<Item = &'a TestBinary>) -> Result<PathBuf> {
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+        let mut lines: Vec<String> = self
+            .variables(None)
+            .iter()
+            .map(|(name, value)| format!("export {name}={}", quoted(&value.display().to_string())))
+            .collect();
+        lines.push(format!("export {REQUIRE_VARIABLE}=kernel,netns,kernels"));
+        lines.push("modprobe -a veth bridge pktgen && ip link set lo up || exit 1\nstatus=0".into());
+        for binary in binaries {
+            let (folder, path) = (binary.package.display().to_string(), binary.path.display().to_string());
+            let arguments: Vec<String> =
+                self.test_arguments.iter().map(|argument| quoted(argument)).collect();
+            lines.push(format!(
+                "cd {} && {} --test-threads=1 --color=never {} || status=1",
+                quoted(&folder),
+                quoted(&path),
+                arguments.join(" ")
+            ));
+        }
+        lines.push("exit $status".into());
+        qemu::write_script(self.project, &lines)
     }
 
     fn test_command(&self, tier: Tier, required: Option<Tier>, binary: &TestBinary) -> Command {
@@ -330,6 +397,7 @@ mod tests {
     #[test]
     fn an_integration_test_names_its_tier_and_a_unit_test_is_of_the_host() {
         assert_eq!(Tier::of(&binary("kernel_differential", Kind::Integration)), Tier::Kernel);
+        assert_eq!(Tier::of(&binary("kernels_pktgen", Kind::Integration)), Tier::Kernels);
         assert_eq!(Tier::of(&binary("netns", Kind::Integration)), Tier::Netns);
         assert_eq!(Tier::of(&binary("round_trip", Kind::Integration)), Tier::Host);
         assert_eq!(Tier::of(&binary("kernel_names", Kind::Unit)), Tier::Host);

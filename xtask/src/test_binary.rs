@@ -158,7 +158,7 @@ pub(crate) fn color() -> &'static str {
 }
 
 /// The numbers of a result line, `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
-fn count_of(line: &str) -> Option<Count> {
+pub(crate) fn count_of(line: &str) -> Option<Count> {
     let result = line.strip_prefix("test result: ")?;
     let number_before = |word: &str| {
         let words: Vec<&str> = result.split([' ', ';']).filter(|part| !part.is_empty()).collect();

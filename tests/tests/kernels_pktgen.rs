@@ -1,0 +1,81 @@
+//! The kernel's own packet generator, where its module is: packets of several flows to a VIP, put where a card
+//! would put them and sent by a client, all reach a pod.
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use lb_tests::agent::{Options, Podway, XdpMode};
+use lb_tests::cluster::{Cluster, service};
+use lb_tests::need;
+use lb_tests::pktgen::{self, Load, Mode};
+use lb_tests::topology::{Host, Topology};
+use lb_tests::wait::wait_until;
+use lb_userspace::model::Protocol;
+
+const PACKETS: u64 = 2_000;
+const FLOWS: u16 = 50;
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// The Ethernet address of a host's `eth0`.
+fn ethernet_address(host: &Host) -> String {
+    let output = host.command("ip").args(["-j", "link", "show", "dev", "eth0"]).output().unwrap();
+    let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    links[0]["address"].as_str().unwrap().to_owned()
+}
+
+/// Packets that a pod's interface has received.
+fn received(pod: &Host) -> u64 {
+    let text = pod.run_in_netns(|| std::fs::read_to_string("/proc/thread-self/net/dev")).unwrap().unwrap();
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("eth0:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn cluster(xdp_mode: XdpMode) -> Option<Cluster> {
+    let need = need::kernels()?;
+    let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
+    let topology = Topology::two_nodes(1).unwrap();
+    let near = service("near", 81).backed_by(topology.node("node-a"), topology.pod("web-a-1"));
+    Some(Cluster::on(topology, vec![near], &podway, Options { xdp_mode, ..Options::default() }).unwrap())
+}
+
+/// Sends from `sender` to each load-balancer address; all of it must reach the pod.
+fn assert_all_arrive(cluster: &Cluster, sender: &Host, mode: Mode) {
+    let (topology, agent) = (&cluster.topology, &cluster.agents[0]);
+    let next_hop = ethernet_address(topology.node("node-a").host());
+    let pod = topology.pod("web-a-1");
+    for to in cluster.load_balancer_addresses("near", Protocol::Udp) {
+        let counts = || ["new-flow", "known-flow"].map(|reason| agent.count(reason).unwrap());
+        let (before, received_before) = (counts(), received(pod));
+        let client: IpAddr = topology.client().address_for(to.ip());
+        let load = Load {
+            interface: "eth0",
+            mode,
+            burst: 1,
+            packets: PACKETS,
+            frame_bytes: 100,
+            from: SocketAddr::new(client, 20_000),
+            flows: FLOWS,
+            to,
+            next_hop: &next_hop,
+        };
+        let sent = pktgen::send(sender, &load).unwrap();
+        assert_eq!((sent.packets, sent.errors), (PACKETS, 0), "{to}");
+        let flows = u64::from(FLOWS);
+        let expected = [before[0] + flows, before[1] + PACKETS - flows];
+        wait_until(DEADLINE, "every packet is forwarded", || counts() == expected)
+            .unwrap_or_else(|error| panic!("{to}: {error}: {:?} of {expected:?}", counts()));
+        wait_until(DEADLINE, "every packet has arrived", || received(pod) >= received_before + PACKETS)
+            .unwrap();
+    }
+}
+
+#[test]
+fn packets_of_a_client_are_forwarded_by_native_xdp() {
+    let Some(cluster) = cluster(XdpMode::Native) else { return };
+    assert_all_arrive(&cluster, cluster.topology.client(), Mode::Transmit);
+}
+
+#[test]
+fn packets_at_the_uplink_are_forwarded_by_tc() {
+    let Some(cluster) = cluster(XdpMode::Off) else { return };
+    assert_all_arrive(&cluster, cluster.topology.node("node-a").host(), Mode::Receive);
+}
