@@ -13,6 +13,7 @@ use lb_tests::footprint::Footprint;
 use lb_tests::kernel::{Kernel, Run, XDP};
 use lb_tests::need;
 use lb_tests::netns::{self, Namespace};
+use lb_tests::packet::build::tcp_flags::RST;
 use lb_userspace::agent::NodeFlags;
 use lb_userspace::attach::PortRange;
 use lb_userspace::diff::{self, Limits};
@@ -147,13 +148,14 @@ fn outcome(bench: &Bench, program: &str, story: &Story, packet: &Packet, source_
     }
 }
 
-/// XDP_DROP is 1, TC_ACT_SHOT 2; a frame that has become ICMP is an answer.
+/// XDP_DROP is 1, TC_ACT_SHOT 2; a frame that has become ICMP or a reset is an answer.
 fn verdict(program: &str, code: u32, before: &[u8], after: &[u8]) -> &'static str {
     let drop_code = if program == XDP { 1 } else { 2 };
-    let protocol = if after[12..14] == [0x08, 0] { after[23] } else { after[20] };
+    let (protocol, transport) = if after[12..14] == [0x08, 0] { (after[23], 34) } else { (after[20], 54) };
     match protocol {
         _ if code == drop_code => "drop",
         1 | 58 => "refuse",
+        6 if after[transport + 13] & RST != 0 => "refuse",
         _ if before == after => "pass",
         _ => "forward",
     }
