@@ -53,16 +53,7 @@ struct Bench {
     kernel: Kernel,
     maps: Maps,
     namespace: Namespace,
-    pins: Pins,
     _footprint: Footprint,
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        if let Err(error) = self.pins.remove() {
-            eprintln!("{error:#}");
-        }
-    }
 }
 
 #[derive(Parser)]
@@ -89,7 +80,7 @@ impl Bench {
         let mut kernel = Kernel::of(ebpf).unwrap();
         let xdp: &mut Xdp = kernel.ebpf_mut().program_mut(XDP).unwrap().try_into().unwrap();
         namespace.run(|| xdp.attach("eth0", XdpMode::Driver).unwrap()).unwrap();
-        Some(Self { kernel, maps, namespace, pins, _footprint: footprint })
+        Some(Self { kernel, maps, namespace, _footprint: footprint })
     }
 
     /// Brings the maps from one story to the next.
