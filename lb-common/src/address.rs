@@ -124,7 +124,7 @@ impl core::fmt::Display for Address {
 pub struct Prefix {
     /// The network address; bits past `length_bits` are zero.
     pub network: Address,
-    /// The bits that must agree, as an address. All zero matches every address.
+    /// The bits that must agree, as an address. All zero matches every IPv6 address.
     pub mask: Address,
 }
 
@@ -144,7 +144,7 @@ impl Prefix {
         Self { network: Address::v6(network.to_be_bytes()), mask: Address::v6(mask_bits.to_be_bytes()) }
     }
 
-    /// Whether the prefix covers `address`.
+    /// Whether the prefix is of the family of `address` and covers it: mapped addresses lie inside `::/0`.
     #[must_use]
     #[inline(always)]
     pub fn contains(&self, address: &Address) -> bool {
@@ -152,7 +152,8 @@ impl Prefix {
         let [m0, m1] = self.mask.halves();
         let [a0, a1] = address.halves();
         let differs = ((a0 ^ n0) & m0) | ((a1 ^ n1) & m1);
-        differs == 0
+        // The network of an IPv6 prefix that covers mapped addresses has a zero among the bits that map them.
+        differs == 0 && self.network.is_v4() == address.is_v4()
     }
 }
 
@@ -192,5 +193,15 @@ mod tests {
         let all_v4 = Prefix::new(IpAddr::from([0, 0, 0, 0]), 0);
         assert!(all_v4.contains(&IpAddr::from([203, 0, 113, 9]).into()));
         assert!(!all_v4.contains(&"2001:db8::1".parse::<IpAddr>().unwrap().into()));
+    }
+
+    #[test]
+    fn prefix_of_all_ipv6_covers_no_ipv4() {
+        let v4 = IpAddr::from([203, 0, 113, 9]).into();
+        for bits in [0, 64, 80, 95] {
+            let prefix = Prefix::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), bits);
+            assert!(!prefix.contains(&v4), "::/{bits}");
+            assert!(prefix.contains(&IpAddr::V6(Ipv6Addr::LOCALHOST).into()), "::/{bits}");
+        }
     }
 }

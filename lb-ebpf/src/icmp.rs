@@ -1,9 +1,8 @@
 //! Answers in place of whoever was asked.
 //!
-//! Refusals: the packet becomes an ICMP or ICMPv6 error for its sender. "Destination unreachable, port
-//! unreachable" (RFC 792; RFC 4443 §3.1) is what kube-proxy's reject rules send, for TCP too; Linux ends a
-//! `connect()` on it with "connection refused" (RFC 1122 §4.2.3.9). A packet that is too big is answered
-//! with the size that fits (RFC 1191 §4; RFC 4443 §3.2).
+//! Refusals: the packet becomes an ICMP or ICMPv6 error for its sender, "destination unreachable, port
+//! unreachable" (RFC 792; RFC 4443 §3.1). TCP gets a reset instead (`reset`). A packet that is too big is
+//! answered with the size that fits (RFC 1191 §4; RFC 4443 §3.2).
 use lb_common::Be16;
 
 use crate::checksum::{Delta, Sum};

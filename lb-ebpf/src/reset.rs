@@ -1,5 +1,9 @@
-//! Resets: the packet of a TCP connection whose endpoint is gone becomes the answer that a host without
-//! that connection gives (RFC 9293 §3.10.7.1), from the address that was dialled.
+//! Resets: a TCP packet that nobody serves, or whose connection's endpoint is gone, becomes the answer that a
+//! host without that connection gives (RFC 9293 §3.10.7.1), from the address that was dialled.
+//!
+//! kube-proxy's reject rules send ICMP errors for TCP too. Linux only notes one that comes while `connect()`
+//! still holds the socket (`tcp_v6_err`, `sk_err_soft`), as one from the node next to it does, and over IPv6
+//! goes on to its next SYN, a second later. A reset waits for the socket (`sk_add_backlog`).
 use lb_common::Be16;
 
 use crate::checksum::{Delta, Sum};

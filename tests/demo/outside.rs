@@ -89,7 +89,7 @@ fn only_local(stage: &Stage, report: &mut Report, interrupt: &Interrupt) -> Resu
 fn refused(stage: &Stage, report: &mut Report, interrupt: &Interrupt) -> Result<()> {
     let to: SocketAddr = ([10, 96, 0, 16], 80).into();
     let name = format!("TCP to backorder, which has no pod ({to})");
-    report.step(&name, "every connection refused at once (ICMP port unreachable)", interrupt, || {
+    report.step(&name, "every connection refused at once (TCP reset)", interrupt, || {
         let tally = Tally::of(&dial(stage.client(), &Dial::times(FEW_REQUESTS, Protocol::Tcp, to))?);
         Ok(Seen {
             holds: tally.failed == [(Failure::Refused, FEW_REQUESTS as usize)].into()

@@ -24,6 +24,7 @@ pub mod packet;
 
 pub mod host_path;
 pub mod kernel;
+pub mod pins;
 pub mod uplink;
 pub mod world;
 

@@ -13,6 +13,7 @@ use lb_tests::footprint::Footprint;
 use lb_tests::kernel::{Kernel, Run, XDP};
 use lb_tests::need;
 use lb_tests::netns::{self, Namespace};
+use lb_tests::packet::build::tcp_flags::RST;
 use lb_userspace::agent::NodeFlags;
 use lb_userspace::attach::PortRange;
 use lb_userspace::diff::{self, Limits};
@@ -52,16 +53,7 @@ struct Bench {
     kernel: Kernel,
     maps: Maps,
     namespace: Namespace,
-    pins: Pins,
     _footprint: Footprint,
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        if let Err(error) = self.pins.remove() {
-            eprintln!("{error:#}");
-        }
-    }
 }
 
 #[derive(Parser)]
@@ -88,7 +80,7 @@ impl Bench {
         let mut kernel = Kernel::of(ebpf).unwrap();
         let xdp: &mut Xdp = kernel.ebpf_mut().program_mut(XDP).unwrap().try_into().unwrap();
         namespace.run(|| xdp.attach("eth0", XdpMode::Driver).unwrap()).unwrap();
-        Some(Self { kernel, maps, namespace, pins, _footprint: footprint })
+        Some(Self { kernel, maps, namespace, _footprint: footprint })
     }
 
     /// Brings the maps from one story to the next.
@@ -147,13 +139,14 @@ fn outcome(bench: &Bench, program: &str, story: &Story, packet: &Packet, source_
     }
 }
 
-/// XDP_DROP is 1, TC_ACT_SHOT 2; a frame that has become ICMP is an answer.
+/// XDP_DROP is 1, TC_ACT_SHOT 2; a frame that has become ICMP or a reset is an answer.
 fn verdict(program: &str, code: u32, before: &[u8], after: &[u8]) -> &'static str {
     let drop_code = if program == XDP { 1 } else { 2 };
-    let protocol = if after[12..14] == [0x08, 0] { after[23] } else { after[20] };
+    let (protocol, transport) = if after[12..14] == [0x08, 0] { (after[23], 34) } else { (after[20], 54) };
     match protocol {
         _ if code == drop_code => "drop",
         1 | 58 => "refuse",
+        6 if after[transport + 13] & RST != 0 => "refuse",
         _ if before == after => "pass",
         _ => "forward",
     }

@@ -12,6 +12,7 @@ use lb_common::{Address, Be16, maps as names, protocol};
 use lb_tests::need;
 use lb_tests::packet::build::tcp_flags::ACK;
 use lb_tests::packet::{PacketBuilder, five_tuple};
+use lb_tests::pins::TestPins;
 use lb_userspace::clock::now_s;
 use lb_userspace::diff::{Limits, Op};
 use lb_userspace::maps::{Maps, Object, Pins, Sizes, load};
@@ -20,36 +21,15 @@ use lb_userspace::sweep::{Found, Sweep};
 const FLOWS: u32 = 10_000;
 const VIP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 80);
 
-static NEXT: AtomicU32 = AtomicU32::new(0);
-
-/// Pins of a test's own, removed when it ends.
-struct TestPins(Pins);
-
-impl TestPins {
-    fn new() -> Self {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let root = PathBuf::from(format!("/sys/fs/bpf/podway-{}-conntrack-{number}", std::process::id()));
-        Self(Pins::new(&root))
-    }
-
-    fn flow_pins(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.0.maps()).unwrap().map(|entry| entry.unwrap().path());
-        entries.filter(|path| path.to_string_lossy().contains("CONNTRACK_")).collect()
-    }
-
-    /// The places of CONNTRACK, to leave them as somebody does who is killed.
-    fn places(&self) -> ArrayOfMaps<MapData, MapData> {
-        let map = MapData::from_pin(self.0.map(names::CONNTRACK)).unwrap();
-        Map::from_map_data(map).unwrap().try_into().unwrap()
-    }
+fn flow_pins(pins: &Pins) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(pins.maps()).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.to_string_lossy().contains("CONNTRACK_")).collect()
 }
 
-impl Drop for TestPins {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.remove() {
-            eprintln!("pins stay: {error:#}");
-        }
-    }
+/// The places of CONNTRACK, to leave them as somebody does who is killed.
+fn places(pins: &Pins) -> ArrayOfMaps<MapData, MapData> {
+    let map = MapData::from_pin(pins.map(names::CONNTRACK)).unwrap();
+    Map::from_map_data(map).unwrap().try_into().unwrap()
 }
 
 fn sizes(conntrack_max: u32) -> Sizes {
@@ -64,7 +44,7 @@ fn sizes(conntrack_max: u32) -> Sizes {
 }
 
 fn open(need: &need::Kernel, pins: &TestPins, conntrack_max: u32) -> (Ebpf, Maps) {
-    load(&Object::File(need.ebpf_object.clone()), &pins.0, &sizes(conntrack_max)).unwrap()
+    load(&Object::File(need.ebpf_object.clone()), pins, &sizes(conntrack_max)).unwrap()
 }
 
 fn program(ebpf: &mut Ebpf) -> &SchedClassifier {
@@ -119,7 +99,7 @@ fn begin(need: &need::Kernel, pins: &TestPins) -> (Ebpf, Maps) {
         ..Endpoint::default()
     };
     maps.apply(&Op::PutEndpoint { id: 0, endpoint }).unwrap();
-    let table = pins.places().get(&CURRENT, 0).unwrap();
+    let table = places(pins).get(&CURRENT, 0).unwrap();
     let mut table: Table = Map::from_map_data(table).unwrap().try_into().unwrap();
     for (key, value) in (0..FLOWS).map(entry) {
         table
@@ -167,7 +147,7 @@ fn move_all(maps: &mut Maps) {
 #[test]
 fn every_flow_is_found_at_every_step_of_a_growth() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     let (mut ebpf, mut maps) = begin(&need, &pins);
     let program = program(&mut ebpf);
     assert_all_found(program, "before");
@@ -184,13 +164,13 @@ fn every_flow_is_found_at_every_step_of_a_growth() {
     }
     assert_all_found(program, "after");
     assert_eq!(maps.flows().filter(|found| found.as_ref().unwrap().1.flags == 0).count(), FLOWS as usize);
-    assert_eq!(pins.flow_pins().len(), 1);
+    assert_eq!(flow_pins(&pins).len(), 1);
 }
 
 #[test]
 fn what_a_packet_notes_during_a_growth_stays() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     let (mut ebpf, mut maps) = begin(&need, &pins);
     let program = program(&mut ebpf);
     maps.grow_conntrack(65_536).unwrap();
@@ -204,7 +184,7 @@ fn what_a_packet_notes_during_a_growth_stays() {
 #[test]
 fn no_flow_is_lost_while_traffic_goes_on() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     let (mut ebpf, mut maps) = begin(&need, &pins);
     let program = program(&mut ebpf);
     let (is_over, packets) = (AtomicBool::new(false), AtomicU32::new(0));
@@ -232,7 +212,7 @@ fn a_growth_that_was_cut_short_is_finished_by_the_next_agent() {
     let Some(need) = need::kernel() else { return };
     // After how many batches the first one is killed; the second has moved something, not all.
     for batches in [0, 1, 2] {
-        let pins = TestPins::new();
+        let pins = TestPins::new().unwrap();
         let (ebpf, mut maps) = begin(&need, &pins);
         maps.grow_conntrack(65_536).unwrap();
         for _ in 0..batches {
@@ -248,31 +228,31 @@ fn a_growth_that_was_cut_short_is_finished_by_the_next_agent() {
         }
         move_all(&mut maps);
         assert_all_found(program, "after the second agent");
-        assert_eq!(pins.flow_pins().len(), 1);
+        assert_eq!(flow_pins(&pins).len(), 1);
     }
 }
 
 #[test]
 fn an_agent_killed_between_the_two_places_leaves_one_map_in_both() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     let (ebpf, maps) = begin(&need, &pins);
-    let current = pins.places().get(&CURRENT, 0).unwrap();
-    pins.places().set(PREVIOUS, &current, 0).unwrap();
+    let current = places(&pins).get(&CURRENT, 0).unwrap();
+    places(&pins).set(PREVIOUS, &current, 0).unwrap();
     // And with the larger one pinned in no place.
-    lb_userspace::maps::new_flow_table(64).unwrap().pin(pins.0.map("CONNTRACK_0")).unwrap();
+    lb_userspace::maps::new_flow_table(64).unwrap().pin(pins.map("CONNTRACK_0")).unwrap();
     drop((ebpf, maps));
     let (mut ebpf, mut maps) = open(&need, &pins, 32_768);
     assert_eq!(maps.flows().count(), FLOWS as usize, "none twice");
     move_all(&mut maps);
     assert_all_found(program(&mut ebpf), "after the second agent");
-    assert_eq!(pins.flow_pins().len(), 1);
+    assert_eq!(flow_pins(&pins).len(), 1);
 }
 
 #[test]
 fn an_unmoved_flow_is_read_from_where_it_is() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     let (_ebpf, mut maps) = begin(&need, &pins);
     maps.grow_conntrack(65_536).unwrap();
     let (key, value) = entry(3);
@@ -282,9 +262,9 @@ fn an_unmoved_flow_is_read_from_where_it_is() {
 #[test]
 fn a_sweep_removes_the_flows_that_are_over_and_reports() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     let (_ebpf, mut maps) = begin(&need, &pins);
-    let table = pins.places().get(&CURRENT, 0).unwrap();
+    let table = places(&pins).get(&CURRENT, 0).unwrap();
     let mut table: Table = Map::from_map_data(table).unwrap().try_into().unwrap();
     for flow in 0..100 {
         let (key, value) = entry(flow);

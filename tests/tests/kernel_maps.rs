@@ -1,7 +1,6 @@
 //! Kernel tier: what operations leave in the kernel's own maps, pinned under a path of each test's own.
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
 use lb_common::backend_service::{BackendService, flags};
@@ -11,35 +10,15 @@ use lb_common::frontend::{self, Frontend, FrontendKey, Kind};
 use lb_common::neg::Ring;
 use lb_common::{Address, Be16, maps as names};
 use lb_tests::need;
+use lb_tests::pins::TestPins;
 use lb_userspace::diff::{self, Limits, Op, StoredName, Tables};
-use lb_userspace::maps::{Maps, Object, Pins, Sizes, load};
+use lb_userspace::maps::{Maps, Object, Sizes, load};
 use lb_userspace::model::{
     EndpointSlice, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, Snapshot,
 };
 use lb_userspace::plan::{BackendServiceName, NodeContext, ReadinessAlone, plan};
 
 const HEALTHY: u32 = state::PRESENT | state::HEALTHY;
-
-/// Pins that go with the test, however it ends. Named as the harness names its own, so that what a
-/// killed run leaves is removed by the next one.
-struct TestPins(Pins);
-
-impl TestPins {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = format!("/sys/fs/bpf/podway-{}-maps-{number}", std::process::id());
-        Self(Pins::new(path.as_ref()))
-    }
-}
-
-impl Drop for TestPins {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.remove() {
-            eprintln!("{error:#}");
-        }
-    }
-}
 
 /// Small enough to be filled.
 fn sizes() -> Sizes {
@@ -64,7 +43,7 @@ fn roomy() -> Sizes {
 }
 
 fn load_maps(need: &need::Kernel, pins: &TestPins) -> Maps {
-    load(&Object::File(need.ebpf_object.clone()), &pins.0, &sizes()).unwrap().1
+    load(&Object::File(need.ebpf_object.clone()), pins, &sizes()).unwrap().1
 }
 
 fn endpoint(last: u8, bits: u32) -> Endpoint {
@@ -131,7 +110,7 @@ fn apply_all(maps: &mut Maps, ops: &[Op]) {
 
 /// Values of an array map as bpf(2) gives them, beside the memory that `Maps` uses.
 fn values<const N: usize>(pins: &TestPins, name: &str) -> Vec<[u8; N]> {
-    let map = Map::from_map_data(MapData::from_pin(pins.0.map(name)).unwrap()).unwrap();
+    let map = Map::from_map_data(MapData::from_pin(pins.map(name)).unwrap()).unwrap();
     let array: Array<MapData, [u8; N]> = map.try_into().unwrap();
     array.iter().collect::<Result<_, _>>().unwrap()
 }
@@ -139,7 +118,7 @@ fn values<const N: usize>(pins: &TestPins, name: &str) -> Vec<[u8; N]> {
 #[test]
 fn what_operations_wrote_is_what_a_dump_and_the_kernel_have() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     let mut maps = load_maps(&need, &pins);
     let mut mirror = Tables::new(maps.limits());
     for op in service() {
@@ -160,7 +139,7 @@ fn what_operations_wrote_is_what_a_dump_and_the_kernel_have() {
 #[test]
 fn deleting_leaves_empty_maps_and_the_raised_generations() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     let mut maps = load_maps(&need, &pins);
     apply_all(&mut maps, &service());
     let cleared = Endpoint { generation: 1, ..Endpoint::default() };
@@ -186,7 +165,7 @@ fn deleting_leaves_empty_maps_and_the_raised_generations() {
 #[test]
 fn state_of_an_endpoint_changes_alone() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     let mut maps = load_maps(&need, &pins);
     apply_all(&mut maps, &service());
     maps.set_endpoint_state(1, state::PRESENT).unwrap();
@@ -199,7 +178,7 @@ fn state_of_an_endpoint_changes_alone() {
 #[test]
 fn a_full_map_is_named_with_its_size_and_its_flag() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     let mut maps = load_maps(&need, &pins);
     apply_all(&mut maps, &[put_frontend(1), put_frontend(2)]);
     let refused = [
@@ -231,13 +210,13 @@ fn a_full_map_is_named_with_its_size_and_its_flag() {
 #[test]
 fn a_second_load_finds_entries_and_ids_and_keeps_the_size() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     let mut maps = load_maps(&need, &pins);
     apply_all(&mut maps, &service());
     let before = maps.dump().unwrap();
     drop(maps);
     let object = Object::File(need.ebpf_object.clone());
-    let (_ebpf, maps) = load(&object, &pins.0, &Sizes::default()).unwrap();
+    let (_ebpf, maps) = load(&object, &pins, &Sizes::default()).unwrap();
     assert_eq!(maps.limits(), sizes().limits);
     assert_eq!(maps.dump().unwrap(), before);
     let tables = maps.tables().unwrap();
@@ -247,7 +226,7 @@ fn a_second_load_finds_entries_and_ids_and_keeps_the_size() {
 
 /// Gives an id 1 packet of 2 bytes and 3 flows on each CPU, as programs do.
 fn count(pins: &TestPins, name: &str, id: u32) {
-    let map = Map::from_map_data(MapData::from_pin(pins.0.map(name)).unwrap()).unwrap();
+    let map = Map::from_map_data(MapData::from_pin(pins.map(name)).unwrap()).unwrap();
     let mut table: PerCpuArray<MapData, [u64; 3]> = map.try_into().unwrap();
     let cpus = aya::util::nr_cpus().unwrap();
     table.set(id, PerCpuValues::try_from(vec![[1, 2, 3]; cpus]).unwrap(), 0).unwrap();
@@ -256,7 +235,7 @@ fn count(pins: &TestPins, name: &str, id: u32) {
 #[test]
 fn an_id_that_comes_into_use_counts_from_zero() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     let mut maps = load_maps(&need, &pins);
     // What connections to the former owners of the ids left behind.
     count(&pins, names::BACKEND_SERVICE_TRAFFIC, 0);
@@ -271,7 +250,7 @@ fn an_id_that_comes_into_use_counts_from_zero() {
 #[test]
 fn an_id_that_stays_in_use_keeps_its_counts() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     let mut maps = load_maps(&need, &pins);
     apply_all(&mut maps, &service());
     count(&pins, names::BACKEND_SERVICE_TRAFFIC, 0);
@@ -314,7 +293,7 @@ fn facts() -> Snapshot {
 #[test]
 fn a_restarted_agent_has_nothing_to_do_for_the_same_plan() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     let node = NodeContext {
         name: "node-a".into(),
         addresses: vec!["198.51.100.1".parse().unwrap()],
@@ -322,13 +301,13 @@ fn a_restarted_agent_has_nothing_to_do_for_the_same_plan() {
     };
     let desired = plan(&facts(), &node, &ReadinessAlone);
     let object = Object::File(need.ebpf_object.clone());
-    let (_ebpf, mut maps) = load(&object, &pins.0, &roomy()).unwrap();
+    let (_ebpf, mut maps) = load(&object, &pins, &roomy()).unwrap();
     let first = diff::full(&desired, &maps.tables().unwrap(), 0);
     assert_eq!((first.problems.len(), first.pending.len()), (0, 0));
     assert!(!first.ops.is_empty());
     apply_all(&mut maps, &first.ops);
     drop(maps);
-    let (_ebpf, maps) = load(&object, &pins.0, &roomy()).unwrap();
+    let (_ebpf, maps) = load(&object, &pins, &roomy()).unwrap();
     let tables = maps.tables().unwrap();
     assert_eq!(tables.check(), []);
     assert_eq!(diff::full(&desired, &tables, 0).ops, []);
@@ -337,11 +316,11 @@ fn a_restarted_agent_has_nothing_to_do_for_the_same_plan() {
 #[test]
 fn a_reader_needs_no_object_and_cannot_write() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
-    let error = format!("{:#}", Maps::open(&pins.0).err().unwrap());
+    let pins = TestPins::new().unwrap();
+    let error = format!("{:#}", Maps::open(&pins).err().unwrap());
     assert!(error.contains("FRONTENDS: no agent has run with this pin path; see --pin-path"), "{error}");
     apply_all(&mut load_maps(&need, &pins), &service());
-    let mut reader = Maps::open(&pins.0).unwrap();
+    let mut reader = Maps::open(&pins).unwrap();
     assert_eq!(reader.endpoint(0), endpoint(8, HEALTHY));
     let error = reader.apply(&Op::SwitchNeg { neg: 0, ring: Ring::EMPTY }).unwrap_err();
     assert!(error.to_string().ends_with("the maps are open for reading"), "{error}");
@@ -351,12 +330,12 @@ fn a_reader_needs_no_object_and_cannot_write() {
 #[test]
 fn a_pinned_map_of_another_layout_is_refused_by_name() {
     let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new();
+    let pins = TestPins::new().unwrap();
     drop(load_maps(&need, &pins));
-    std::fs::remove_file(pins.0.map(names::CONFIG)).unwrap();
-    std::fs::rename(pins.0.map(names::REASONS), pins.0.map(names::CONFIG)).unwrap();
+    std::fs::remove_file(pins.map(names::CONFIG)).unwrap();
+    std::fs::rename(pins.map(names::REASONS), pins.map(names::CONFIG)).unwrap();
     let object = Object::File(need.ebpf_object.clone());
-    let error = load(&object, &pins.0, &sizes()).err().unwrap().to_string();
+    let error = load(&object, &pins, &sizes()).err().unwrap().to_string();
     assert!(error.contains("CONFIG: it is PerCpuArray of 4 and 8 bytes"), "{error}");
     assert!(error.contains("this version needs: Array of 4 and 320; remove"), "{error}");
 }
@@ -367,15 +346,15 @@ fn a_damaged_object_is_refused_before_a_map_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let whole = std::fs::read(&need.ebpf_object).unwrap();
     for (file, bytes) in [("cut.o", &whole[..whole.len() / 2]), ("text.o", b"no object"), ("empty.o", b"")] {
-        let pins = TestPins::new();
+        let pins = TestPins::new().unwrap();
         let path: PathBuf = dir.path().join(file);
         std::fs::write(&path, bytes).unwrap();
-        let error = load(&Object::File(path.clone()), &pins.0, &sizes()).err().unwrap().to_string();
+        let error = load(&Object::File(path.clone()), &pins, &sizes()).err().unwrap().to_string();
         let expected = format!(
             "cannot use the eBPF object {}: it is damaged or none; build it again with `cargo xtask build-ebpf`",
             path.display()
         );
         assert_eq!(error, expected);
-        assert_eq!(std::fs::read_dir(pins.0.maps()).unwrap().count(), 0, "{file}");
+        assert_eq!(std::fs::read_dir(pins.maps()).unwrap().count(), 0, "{file}");
     }
 }

@@ -4,32 +4,21 @@ use aya::maps::{Array, Map, MapData};
 use lb_common::frontend::{Frontend, flags};
 use lb_common::source_range::SourceRangeKey;
 use lb_common::{Address, maps as names};
-use lb_tests::footprint::Footprint;
 use lb_tests::need;
+use lb_tests::pins::TestPins;
 use lb_userspace::diff::{Limits, Op};
-use lb_userspace::maps::{Maps, Object, Pins, Sizes, load};
+use lb_userspace::maps::{Maps, Object, Sizes, load};
 
 /// Pinned maps of a test's own.
 struct Bench {
     object: Object,
-    pins: Pins,
-    _footprint: Footprint,
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        if let Err(error) = self.pins.remove() {
-            eprintln!("{error:#}");
-        }
-    }
+    pins: TestPins,
 }
 
 impl Bench {
     fn new() -> Option<Self> {
         let object = Object::File(need::kernel()?.ebpf_object);
-        let footprint = Footprint::new().unwrap();
-        let pins = Pins::new(&footprint.pins("ranges"));
-        Some(Self { object, pins, _footprint: footprint })
+        Some(Self { object, pins: TestPins::new().unwrap() })
     }
 
     /// The maps as an agent that starts has them.

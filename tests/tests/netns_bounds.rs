@@ -14,6 +14,8 @@ use lb_userspace::model::Protocol;
 
 /// How long the agent may take to use room that there is again.
 const RECOVERY_DEADLINE: Duration = Duration::from_secs(10);
+/// How long CONNTRACK may take to grow, with a sweep each second.
+const GROWTH_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A cluster whose agents have further flags, or `None` where the machine lacks a need.
 fn cluster(further: &'static [&'static str]) -> Option<Cluster> {
@@ -74,6 +76,46 @@ fn full_conntrack_takes_new_flows_and_keeps_those_in_use() {
     assert!(flows.as_array().unwrap().len() <= 1024, "{} flows", flows.as_array().unwrap().len());
     assert_eq!(hold.finish().unwrap().lost, BTreeMap::new());
     cluster.agents.iter().for_each(|agent| agent.verify().unwrap());
+}
+
+/// Whether every endpoint of `near` on `node-a` is withdrawn: only CONNTRACK leads flows to them.
+fn is_near_withdrawn(cluster: &Cluster) -> bool {
+    let rows = cluster.agents[0].get("endpoints").unwrap();
+    let is_near = |row: &&serde_json::Value| {
+        row["backendService"].as_str().is_some_and(|name| name.contains("/near:tcp/"))
+    };
+    rows.as_array().unwrap().iter().filter(is_near).all(|row| row["state"] == "withdrawn")
+}
+
+/// How full CONNTRACK of `node-a` is: its bound, and whether flows are still to be moved to a larger map.
+fn conntrack_pressure(cluster: &Cluster) -> (u64, bool) {
+    let rows = cluster.agents[0].get("pressure").unwrap();
+    let is_conntrack = |row: &&serde_json::Value| row["map"] == "CONNTRACK";
+    let row = rows.as_array().unwrap().iter().find(is_conntrack).expect("a row of CONNTRACK");
+    (row["entriesMax"].as_u64().unwrap(), row["growing"].as_bool().unwrap())
+}
+
+#[test]
+fn conntrack_grows_to_its_limit_under_new_flows_and_keeps_open_connections() {
+    let flags = &["--conntrack-max", "1024", "--conntrack-limit", "4096", "--sweep-interval-seconds", "1"];
+    let Some(mut cluster) = cluster(flags) else { return };
+    let (client, web) = (cluster.topology.client().clone(), tcp(&cluster, "web"));
+    assert_eq!(conntrack_pressure(&cluster), (1_024, false));
+    let hold = Hold::start(&client, tcp(&cluster, "near"), 20).unwrap();
+    assert_eq!(hold.opened().failed, BTreeMap::new());
+    cluster.manifests.edit("near", |service| service.endpoints.clear()).unwrap();
+    wait_until(RECOVERY_DEADLINE, "all endpoints of near withdrawn", || is_near_withdrawn(&cluster)).unwrap();
+    let grown = wait_until(GROWTH_DEADLINE, "CONNTRACK to double twice", || {
+        assert_answered(&client, web, 200);
+        conntrack_pressure(&cluster) == (4_096, false)
+    });
+    assert!(grown.is_ok(), "{grown:?}, {:?}", conntrack_pressure(&cluster));
+    // It is full again, and at its limit.
+    assert_answered(&client, web, 3_000);
+    assert_eq!(conntrack_pressure(&cluster), (4_096, false));
+    let held = hold.finish().unwrap();
+    assert!(held.lost.is_empty(), "{held:?}");
+    cluster.agents[0].verify().unwrap();
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Endpoints go under real connections: TCP is kept or reset, connected UDP sockets move.
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use lb_tests::agent::{Options, Podway};
 use lb_tests::cluster::Cluster;
+use lb_tests::manifests::Service;
 use lb_tests::need;
 use lb_tests::topology::Host;
-use lb_tests::traffic::{Hold, UdpStream, ask};
+use lb_tests::traffic::{Failure, Hold, UdpStream, ask};
 use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
 
@@ -47,6 +49,14 @@ fn states(cluster: &Cluster) -> Vec<(String, Option<u64>)> {
     rows.as_array().unwrap().iter().filter(is_near).map(state).collect()
 }
 
+/// Sockets that the agent of node-a says to have ended.
+fn ended_sockets(cluster: &Cluster) -> u32 {
+    let log = cluster.agents[0].log();
+    let ended =
+        log.lines().filter_map(|line| line.split_once(" ended=")?.1.split(' ').next()?.parse::<u32>().ok());
+    ended.sum()
+}
+
 fn wait_for(cluster: &Cluster, what: &str, mut holds: impl FnMut() -> bool) {
     if let Err(error) = wait_until(CHANGE_DEADLINE, what, &mut holds) {
         panic!("{error}; the agent's log:\n{}", cluster.agents[0].log());
@@ -73,15 +83,66 @@ fn tcp_connections_outlive_their_endpoints_and_are_reset_by_contract() {
         states.len() == 4 && states.iter().all(|(state, _)| state == "healthy")
     });
     let reset = Hold::start(cluster.topology.client(), address, 20).unwrap();
-    let contract = |service: &mut lb_tests::manifests::Service| {
+    let contract = |service: &mut Service| {
         *service = service.clone().annotated("podway.io/drain", "reset");
     };
     cluster.manifests.edit("near", contract).unwrap();
     name(&mut cluster, &[]);
     wait_for(&cluster, "all endpoints gone", || states(&cluster).is_empty());
     let held = reset.finish().unwrap();
-    assert_eq!(held.lost.get(&lb_tests::traffic::Failure::Reset), Some(&20), "{held:?}");
+    assert_eq!(held.lost.get(&Failure::Reset), Some(&20), "{held:?}");
     assert!(cluster.agents[0].count("endpoint-gone-reset").is_ok_and(|count| count >= 20));
+}
+
+/// Connections that the socket hooks led to `near`: of a pod and of a process of node-a, in both families.
+fn hold_from_inside(cluster: &Cluster) -> Vec<(String, Hold)> {
+    let mut holds = Vec::new();
+    for address in cluster.cluster_addresses("near", Protocol::Tcp) {
+        for client in ["web-a-3", "node-a"] {
+            let hold = Hold::start(cluster.topology.host(client), address, 5).unwrap();
+            assert!(hold.opened().failed.is_empty(), "{client} to {address}: {:?}", hold.opened());
+            holds.push((format!("{client} to {address}"), hold));
+        }
+    }
+    assert_eq!(holds.len(), 4);
+    holds
+}
+
+/// Each of the connections was reset.
+fn assert_reset(holds: Vec<(String, Hold)>) {
+    for (what, hold) in holds {
+        let held = hold.finish().unwrap();
+        assert_eq!(held.lost, BTreeMap::from([(Failure::Reset, 5)]), "{what}: {held:?}");
+    }
+}
+
+#[test]
+fn tcp_sockets_that_hooks_connected_are_reset_by_contract() {
+    let Some(mut cluster) = cluster() else { return };
+    let contract = |service: &mut Service| *service = service.clone().annotated("podway.io/drain", "reset");
+    cluster.manifests.edit("near", contract).unwrap();
+    let holds = hold_from_inside(&cluster);
+    name(&mut cluster, &[]);
+    wait_for(&cluster, "twenty sockets to be ended", || ended_sockets(&cluster) == 20);
+    assert_reset(holds);
+}
+
+#[test]
+fn tcp_sockets_that_hooks_connected_are_reset_at_the_deadline() {
+    let Some(mut cluster) = cluster() else { return };
+    let deadline = |service: &mut Service| {
+        *service = service.clone().annotated("podway.io/drain-deadline-seconds", "3");
+    };
+    cluster.manifests.edit("near", deadline).unwrap();
+    let holds = hold_from_inside(&cluster);
+    name(&mut cluster, &[]);
+    wait_for(&cluster, "all endpoints withdrawn", || {
+        let states = states(&cluster);
+        states.len() == 4 && states.iter().all(|(state, _)| state == "withdrawn")
+    });
+    assert_eq!(ended_sockets(&cluster), 0, "before the deadline");
+    wait_for(&cluster, "twenty sockets to be ended", || ended_sockets(&cluster) == 20);
+    assert_reset(holds);
 }
 
 /// The stream moves at least once: whichever of the two it has, that one goes.

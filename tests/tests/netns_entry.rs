@@ -65,8 +65,6 @@ fn tc_serves_processes_of_the_node() {
             }
         }
         for address in cluster.cluster_addresses("empty", protocol) {
-            // Over TCP with the second SYN at the latest: Linux ignores an ICMP error that comes while
-            // `connect()` still holds the socket.
             let answers = dial(node, &Dial::times(1, protocol, address)).unwrap();
             assert_eq!(answers[0].outcome, Err(Failure::Refused), "{address} over {protocol}");
         }

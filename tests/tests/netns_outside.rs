@@ -114,9 +114,6 @@ fn service_without_pods_refuses() {
         for address in cluster.addresses("empty", protocol) {
             let answers = dial(cluster.topology.client(), &Dial::times(1, protocol, address)).unwrap();
             assert_eq!(answers[0].outcome, Err(Failure::Refused), "{address} over {protocol}");
-            // Not later than at the second SYN, after a second: Linux ignores an ICMP error that comes
-            // while `connect()` still holds the socket, as it may on veth, where all runs at once.
-            assert!(answers[0].elapsed_us < 1_500_000, "{address} over {protocol}: {answers:?}");
         }
     }
 }

@@ -302,8 +302,9 @@ fn local_policy_without_local_endpoint_drops_outside_clients_and_serves_pods() {
 #[test]
 fn no_endpoint_is_answered_with_port_unreachable() {
     let mut tables = tables();
-    let asked = PacketBuilder::tcp((CLIENT_V4, 40_000).into(), (VIP_V4, world::PORT_EMPTY).into(), SYN)
+    let asked = PacketBuilder::udp((CLIENT_V4, 40_000).into(), (VIP_V4, world::PORT_EMPTY).into())
         .vlan(0x8100, 42)
+        .payload(b"a longer question")
         .build();
     let (verdict, answer) = enter(&mut tables, &asked, Side::Uplink);
     assert_eq!(verdict, Verdict::Answer(Reason::RefuseNoEndpoint));
@@ -314,7 +315,7 @@ fn no_endpoint_is_answered_with_port_unreachable() {
     assert_eq!(answer[18 + 9], 1, "ICMP");
     assert_eq!(answer[18 + 12..18 + 20], [198, 51, 100, 10, 203, 0, 113, 7]);
     assert_eq!(answer[38..40], [3, 3], "destination unreachable, port unreachable");
-    assert_eq!(answer[46..], asked[18..58], "quotes both headers");
+    assert_eq!(answer[46..], asked[18..46], "quotes both headers");
 }
 
 #[test]

@@ -110,6 +110,31 @@ fn tcp_packet_of_a_gone_endpoint_is_answered_by_a_reset() {
 }
 
 #[test]
+fn connection_to_a_service_without_endpoints_is_reset() {
+    for ends in FAMILIES {
+        let asked = tcp(ends, world::PORT_EMPTY, SYN).build();
+        let (verdict, answer) = enter(&mut tables(), &asked, Side::Uplink);
+        assert_eq!(verdict, Verdict::Answer(Reason::RefuseNoEndpoint));
+        verify_checksums(&answer).unwrap();
+        let tuple = five_tuple(&answer).unwrap();
+        assert_eq!((tuple.source, tuple.destination), {
+            ((ends.1, world::PORT_EMPTY).into(), (ends.0, 40_000).into())
+        });
+        let (sequence, _, _) = numbers(&asked);
+        let acknowledged = sequence.wrapping_add(1);
+        assert_eq!(numbers(&answer), (0, acknowledged, RST | ACK), "<SEQ=0><ACK=SEG.SEQ+1><CTL=RST,ACK>");
+    }
+}
+
+#[test]
+fn reset_to_a_service_without_endpoints_is_answered_by_none() {
+    let asked = tcp(FAMILIES[0], world::PORT_EMPTY, RST).build();
+    let (verdict, answer) = enter(&mut tables(), &asked, Side::Uplink);
+    assert_eq!(verdict, Verdict::Answer(Reason::RefuseNoEndpoint));
+    assert_eq!(answer[34..36], [3, 3], "ICMP port unreachable");
+}
+
+#[test]
 fn reset_of_a_source_nated_flow_goes_back_to_the_client_itself() {
     let mut tables = tables();
     let remote: Vec<u32> =

@@ -9,7 +9,7 @@ use lb_ebpf::path::Side;
 use lb_ebpf::verdict::Verdict;
 use lb_tests::host_path::{enter, leave};
 use lb_tests::packet::build::chunk::{ABORT, DATA, INIT, SHUTDOWN};
-use lb_tests::packet::build::tcp_flags::SYN;
+use lb_tests::packet::build::tcp_flags::{ACK, RST, SYN};
 use lb_tests::packet::{PacketBuilder, five_tuple, verify_checksums};
 use lb_tests::world::{self, NODE_V4, OPEN_VIP_V4, UNALLOCATED_V4, UNALLOCATED_V6, VIP_V4, VIP_V6};
 
@@ -88,7 +88,6 @@ fn sctp_chunks_drive_the_state_of_a_flow() {
 #[test]
 fn unused_port_of_a_cluster_ip_is_refused() {
     for asked in [
-        PacketBuilder::tcp((CLIENT_V4, 40_000).into(), (VIP_V4, 999).into(), SYN).build(),
         PacketBuilder::udp((CLIENT_V4, 40_000).into(), (VIP_V4, 999).into()).build(),
         sctp(40_000, 999, INIT, 16),
         PacketBuilder::of_protocol(47, (CLIENT_V4, 0).into(), (VIP_V4, 0).into()).payload(&[0; 24]).build(),
@@ -104,11 +103,23 @@ fn unused_port_of_a_cluster_ip_is_refused() {
 
 #[test]
 fn unused_port_of_a_cluster_ip_is_refused_over_ipv6() {
-    let asked = PacketBuilder::tcp((client_v6(), 40_000).into(), (VIP_V6, 999).into(), SYN).build();
+    let asked = PacketBuilder::udp((client_v6(), 40_000).into(), (VIP_V6, 999).into()).build();
     let (verdict, answer) = enter(&mut tables(), &asked, Side::Uplink);
     assert_eq!(verdict, Verdict::Answer(Reason::RefuseUnusedPort));
     verify_checksums(&answer).unwrap();
     assert_eq!(answer[54..56], [1, 4]);
+}
+
+#[test]
+fn connection_to_an_unused_port_of_a_cluster_ip_is_reset() {
+    for (client, vip) in [(CLIENT_V4, VIP_V4), (client_v6(), VIP_V6)] {
+        let asked = PacketBuilder::tcp((client, 40_000).into(), (vip, 999).into(), SYN).build();
+        let (verdict, answer) = enter(&mut tables(), &asked, Side::Pod);
+        assert_eq!(verdict, Verdict::Answer(Reason::RefuseUnusedPort));
+        verify_checksums(&answer).unwrap();
+        let flags = answer[answer.len() - 7];
+        assert_eq!(flags, RST | ACK);
+    }
 }
 
 #[test]

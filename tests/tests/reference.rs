@@ -1,5 +1,5 @@
 //! Host tier: the plan against a second model of the Kubernetes rules, over seeded random worlds.
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::frontend::FrontendKey;
@@ -8,7 +8,8 @@ use lb_tests::reference::random::questions;
 use lb_tests::reference::world::{From, NodePorts};
 use lb_tests::reference::{self, Answer, Question, World, objects};
 use lb_userspace::plan::{
-    self, Desired, EmptyAction, Family, NodeContext, NodePortAddresses, ReadinessAlone, neg_kind,
+    self, BackendService, Desired, EmptyAction, Family, NodeContext, NodePortAddresses, ReadinessAlone,
+    neg_kind,
 };
 
 /// Worlds of one run; a failure prints its seed, and [`check`] of that seed repeats it.
@@ -45,8 +46,10 @@ fn of_plan(desired: &Desired, question: &Question) -> Answer {
     let neg = service.neg(neg_kind(scope, Family::of(question.address)));
     let neg = neg.expect("the NEG that a frontend names");
     let members = neg.members.iter().map(|index| &service.endpoints[*index as usize]);
-    let members: BTreeSet<SocketAddr> =
-        members.map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port)).collect();
+    let with_weight = |endpoint: &plan::Endpoint| {
+        (SocketAddr::new(endpoint.address, endpoint.port), u32::from(endpoint.weight))
+    };
+    let members: BTreeMap<SocketAddr, u32> = members.map(with_weight).collect();
     match (members.is_empty(), empty) {
         (false, _) => Answer::OneOf(members),
         (true, EmptyAction::Refuse) => Answer::Refused,
@@ -66,6 +69,13 @@ struct Tally {
 fn check(seed: u64, tally: &mut Tally) {
     let world = reference::world(seed);
     let desired = planned(&world);
+    for service in &world.services {
+        let expected = reference::drain_s(service);
+        let of_service = |planned: &&BackendService| *planned.name.service.name == *service.name;
+        for planned in desired.backend_services().filter(of_service) {
+            assert_eq!(planned.drain.deadline_s, expected, "seed {seed}: {service:#?}");
+        }
+    }
     for question in questions(&world) {
         let expected = reference::answer(&world, &question);
         let found = of_plan(&desired, &question);

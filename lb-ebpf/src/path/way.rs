@@ -4,9 +4,11 @@ use lb_common::conntrack::{Flow, flags};
 use lb_common::counters::{Outcome, Reason};
 
 use crate::geneve;
+use crate::header::tcp;
 use crate::icmp::{self, Message};
 use crate::packet::{Mac, Packet};
 use crate::parse::{Form, Parsed};
+use crate::reset;
 use crate::rewrite;
 use crate::tables::{Route, Tables};
 use crate::verdict::Verdict;
@@ -110,7 +112,8 @@ fn route<T: Tables>(tables: &mut T, ends: [&Address; 2], packet_bytes: usize, ov
     }
 }
 
-/// What becomes of a packet without a way: it passes, is dropped, or is answered with an error.
+/// What becomes of a packet without a way: it passes, is dropped, or is answered with an error; where nobody
+/// serves a TCP packet, with a reset.
 #[inline(never)]
 pub(super) fn blocked<P: Packet>(packet: &mut P, parsed: &Parsed, way: &Way) -> Verdict {
     let reason = way.reason;
@@ -124,9 +127,23 @@ pub(super) fn blocked<P: Packet>(packet: &mut P, parsed: &Parsed, way: &Way) -> 
     }
     let message = match reason {
         Reason::RefuseTooBig => Message::too_big(way.value as u32),
+        // A fragment does not say where its segment ends, and no reset answers another one.
+        _ if parsed.is_tcp() && parsed.form == Form::Whole && parsed.tcp_flags & tcp::RST == 0 => {
+            return refuse_connection(packet, parsed, reason);
+        }
         _ => Message::PORT_UNREACHABLE,
     };
     match icmp::refuse(packet, parsed, &message) {
+        Some(()) => Verdict::Answer(reason),
+        None => Verdict::Drop(Reason::DropRewriteFailed),
+    }
+}
+
+/// Answers a TCP packet that nobody serves. A call of its own, for the verifier (6.18: "cannot return stack
+/// pointer to the caller", where the compiler joins both kinds of answer).
+#[inline(never)]
+fn refuse_connection<P: Packet>(packet: &mut P, parsed: &Parsed, reason: Reason) -> Verdict {
+    match reset::answer(packet, parsed) {
         Some(()) => Verdict::Answer(reason),
         None => Verdict::Drop(Reason::DropRewriteFailed),
     }

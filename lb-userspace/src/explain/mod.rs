@@ -346,7 +346,7 @@ impl Told<'_> {
             );
         }
         let words = match run.reason.outcome() {
-            Outcome::Refuse => "refuse: ICMP port unreachable, or EPERM from connect()",
+            Outcome::Refuse => "refuse: a TCP reset or ICMP port unreachable, or EPERM from connect()",
             outcome => outcome.name(),
         };
         self.step("verdict", format!("{words} ({})", run.reason.name()), None);

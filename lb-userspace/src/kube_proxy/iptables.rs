@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context as _, Result, bail};
 
 use super::chains::{Action, Chains, Rule, When};
-use super::{Entry, NodePortAddresses, Outcome, Place, Range, Rules};
+use super::{Entries, NodePortAddresses, Outcome, Range, Rules};
 use crate::attach::Cidr;
 use crate::model::{ObjectName, Protocol};
 
@@ -91,7 +91,7 @@ pub(super) fn parse(text: &str) -> Result<Rules> {
             rules.push(Rule { when: line.when(), action });
         }
     }
-    let mut entries: BTreeMap<(Option<IpAddr>, Protocol, u16), Entry> = BTreeMap::new();
+    let mut entries = Entries::new();
     let mut addresses = NodePortAddresses::These(BTreeSet::new());
     for line in in_chain("nat", "KUBE-SERVICES").chain(in_chain("nat", "KUBE-NODEPORTS")) {
         if line.target == "KUBE-NODEPORTS" {
@@ -116,16 +116,7 @@ pub(super) fn parse(text: &str) -> Result<Rules> {
         let Some(key) = line.key() else { continue };
         entries.entry(key).or_default().source_ranges = Some(source_ranges(&lines, &line.target)?);
     }
-    let mut rules =
-        Rules { frontends: BTreeMap::new(), node_ports: BTreeMap::new(), node_port_addresses: addresses };
-    for ((address, protocol, port), entry) in entries {
-        let handling = entry.handling(&chains)?;
-        match address {
-            Some(address) => drop(rules.frontends.insert(Place { address, port, protocol }, handling)),
-            None => drop(rules.node_ports.insert((protocol, port), handling)),
-        }
-    }
-    Ok(rules)
+    Rules::of(entries, addresses, &chains)
 }
 
 /// `KUBE-SERVICES -j KUBE-NODEPORTS` is for all local addresses or, once for each, for one.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::kube_proxy::Place;
 
 /// What `iptables-save` says of a Service shop/web with two endpoints, `externalTrafficPolicy: Local`, no
 /// endpoint here, affinity, a load-balancer address with source ranges, and of a Service shop/idle without

@@ -128,6 +128,25 @@ struct Entry {
     source_ranges: Option<BTreeSet<Range>>,
 }
 
+/// By address, which node ports have none of, protocol and port.
+type Entries = BTreeMap<(Option<IpAddr>, Protocol, u16), Entry>;
+
+impl Rules {
+    /// What the entries come to.
+    fn of(entries: Entries, addresses: NodePortAddresses, chains: &Chains) -> anyhow::Result<Self> {
+        let mut rules =
+            Self { frontends: BTreeMap::new(), node_ports: BTreeMap::new(), node_port_addresses: addresses };
+        for ((address, protocol, port), entry) in entries {
+            let handling = entry.handling(chains)?;
+            match address {
+                Some(address) => drop(rules.frontends.insert(Place { address, port, protocol }, handling)),
+                None => drop(rules.node_ports.insert((protocol, port), handling)),
+            }
+        }
+        Ok(rules)
+    }
+}
+
 impl Entry {
     /// Walks the chains for both kinds of clients.
     fn handling(self, chains: &Chains) -> anyhow::Result<Handling> {

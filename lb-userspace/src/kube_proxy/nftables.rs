@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use super::chains::{Action, Chains, Rule, When};
-use super::{Entry, NodePortAddresses, Outcome, Place, Range, Rules};
+use super::{Entries, NodePortAddresses, Outcome, Range, Rules};
 use crate::model::{ObjectName, Protocol};
 
 /// The helper chain behind verdicts that refuse.
@@ -46,7 +46,7 @@ pub(super) fn parse(text: &str) -> Result<Rules> {
     let value: Value = serde_json::from_str(text).context("cannot read nft's output as JSON")?;
     let objects = value["nftables"].as_array().context("nft's output has no list named nftables")?;
     let table = Table::of(objects);
-    let mut entries: BTreeMap<(Option<IpAddr>, Protocol, u16), Entry> = BTreeMap::new();
+    let mut entries = Entries::new();
     let chains = table.chains()?;
     for name in ["service-ips", "service-nodeports"] {
         for (key, (target, _)) in table.verdict_map(name)? {
@@ -70,19 +70,7 @@ pub(super) fn parse(text: &str) -> Result<Rules> {
         let ranges = table.source_ranges(chain).with_context(|| format!("chain {chain}"))?;
         entries.entry(key).or_default().source_ranges = Some(ranges);
     }
-    let mut rules = Rules {
-        frontends: BTreeMap::new(),
-        node_ports: BTreeMap::new(),
-        node_port_addresses: table.addresses()?,
-    };
-    for ((address, protocol, port), entry) in entries {
-        let handling = entry.handling(&chains)?;
-        match address {
-            Some(address) => drop(rules.frontends.insert(Place { address, port, protocol }, handling)),
-            None => drop(rules.node_ports.insert((protocol, port), handling)),
-        }
-    }
-    Ok(rules)
+    Rules::of(entries, table.addresses()?, &chains)
 }
 
 /// `service-HASH-NAMESPACE/NAME/PROTOCOL/PORT`, also with `local-` or `external-` in front.

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::kube_proxy::Place;
 
 /// The table of a Service shop/web with two endpoints, `externalTrafficPolicy: Local`, no endpoint here,
 /// affinity, a load-balancer address with source ranges, and a Service shop/idle without endpoints; as

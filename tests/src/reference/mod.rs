@@ -7,5 +7,5 @@ pub mod rules;
 pub mod world;
 
 pub use random::world;
-pub use rules::{Answer, answer};
+pub use rules::{Answer, answer, drain_s};
 pub use world::{Question, World};

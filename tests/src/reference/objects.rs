@@ -49,6 +49,18 @@ fn node(node: &Node) -> core::Node {
     }
 }
 
+fn annotate(metadata: &mut ObjectMeta, name: &str, value: Option<String>) {
+    if let Some(value) = value {
+        metadata.annotations.get_or_insert_default().insert(format!("podway.io/{name}"), value);
+    }
+}
+
+fn weights(weights: &[(std::net::IpAddr, u32)]) -> Option<String> {
+    let entries: Vec<String> =
+        weights.iter().map(|(address, weight)| format!("{address}={weight}")).collect();
+    (!entries.is_empty()).then(|| entries.join(","))
+}
+
 fn policy(policy: Policy) -> Option<String> {
     match policy {
         Policy::Absent => None,
@@ -65,6 +77,9 @@ fn service(service: &Service) -> core::Service {
         let label = ("service.kubernetes.io/service-proxy-name".to_owned(), "other".to_owned());
         metadata.labels = Some([label].into());
     }
+    annotate(&mut metadata, "endpoint-weights", weights(&service.weights));
+    annotate(&mut metadata, "drain", service.drain.map(Into::into));
+    annotate(&mut metadata, "drain-deadline-seconds", service.drain_deadline_s.map(|s| s.to_string()));
     let kind = match service.kind {
         Kind::ClusterIp | Kind::Headless => "ClusterIP",
         Kind::NodePort => "NodePort",
@@ -118,6 +133,8 @@ fn service(service: &Service) -> core::Service {
 fn slice(slice: &Slice) -> discovery::EndpointSlice {
     let mut metadata = metadata(&slice.name);
     metadata.labels = Some([("kubernetes.io/service-name".to_owned(), slice.service.clone())].into());
+    annotate(&mut metadata, "weight", slice.weight.map(|weight| weight.to_string()));
+    annotate(&mut metadata, "endpoint-weights", weights(&slice.weights));
     let ports = slice.ports.iter().map(|port| discovery::EndpointPort {
         name: port.name.clone(),
         protocol: Some(port.protocol.to_string()),

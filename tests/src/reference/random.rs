@@ -116,7 +116,22 @@ fn service(index: usize, random: &mut Random) -> Service {
                 (network, *random.pick(if network.is_ipv4() { &[24, 26, 32] } else { &[0, 122, 128] }))
             })
             .collect(),
+        weights: if random.chance(20) { weights(random) } else { Vec::new() },
+        drain: *random.pick(&[None, Some("keep"), Some("reset"), Some("never")]),
+        drain_deadline_s: *random.pick(&[None, Some(0), Some(1), Some(604_800), Some(604_801)]),
     }
+}
+
+/// Weights of a few pods; a thousand is the most that one may have.
+fn weights(random: &mut Random) -> Vec<(IpAddr, u32)> {
+    let mut weights: Vec<(IpAddr, u32)> = Vec::new();
+    for _ in 0..1 + random.below(4) {
+        let address = pod(random.chance(50), 1 + random.below(8));
+        if weights.iter().all(|(known, _)| *known != address) {
+            weights.push((address, *random.pick(&[0, 0, 3, 1_000, 1_001])));
+        }
+    }
+    weights
 }
 
 /// One to three ports; the API refuses two of one name, or of one number and protocol.
@@ -161,6 +176,8 @@ fn slice(service: &Service, index: usize, nodes: &[Node], random: &mut Random) -
         is_v4,
         endpoints,
         ports,
+        weight: random.chance(20).then(|| *random.pick(&[0, 0, 5, 1_000, 1_001])),
+        weights: if random.chance(20) { weights(random) } else { Vec::new() },
     }
 }
 

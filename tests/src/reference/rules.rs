@@ -1,20 +1,28 @@
 //! The rules, one sentence of the API's documentation after the other.
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::world::{Endpoint, From, IpMode, Kind, NodePorts, Policy, Port, Question, Service, World};
+use super::world::{Endpoint, From, IpMode, Kind, NodePorts, Policy, Port, Question, Service, Slice, World};
 
 /// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// No Service has the address and port.
     NotAService,
-    /// It goes to one of these.
-    OneOf(BTreeSet<SocketAddr>),
+    /// It goes to one of these, by their weights.
+    OneOf(BTreeMap<SocketAddr, u32>),
     /// The client is told that nobody serves.
     Refused,
     /// Nobody is told anything.
     Dropped,
+}
+
+/// An endpoint, where it listens, with its weight.
+#[derive(Clone, Debug)]
+struct Place {
+    at: SocketAddr,
+    endpoint: Endpoint,
+    weight: u32,
 }
 
 /// How a Service came to the address.
@@ -131,13 +139,16 @@ fn of_the_cluster(world: &World, service: &Service, port: &Port, dialled: IpAddr
 
 /// Hints (KEP-4444, KEP-3015): "if all ready endpoints have hints and at least one is for this node, use those";
 /// else the same for this node's zone; else all. Hints say nothing of endpoints that are not ready.
-fn near(world: &World, all: Vec<(SocketAddr, Endpoint)>) -> Vec<(SocketAddr, Endpoint)> {
+/// "An endpoint for this node or zone that weighs nothing counts as none."
+fn near(world: &World, all: Vec<Place>) -> Vec<Place> {
     let node = &world.nodes[world.here];
-    let by = |hints: fn(&Endpoint) -> &Vec<String>, ours: &String| -> Option<Vec<(SocketAddr, Endpoint)>> {
-        let ready: Vec<_> = all.iter().filter(|(_, e)| is_ready(e)).collect();
-        let all_have_hints = ready.iter().all(|(_, e)| !hints(e).is_empty());
-        let for_us: Vec<_> = ready.into_iter().filter(|(_, e)| hints(e).contains(ours)).cloned().collect();
-        (all_have_hints && !for_us.is_empty()).then_some(for_us)
+    let by = |hints: fn(&Endpoint) -> &Vec<String>, ours: &String| -> Option<Vec<Place>> {
+        let ready: Vec<_> = all.iter().filter(|place| is_ready(&place.endpoint)).collect();
+        let all_have_hints = ready.iter().all(|place| !hints(&place.endpoint).is_empty());
+        let is_for_us = |place: &&Place| hints(&place.endpoint).contains(ours);
+        let for_us: Vec<_> = ready.into_iter().filter(is_for_us).cloned().collect();
+        let one_takes_flows = for_us.iter().any(|place| place.weight > 0);
+        (all_have_hints && one_takes_flows).then_some(for_us)
     };
     if let Some(chosen) = by(|e| &e.node_hints, &node.name) {
         return chosen;
@@ -154,7 +165,8 @@ fn near(world: &World, all: Vec<(SocketAddr, Endpoint)>) -> Vec<(SocketAddr, End
 fn of_this_node(world: &World, service: &Service, port: &Port, dialled: IpAddr) -> Answer {
     let all = endpoints(world, service, port, dialled);
     let name = &world.nodes[world.here].name;
-    let local: Vec<_> = all.iter().filter(|(_, e)| e.node.as_ref() == Some(name)).cloned().collect();
+    let local: Vec<_> =
+        all.iter().filter(|place| place.endpoint.node.as_ref() == Some(name)).cloned().collect();
     let here = usable(&local);
     if !here.is_empty() {
         return Answer::OneOf(here);
@@ -162,15 +174,32 @@ fn of_this_node(world: &World, service: &Service, port: &Port, dialled: IpAddr) 
     if usable(&all).is_empty() { Answer::Refused } else { Answer::Dropped }
 }
 
-/// KEP-1669: ready endpoints; where none is ready, those that still serve while they terminate.
-fn usable(endpoints: &[(SocketAddr, Endpoint)]) -> BTreeSet<SocketAddr> {
-    let ready: BTreeSet<SocketAddr> =
-        endpoints.iter().filter(|(_, e)| is_ready(e)).map(|(place, _)| *place).collect();
-    if !ready.is_empty() {
-        return ready;
-    }
-    let still_serving = endpoints.iter().filter(|(_, e)| is_serving(e) && e.terminating == Some(true));
-    still_serving.map(|(place, _)| *place).collect()
+/// KEP-1669: ready endpoints; where none is ready, those that still serve while they terminate. Of these,
+/// "an endpoint of weight 0 takes no new flows".
+fn usable(places: &[Place]) -> BTreeMap<SocketAddr, u32> {
+    let ready: Vec<&Place> = places.iter().filter(|place| is_ready(&place.endpoint)).collect();
+    let still_serving =
+        |place: &&Place| is_serving(&place.endpoint) && place.endpoint.terminating == Some(true);
+    let usable = if ready.is_empty() { places.iter().filter(still_serving).collect() } else { ready };
+    usable.into_iter().filter(|place| place.weight > 0).map(|place| (place.at, place.weight)).collect()
+}
+
+/// "The Service's goes before the slice's, and this before `podway.io/weight`"; 1 is the default. A value that
+/// cannot be used is left out.
+fn weight(service: &Service, slice: &Slice, address: IpAddr) -> u32 {
+    let is_usable = |weight: &u32| *weight <= 1_000;
+    let of = |weights: &[(IpAddr, u32)]| {
+        weights.iter().find(|(of, _)| *of == address).map(|(_, weight)| *weight).filter(is_usable)
+    };
+    of(&service.weights).or(of(&slice.weights)).or(slice.weight.filter(is_usable)).unwrap_or(1)
+}
+
+/// Seconds for which a Service's TCP flows go on when their endpoint is gone. `keep`: "until the deadline";
+/// `reset`: "they end at once".
+#[must_use]
+pub fn drain_s(service: &Service) -> u32 {
+    let deadline_s = service.drain_deadline_s.filter(|seconds| (1..=604_800).contains(seconds));
+    if service.drain == Some("reset") { 0 } else { deadline_s.unwrap_or(3_600) }
 }
 
 /// EndpointConditions: "a nil value should be interpreted as true".
@@ -185,8 +214,8 @@ fn is_serving(endpoint: &Endpoint) -> bool {
 
 /// The endpoints behind a Service port in the family of the address that was dialled: those of all
 /// slices with the Service's label, at the slice's port of the same name and protocol.
-fn endpoints(world: &World, service: &Service, port: &Port, dialled: IpAddr) -> Vec<(SocketAddr, Endpoint)> {
-    let mut found: Vec<(SocketAddr, Endpoint)> = Vec::new();
+fn endpoints(world: &World, service: &Service, port: &Port, dialled: IpAddr) -> Vec<Place> {
+    let mut found = Vec::new();
     let mut slices: Vec<_> = world.slices.iter().filter(|slice| slice.service == service.name).collect();
     slices.sort_by_key(|slice| slice.name.clone());
     for slice in slices {
@@ -201,7 +230,11 @@ fn endpoints(world: &World, service: &Service, port: &Port, dialled: IpAddr) -> 
         });
         let Some(number) = number else { continue };
         for endpoint in &slice.endpoints {
-            found.push((SocketAddr::new(endpoint.address, number), endpoint.clone()));
+            found.push(Place {
+                at: SocketAddr::new(endpoint.address, number),
+                endpoint: endpoint.clone(),
+                weight: weight(service, slice, endpoint.address),
+            });
         }
     }
     without_doubles(world, found)
@@ -209,14 +242,14 @@ fn endpoints(world: &World, service: &Service, port: &Port, dialled: IpAddr) -> 
 
 /// "Endpoints may appear in several slices at once" while they move; a consumer takes each once. Which one
 /// holds is left open: Podway takes the one on its own node, then a ready, then a serving one.
-fn without_doubles(world: &World, found: Vec<(SocketAddr, Endpoint)>) -> Vec<(SocketAddr, Endpoint)> {
+fn without_doubles(world: &World, found: Vec<Place>) -> Vec<Place> {
     let here = &world.nodes[world.here].name;
     let rank = |e: &Endpoint| (e.node.as_ref() == Some(here), is_ready(e), is_serving(e));
-    let mut kept: Vec<(SocketAddr, Endpoint)> = Vec::new();
-    for (place, endpoint) in found {
-        match kept.iter_mut().find(|(known, _)| *known == place) {
-            None => kept.push((place, endpoint)),
-            Some((_, known)) if rank(&endpoint) > rank(known) => *known = endpoint,
+    let mut kept: Vec<Place> = Vec::new();
+    for place in found {
+        match kept.iter_mut().find(|known| known.at == place.at) {
+            None => kept.push(place),
+            Some(known) if rank(&place.endpoint) > rank(&known.endpoint) => *known = place,
             Some(_) => {}
         }
     }

@@ -78,6 +78,12 @@ pub struct Service {
     pub internal_policy: Policy,
     /// `spec.loadBalancerSourceRanges`, as networks and lengths.
     pub source_ranges: Vec<(IpAddr, u8)>,
+    /// The annotation `podway.io/endpoint-weights`.
+    pub weights: Vec<(IpAddr, u32)>,
+    /// The annotation `podway.io/drain`.
+    pub drain: Option<&'static str>,
+    /// The annotation `podway.io/drain-deadline-seconds`.
+    pub drain_deadline_s: Option<u32>,
 }
 
 /// An endpoint of a slice.
@@ -123,6 +129,10 @@ pub struct Slice {
     pub endpoints: Vec<Endpoint>,
     /// `ports`.
     pub ports: Vec<SlicePort>,
+    /// The annotation `podway.io/weight`.
+    pub weight: Option<u32>,
+    /// The annotation `podway.io/endpoint-weights`.
+    pub weights: Vec<(IpAddr, u32)>,
 }
 
 /// A Node.

@@ -13,8 +13,11 @@ pub(crate) const STORIES: &[Story] = &[
     story("an outside client keeps its pod at every kind of address", outside_client_keeps_its_pod),
     story("pods and processes keep their pod", inside_clients_keep_their_pod),
     story("clients choose anew after the timeout", affinity_ends),
+    story("pods and processes choose anew after the timeout", affinity_ends_inside),
     story("affinity breaks when its pod goes", affinity_breaks),
 ];
+
+const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
 fn outside_client_keeps_its_pod(world: &mut World) -> Result<()> {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -31,8 +34,7 @@ fn outside_client_keeps_its_pod(world: &mut World) -> Result<()> {
 }
 
 fn inside_clients_keep_their_pod(world: &mut World) -> Result<()> {
-    let process = world.mode.has_socket_hooks().then_some("node-a");
-    for client in ["web-a-3", "web-b-3"].into_iter().chain(process) {
+    for client in ["web-a-3", "web-b-3", "node-a"] {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let to = world.address("sticky", At::Cluster, protocol)?;
             let pods = answerers(world.host(client), &Dial::times(12, protocol, to))?;
@@ -42,15 +44,28 @@ fn inside_clients_keep_their_pod(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// The timeout is a second. Of twelve clients that wait for longer, some get another of six pods, but
-/// once in two thousand million.
+/// Of twelve clients that choose anew, some get another of six pods, but once in two thousand million.
+fn affinity_ends_inside(world: &mut World) -> Result<()> {
+    let clients: Vec<&str> = world.cluster.topology.pods().map(Host::name).chain(NODES).collect();
+    ensure!(clients.len() == 12, "{clients:?}");
+    ensure!(has_one_moved(world, &clients)?, "every pod and process kept its pod");
+    Ok(())
+}
+
 fn affinity_ends(world: &mut World) -> Result<()> {
+    let clients: Vec<&str> = world.cluster.topology.pods().map(Host::name).chain(["client"]).collect();
+    ensure!(has_one_moved(world, &clients)?, "every client kept its pod");
+    Ok(())
+}
+
+/// Whether another pod answers one of these when it asks again later than the timeout, a second.
+fn has_one_moved(world: &World, clients: &[&str]) -> Result<bool> {
     let to = world.address("forgetful", At::Cluster, Protocol::Tcp)?;
     let twice = Dial { interval: Duration::from_millis(2_100), ..Dial::times(2, Protocol::Tcp, to) };
-    let pods = world.cluster.topology.pods().map(Host::name);
-    let clients = pods.chain(["client"]);
-    let started =
-        clients.map(|client| Dialing::start(world.host(client), &twice)).collect::<Result<Vec<_>>>()?;
+    let started = clients
+        .iter()
+        .map(|client| Dialing::start(world.host(client), &twice))
+        .collect::<Result<Vec<_>>>()?;
     let mut has_moved = false;
     for dialing in started {
         let answers = dialing.finish()?;
@@ -58,12 +73,11 @@ fn affinity_ends(world: &mut World) -> Result<()> {
         let by = by.collect::<Result<Vec<_>, _>>().map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
         has_moved |= by.first() != by.last();
     }
-    ensure!(has_moved, "every client kept its pod");
-    Ok(())
+    Ok(has_moved)
 }
 
 fn affinity_breaks(world: &mut World) -> Result<()> {
-    for client in ["client", "web-a-3"] {
+    for client in ["client", "web-a-3", "node-a"] {
         let to = world.address("broken-affinity", At::LoadBalancer, Protocol::Tcp)?;
         let kept = answerers(world.host(client), &Dial::times(4, Protocol::Tcp, to))?;
         let kept = kept.into_iter().next().context("nobody answered")?;

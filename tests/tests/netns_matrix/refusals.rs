@@ -1,7 +1,7 @@
 //! What is refused, and how the client sees it.
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use lb_tests::cluster::PROTOCOLS;
 use lb_tests::traffic::Failure;
 use lb_userspace::model::Protocol;
@@ -12,13 +12,13 @@ pub(crate) const STORIES: &[Story] = &[
     story("a Service without pods refuses outside clients", empty_refuses_outside),
     story("a Service without pods refuses pods", empty_refuses_pods),
     story("an unused port of a cluster IP refuses", unused_port_refuses),
+    story("a refused connection has sent one SYN", refused_at_once),
     story("an address that no Service has is silent", unallocated_address_is_silent),
     story("a closed port of a pod is told to the client", closed_port_is_told),
     with_socket_hooks("a Service without pods refuses processes", empty_refuses_processes),
 ];
 
 fn empty_refuses_outside(world: &mut World) -> Result<()> {
-    // Over IPv6 the refusal of the first SYN comes too early for Linux, and each connection takes a second.
     [At::LoadBalancer, At::Node("node-a")].into_iter().try_for_each(|at| {
         world.expect_failure("client", "empty", at, Failure::Refused, Some(("node-a", "no-endpoint")))
     })
@@ -46,6 +46,23 @@ fn unused_port_refuses(world: &mut World) -> Result<()> {
             let counted = Some(("node-a", "unused-port"));
             world.expect_failure_at(client, to, protocol, Failure::Refused, counted)?;
         }
+    }
+    Ok(())
+}
+
+/// The node next to the client answers before `connect()` has let the socket go.
+fn refused_at_once(world: &mut World) -> Result<()> {
+    let balancer = world.address("empty", At::LoadBalancer, Protocol::Tcp)?;
+    let unused = SocketAddr::new(world.address("web", At::Cluster, Protocol::Tcp)?.ip(), UNUSED_PORT);
+    for (client, to, reason) in [
+        ("client", balancer, "no-endpoint"),
+        ("client", unused, "unused-port"),
+        ("web-a-3", unused, "unused-port"),
+    ] {
+        let before = world.count("node-a", reason)?;
+        world.expect_failure_at(client, to, Protocol::Tcp, Failure::Refused, None)?;
+        let syns = world.count("node-a", reason)? - before;
+        ensure!(syns == 1, "{client} to {to}: {syns} packets were refused");
     }
     Ok(())
 }
