@@ -57,6 +57,8 @@ pub struct Endpoint {
     pub slice: u8,
     /// `hints.forZones`.
     pub zone_hints: Vec<String>,
+    /// `hints.forNodes`.
+    pub node_hints: Vec<String>,
 }
 
 /// `spec.ipFamilies`.
@@ -187,6 +189,7 @@ impl Service {
             terminating: false,
             slice: 0,
             zone_hints: Vec::new(),
+            node_hints: Vec::new(),
         });
         self
     }

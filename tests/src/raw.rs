@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, RawProtocol, SendFlags, SocketType, bind, ipproto, sendto, socket};
 
+use crate::packet::PacketBuilder;
+use crate::packet::pieces::cut;
 use crate::topology::Host;
 
 /// Of an Ethernet header.
@@ -14,6 +16,8 @@ const LINK_BYTES: usize = 14;
 const RAW: u8 = 255;
 /// Longest packet that is received.
 const PACKET_BYTES_MAX: usize = 2_048;
+/// A fragment that is early waits for a second at most.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Sends an echo request, whose checksum and identifier are the kernel's, and returns the message that
 /// answers it.
@@ -52,6 +56,39 @@ pub fn send(to: IpAddr, frames: &[Vec<u8>]) -> Result<()> {
         sendto(&socket, &frame[LINK_BYTES..], SendFlags::empty(), &SocketAddr::new(to, 0))?;
     }
     Ok(())
+}
+
+/// Sends a datagram in fragments of `piece_bytes`, the last one first, and returns the answer, which must
+/// come from `to`. Datagrams of one host need different identifications.
+///
+/// # Errors
+/// No answer in time, or from elsewhere.
+///
+/// # Panics
+/// `piece_bytes` is no multiple of eight.
+pub fn ask_backwards(
+    from: &Host,
+    to: SocketAddr,
+    payload: &[u8],
+    piece_bytes: usize,
+    identification: u16,
+) -> Result<Vec<u8>> {
+    let ask = || {
+        let socket = UdpSocket::bind(SocketAddr::new(from.address_for(to.ip()), 0))?;
+        socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        let datagram = PacketBuilder::udp(socket.local_addr()?, to).payload(payload).build();
+        let mut pieces = cut(&datagram, piece_bytes, identification);
+        pieces.reverse();
+        send(to.ip(), &pieces)?;
+        let mut answer = vec![0; PACKET_BYTES_MAX];
+        let (count, by) = socket.recv_from(&mut answer)?;
+        if by != to {
+            return Err(Error::other(format!("{by} answered for {to}")));
+        }
+        answer.truncate(count);
+        Ok(answer)
+    };
+    from.run_in_netns(ask).map_err(Error::other)?
 }
 
 /// What comes to an address of a host over one IP protocol.

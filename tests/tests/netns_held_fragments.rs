@@ -33,19 +33,10 @@ fn fragments(from: SocketAddr, to: SocketAddr, identification: u16) -> Vec<Vec<u
 
 /// Sends a datagram in fragments, the last one first, and gives the answer.
 fn ask_backwards(client: &Host, to: SocketAddr, identification: u16) -> String {
-    let ask = || {
-        let socket = UdpSocket::bind(SocketAddr::new(client.address_for(to.ip()), 0)).unwrap();
-        socket.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
-        let mut pieces = fragments(socket.local_addr().unwrap(), to, identification);
-        pieces.reverse();
-        raw::send(to.ip(), &pieces).unwrap();
-        let mut answer = [0; 2_048];
-        let (count, by) = socket.recv_from(&mut answer).unwrap_or_else(|error| panic!("{to}: {error}"));
-        assert_eq!(by, to);
-        assert!(answer[..count].ends_with(&PAYLOAD), "{to}: {count} bytes");
-        String::from_utf8_lossy(&answer[..count]).into_owned()
-    };
-    client.run_in_netns(ask).unwrap()
+    let answer = raw::ask_backwards(client, to, &PAYLOAD, PIECE_BYTES, identification);
+    let answer = answer.unwrap_or_else(|error| panic!("{to}: {error}"));
+    assert!(answer.ends_with(&PAYLOAD), "{to}: {} bytes", answer.len());
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 fn assert_arrives_whole(xdp_mode: XdpMode) {

@@ -60,6 +60,11 @@ pub(super) fn leaving<P: Packet, T: Tables>(
         return if parsed.form == Form::FirstFragment { None } else { Some(Reason::PassFragment) };
     }
     match take(packet, tables, parsed) {
+        // The node's address on what it received is our source NAT's: rewritten already, while its first
+        // fragment may have left by XDP, unseen here.
+        Some(Reason::PassFragment) if sender == Sender::Other && is_of_node(tables, &parsed.key.source) => {
+            Some(Reason::PassFragment)
+        }
         Some(Reason::PassFragment) => {
             let way = match sender {
                 Sender::Node => HeldWay::LeavingNode,

@@ -166,9 +166,10 @@ fn endpoint_object(endpoint: &Endpoint, family: usize) -> Value {
         "nodeName": endpoint.node,
         "targetRef": {"kind": "Pod", "namespace": NAMESPACE, "name": endpoint.pod},
     });
-    if !endpoint.zone_hints.is_empty() {
-        let zones: Vec<Value> = endpoint.zone_hints.iter().map(|zone| json!({"name": zone})).collect();
-        object["hints"] = json!({"forZones": zones});
+    for (field, names) in [("forZones", &endpoint.zone_hints), ("forNodes", &endpoint.node_hints)] {
+        if !names.is_empty() {
+            object["hints"][field] = names.iter().map(|name| json!({"name": name})).collect();
+        }
     }
     object
 }
@@ -191,6 +192,7 @@ mod tests {
             serving: true,
             terminating: false,
             slice: 0,
+            node_hints: Vec::new(),
             zone_hints: Vec::new(),
         });
         service

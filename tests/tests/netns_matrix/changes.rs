@@ -1,12 +1,13 @@
-//! Endpoints that come and go under traffic.
-use std::collections::BTreeMap;
+//! Datagrams whose pod goes.
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lb_tests::traffic::{Failure, Hold, UdpStream};
+use lb_tests::cluster::PROTOCOLS;
+use lb_tests::traffic::{UdpStream, ask};
+use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
 
-use crate::world::{At, Mode, Story, World, story};
+use crate::world::{At, CHANGE_DEADLINE, Mode, Story, World, story, with_socket_hooks};
 
 pub(crate) const STORIES: &[Story] = &[
     story("an outside client's datagrams go on when their pod goes", datagrams_of_a_client_move),
@@ -15,8 +16,8 @@ pub(crate) const STORIES: &[Story] = &[
         has_meaning: |mode| mode == Mode::NoSocketHooks,
         tell: datagrams_of_a_pod_move,
     },
-    story("connections stay with a pod that no slice names any more", connections_stay),
-    story("connections end with their pod where the drain contract is reset", connections_end),
+    with_socket_hooks("a pod's connected socket moves when its pod goes", socket_of_a_pod_moves),
+    with_socket_hooks("a process' connected socket moves when its pod goes", socket_of_a_process_moves),
 ];
 
 fn datagrams_of_a_client_move(world: &mut World) -> Result<()> {
@@ -40,24 +41,29 @@ fn datagrams_move(world: &mut World, from: &str, at: At) -> Result<()> {
     Ok(())
 }
 
-fn connections_stay(world: &mut World) -> Result<()> {
-    let mut holds = Vec::new();
-    for (client, at) in [("client", At::LoadBalancer), ("web-a-3", At::Cluster)] {
-        holds.push(Hold::start(world.host(client), world.address("restless", at, Protocol::Tcp)?, 20)?);
-    }
-    world.change_endpoints("web-b-3", "restless", &["web-c-1"])?;
-    let held: Vec<_> = holds.into_iter().map(Hold::finish).collect::<Result<_>>()?;
-    world.change_endpoints("web-b-3", "restless", &["web-b-1", "web-c-1"])?;
-    ensure!(held.iter().all(|held| held.lost.is_empty()), "{held:?}");
-    Ok(())
+fn socket_of_a_pod_moves(world: &mut World) -> Result<()> {
+    socket_moves(world, "web-a-3")
 }
 
-fn connections_end(world: &mut World) -> Result<()> {
-    let to = world.address("impatient", At::LoadBalancer, Protocol::Tcp)?;
-    let hold = Hold::start(world.host("client"), to, 10)?;
-    world.change_endpoints("web-b-3", "impatient", &["web-c-1"])?;
-    let held = hold.finish()?;
-    world.change_endpoints("web-b-3", "impatient", &["web-b-1"])?;
-    ensure!(held.lost == BTreeMap::from([(Failure::Reset, 10)]), "{held:?}");
+fn socket_of_a_process_moves(world: &mut World) -> Result<()> {
+    socket_moves(world, "node-a")
+}
+
+/// The application sees no error, and whom it talks to from then on.
+fn socket_moves(world: &mut World, from: &str) -> Result<()> {
+    let to = world.address("moving", At::Cluster, Protocol::Udp)?;
+    let stream = UdpStream::start(world.host(from), to, Duration::from_millis(1))?;
+    let moved = |world: &World| world.cluster.agents[0].log().matches("moved=1 ").count();
+    let before = moved(world);
+    world.change_endpoints("web-b-3", "moving", &["web-c-1"])?;
+    wait_until(CHANGE_DEADLINE, "the socket to move", || moved(world) > before)?;
+    // Long enough for the stream's next datagrams.
+    for protocol in [PROTOCOLS, PROTOCOLS].concat() {
+        ask(world.host(from), protocol, world.address("moving", At::Cluster, protocol)?)?;
+    }
+    let streamed = stream.finish()?;
+    world.change_endpoints("web-b-3", "moving", &["web-b-1"])?;
+    let by: Vec<&str> = streamed.by.keys().map(String::as_str).collect();
+    ensure!(by == ["web-b-1", "web-c-1"] && streamed.failed.is_empty(), "{streamed:?}");
     Ok(())
 }

@@ -13,6 +13,10 @@ pub(crate) const STORIES: &[Story] = &[
     story("VIPs answer the echo requests of an outside client", client_is_answered),
     story("VIPs answer the echo requests of a pod", pod_is_answered),
     story("long datagrams of an outside client come back whole", long_datagrams_of_a_client),
+    story(
+        "long datagrams of an outside client come back whole by direct server return",
+        long_direct_datagrams,
+    ),
     story("long datagrams of a pod come back whole", long_datagrams_of_a_pod),
 ];
 
@@ -57,6 +61,12 @@ fn long_datagrams_of_a_client(world: &mut World) -> Result<()> {
     })
 }
 
+fn long_direct_datagrams(world: &mut World) -> Result<()> {
+    [At::LoadBalancer, At::External, At::Node("node-a")]
+        .into_iter()
+        .try_for_each(|at| expect_whole(world, "client", "direct", at, "web-"))
+}
+
 fn long_datagrams_of_a_pod(world: &mut World) -> Result<()> {
     for at in [At::Cluster, At::LoadBalancer] {
         expect_whole(world, "web-a-3", "near", at, "web-a-")?;
@@ -84,10 +94,22 @@ fn exchange(from: &Host, family: Family, to: SocketAddr, sent: &[u8]) -> Result<
         let socket = UdpSocket::bind((any, 0))?;
         socket.set_read_timeout(Some(TIMEOUT))?;
         socket.connect(to)?;
-        socket.send(sent)?;
         let mut answer = vec![0; ANSWER_BYTES_MAX];
-        let count = socket.recv(&mut answer)?;
+        let count = send_and_receive(&socket, sent, &mut answer)?;
         answer.truncate(count);
         Ok(answer)
     })?
+}
+
+/// Once more if the datagram's fragments were too long for the way: an application hears of it with the next
+/// call, and the kernel then cuts shorter ones.
+fn send_and_receive(socket: &UdpSocket, sent: &[u8], answer: &mut [u8]) -> std::io::Result<usize> {
+    let exchange = |answer: &mut [u8]| {
+        socket.send(sent)?;
+        socket.recv(answer)
+    };
+    match exchange(answer) {
+        Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => exchange(answer),
+        outcome => outcome,
+    }
 }

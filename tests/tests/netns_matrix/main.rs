@@ -6,8 +6,12 @@
 //! failures are collected, so one run shows the whole table. `PODWAY_STORIES` narrows it to the stories
 //! whose name has that text in it.
 mod affinity;
+mod bounds;
 mod changes;
 mod datagrams;
+mod drain;
+mod fragments;
+mod health_checks;
 mod inside;
 mod outside;
 mod path_mtu;
@@ -33,10 +37,14 @@ fn stories() -> impl Iterator<Item = &'static Story> {
         affinity::STORIES,
         refusals::STORIES,
         changes::STORIES,
+        drain::STORIES,
+        health_checks::STORIES,
         path_mtu::STORIES,
         datagrams::STORIES,
+        fragments::STORIES,
         untouched::STORIES,
         sctp::STORIES,
+        bounds::STORIES,
     ];
     groups.into_iter().flatten()
 }

@@ -4,7 +4,7 @@ use lb_tests::cluster::PROTOCOLS;
 use lb_tests::traffic::{Failure, ask};
 
 use crate::services::OTHER_SERVER;
-use crate::world::{At, OUTSIDE, Story, World, story};
+use crate::world::{At, Family, OUTSIDE, Story, World, story};
 
 pub(crate) const STORIES: &[Story] = &[
     story("pods of the node that is dialled see the client", own_pods_see_the_client),
@@ -17,6 +17,7 @@ pub(crate) const STORIES: &[Story] = &[
     story("source ranges let nobody else in at load-balancer addresses", source_ranges_close),
     story("source ranges let in whom they cover", source_ranges_open),
     story("direct server return shows the client to pods of every node", direct_server_return),
+    story("a Service of one family is served in it", single_stack),
     story("a pod of weight zero takes no new flow", weight_of_zero),
     story("Services that share pods are counted apart", shared_pods),
 ];
@@ -38,7 +39,7 @@ fn source_nat_takes_its_ports(world: &mut World) -> Result<()> {
     for protocol in PROTOCOLS {
         let to = world.address("far", At::LoadBalancer, protocol)?;
         let port = ask(world.host("client"), protocol, to)?.seen_source.port();
-        ensure!((11_000..=29_999).contains(&port), "port {port} over {protocol}");
+        ensure!((20_000..=23_999).contains(&port), "port {port} over {protocol}");
     }
     Ok(())
 }
@@ -95,6 +96,18 @@ fn direct_server_return(world: &mut World) -> Result<()> {
     for at in [At::LoadBalancer, At::External, At::Node("node-a"), At::Node("node-b")] {
         world.expect("client", "direct", at, &["web-b-1", "web-c-1"], "client")?;
         world.expect_all("client", "direct", at, &["web-b-1", "web-c-1"])?;
+    }
+    Ok(())
+}
+
+fn single_stack(world: &mut World) -> Result<()> {
+    let service = match world.family {
+        Family::V4 => "only-v4",
+        Family::V6 => "only-v6",
+    };
+    for at in OUTSIDE {
+        world.expect_all("client", service, at, &["web-a-1", "web-b-1"])?;
+        world.expect_all("web-a-3", service, at, &["web-a-1", "web-b-1"])?;
     }
     Ok(())
 }

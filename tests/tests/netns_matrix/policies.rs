@@ -15,6 +15,8 @@ pub(crate) const STORIES: &[Story] = &[
     story("terminating pods serve when none is ready", terminating_serve),
     story("zone hints keep clients in their zone", zone_hints),
     story("zone hints hold only where every pod has one", half_zone_hints),
+    story("node hints keep clients on their node", node_hints),
+    story("a node that no node hint is for follows zone hints", zone_hints_behind_node_hints),
     story("the local pods decide apart from all whether terminating ones serve", terminating_local),
 ];
 
@@ -78,4 +80,18 @@ fn zone_hints(world: &mut World) -> Result<()> {
 
 fn half_zone_hints(world: &mut World) -> Result<()> {
     world.expect_all("web-c-3", "half-zonal", At::Cluster, &PODS)
+}
+
+fn node_hints(world: &mut World) -> Result<()> {
+    for (client, node, pod) in [("web-a-3", "node-a", "web-a-1"), ("web-b-3", "node-b", "web-b-1")] {
+        world.expect_all(client, "nodal", At::Cluster, &[pod])?;
+        world.expect_all("client", "nodal", At::Node(node), &[pod])?;
+    }
+    Ok(())
+}
+
+/// `node-b` is in the zone of `node-a`.
+fn zone_hints_behind_node_hints(world: &mut World) -> Result<()> {
+    world.expect_all("web-b-3", "half-nodal", At::Cluster, &["web-a-1"])?;
+    world.expect_all("client", "half-nodal", At::Node("node-b"), &["web-a-1"])
 }

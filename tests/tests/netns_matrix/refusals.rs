@@ -15,6 +15,10 @@ pub(crate) const STORIES: &[Story] = &[
     story("a refused connection has sent one SYN", refused_at_once),
     story("an address that no Service has is silent", unallocated_address_is_silent),
     story("a closed port of a pod is told to the client", closed_port_is_told),
+    story(
+        "a closed port of a pod is told to the client of direct server return",
+        closed_port_is_told_directly,
+    ),
     with_socket_hooks("a Service without pods refuses processes", empty_refuses_processes),
 ];
 
@@ -87,4 +91,11 @@ fn closed_port_is_told(world: &mut World) -> Result<()> {
         world.expect_failure(client, "deaf", at, Failure::Refused, None)?;
     }
     Ok(())
+}
+
+/// The pod's ICMP error goes straight to the client, as its answers do.
+fn closed_port_is_told_directly(world: &mut World) -> Result<()> {
+    [At::LoadBalancer, At::External, At::Node("node-a")]
+        .into_iter()
+        .try_for_each(|at| world.expect_failure("client", "direct-deaf", at, Failure::Refused, None))
 }

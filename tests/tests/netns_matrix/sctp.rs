@@ -14,6 +14,7 @@ use crate::world::{At, OUTSIDE, Story, World, story};
 pub(crate) const STORIES: &[Story] = &[
     story("an association opens with a pod of the dialled node", own_pod_answers),
     story("an association opens with a pod of another node", other_pod_answers),
+    story("a pod opens associations at every kind of address", pod_is_answered),
 ];
 
 /// A tag, a window, streams and a first number: what INIT and INIT ACK hold (RFC 9260 §3.3.2).
@@ -21,33 +22,46 @@ const INIT_VALUE: [u8; 16] = [0, 0, 0, 9, 0, 1, 0, 0, 0, 4, 0, 4, 0, 0, 0, 1];
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 fn own_pod_answers(world: &mut World) -> Result<()> {
-    (40_000..)
-        .zip(OUTSIDE)
-        .try_for_each(|(port, at)| expect_handshake(world, port, "signals", at, "web-a-1", "client"))
+    (40_000..).zip(OUTSIDE).try_for_each(|(port, at)| {
+        expect_handshake(world, ("client", port), "signals", at, "web-a-1", "client")
+    })
 }
 
 fn other_pod_answers(world: &mut World) -> Result<()> {
-    (40_000..)
-        .zip(OUTSIDE)
-        .try_for_each(|(port, at)| expect_handshake(world, port, "far-signals", at, "web-c-1", "node-a"))
+    (40_000..).zip(OUTSIDE).try_for_each(|(port, at)| {
+        expect_handshake(world, ("client", port), "far-signals", at, "web-c-1", "node-a")
+    })
 }
 
-/// An INIT of the client reaches the pod, which sees `sees`, and the pod's INIT ACK comes from the VIP. Both
+fn pod_is_answered(world: &mut World) -> Result<()> {
+    (41_000..).zip(OUTSIDE).try_for_each(|(port, at)| {
+        expect_handshake(world, ("web-a-3", port), "signals", at, "web-a-1", "web-a-3")?;
+        expect_handshake(world, ("web-a-3", port), "far-signals", at, "web-c-1", "web-a-3")
+    })
+}
+
+/// An INIT of `from` reaches the pod, which sees `sees`, and the pod's INIT ACK comes from the VIP. Both
 /// packets are what their sender would have written to the other, CRC included.
-fn expect_handshake(world: &World, port: u16, service: &str, at: At, pod: &str, sees: &str) -> Result<()> {
+fn expect_handshake(
+    world: &World,
+    (from, port): (&str, u16),
+    service: &str,
+    at: At,
+    pod: &str,
+    sees: &str,
+) -> Result<()> {
     let to = world.address(service, at, Protocol::Sctp)?;
     let what = format!("{service} at {at:?}, {to}");
     let address = |host| world.host(host).address_for(to.ip());
-    let (client, pod_at) =
-        (SocketAddr::new(address("client"), port), SocketAddr::new(address(pod), SCTP_PORT));
+    let (client, pod_at) = (SocketAddr::new(address(from), port), SocketAddr::new(address(pod), SCTP_PORT));
     let at_pod = Listener::start(world.host(pod), pod_at.ip(), SCTP, TIMEOUT)?;
-    let at_client = Listener::start(world.host("client"), client.ip(), SCTP, TIMEOUT)?;
+    let at_client = Listener::start(world.host(from), client.ip(), SCTP, TIMEOUT)?;
 
-    send(world, "client", client, to, chunk::INIT)?;
+    send(world, from, client, to, chunk::INIT)?;
     let (source, packet) = at_pod.next_packet().with_context(|| format!("the INIT to {what}"))?;
     ensure!(source == address(sees), "{what}: the pod sees {source}");
     let source = SocketAddr::new(source, source_port(&packet));
-    ensure!(sees != "client" || source == client, "{what}: the pod sees {source}");
+    ensure!(sees != from || source == client, "{what}: the pod sees {source}");
     ensure!(packet == sctp(source, pod_at, chunk::INIT), "{what}: the pod got {packet:?} from {source}");
 
     send(world, pod, pod_at, source, chunk::INIT_ACK)?;

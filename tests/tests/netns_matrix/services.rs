@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::Result;
 use lb_tests::cluster;
-use lb_tests::manifests::Service;
+use lb_tests::manifests::{Families, Service};
 use lb_tests::topology::Topology;
 use lb_tests::traffic::Server;
 use lb_userspace::model::{Protocol, TrafficPolicy};
@@ -17,6 +17,8 @@ const OTHER_PORTS: [u16; 2] = [9090, 9091];
 const CLOSED_PORT: u16 = 9;
 /// Where pods would listen over SCTP.
 pub(crate) const SCTP_PORT: u16 = 3868;
+/// Where nodes tell of the pods of the Service `checked`.
+pub(crate) const HEALTH_CHECK_NODE_PORT: u16 = 32_111;
 /// The host that stands for a load balancer with `ipMode: Proxy`: its own servers answer there.
 pub(crate) const PROXY: &str = "web-c-3";
 /// What that server calls itself.
@@ -78,10 +80,9 @@ pub(crate) fn all(topology: &Topology) -> Vec<Service> {
     services.extend(with_hints(topology));
     services.extend(with_affinity(topology));
     services.push(with_slices(topology));
-    let mut deaf = of("deaf", 104, &["web-a-1"]);
-    deaf.slice_ports = ["tcp", "udp"].map(|name| ((0, name.to_owned()), CLOSED_PORT)).into();
-    services.push(deaf);
+    services.extend(at_other_ports(topology));
     services.extend(with_sctp(topology));
+    services.extend(single_stack(topology));
     services.extend(untouched(topology));
     services
 }
@@ -99,7 +100,10 @@ fn with_policies(topology: &Topology) -> Vec<Service> {
     let mut fading_local = of("fading-local", 92, &["web-a-1", "web-b-1"]);
     fading_local.external_traffic_policy = TrafficPolicy::Local;
     terminate(&mut fading_local, "web-a-1");
-    vec![external, internal, fading, fading_local]
+    let mut checked = of("checked", 111, &["web-a-1", "web-a-2", "web-c-1"])
+        .with_spec("healthCheckNodePort", HEALTH_CHECK_NODE_PORT.into());
+    checked.external_traffic_policy = TrafficPolicy::Local;
+    vec![external, internal, fading, fading_local, checked]
 }
 
 fn terminate(service: &mut Service, pod: &str) {
@@ -107,7 +111,7 @@ fn terminate(service: &mut Service, pod: &str) {
     (endpoint.ready, endpoint.terminating) = (false, true);
 }
 
-/// Source ranges, weights, and direct server return.
+/// Source ranges, weights, direct server return, and drain contracts.
 fn with_entrance(topology: &Topology) -> Vec<Service> {
     let of = |name, port, hosts: &[&str]| of(name, port, topology, hosts);
     let ranges = "loadBalancerSourceRanges";
@@ -123,18 +127,35 @@ fn with_entrance(topology: &Topology) -> Vec<Service> {
         of("direct", 99, &["web-b-1", "web-c-1"]).annotated("podway.io/external-mode", "dsr"),
         of("weighted", 100, &["web-a-1", "web-b-1"]).annotated("podway.io/endpoint-weights", &weights),
         of("impatient", 103, &["web-b-1"]).annotated("podway.io/drain", "reset"),
+        of("draining", 109, &["web-b-1"]),
+        of("hasty", 110, &["web-b-1"]).annotated("podway.io/drain-deadline-seconds", "1"),
     ]
 }
 
-/// Pods with hints for their own zone, and one Service in which one pod has none.
+/// Pods with hints for their own zone, one Service in which one pod has none, and two with hints for nodes
+/// too: one has pods on every node.
 fn with_hints(topology: &Topology) -> Vec<Service> {
-    let mut zonal = of("zonal", 101, topology, &PODS).with_spec("trafficDistribution", "PreferClose".into());
-    for endpoint in &mut zonal.endpoints {
-        endpoint.zone_hints = vec![topology.node(&endpoint.node).zone().to_owned()];
-    }
+    let of_zones = |name, port, hosts: &[&str]| {
+        let mut service = of(name, port, topology, hosts);
+        for endpoint in &mut service.endpoints {
+            endpoint.zone_hints = vec![topology.node(&endpoint.node).zone().to_owned()];
+        }
+        service
+    };
+    let zonal = of_zones("zonal", 101, &PODS).with_spec("trafficDistribution", "PreferClose".into());
+    let of_nodes = |name, port, hosts: &[&str]| {
+        let mut service =
+            of_zones(name, port, hosts).with_spec("trafficDistribution", "PreferSameNode".into());
+        for endpoint in &mut service.endpoints {
+            endpoint.node_hints = vec![endpoint.node.clone()];
+        }
+        service
+    };
+    let nodal = of_nodes("nodal", 114, &["web-a-1", "web-b-1", "web-c-1"]);
+    let half_nodal = of_nodes("half-nodal", 117, &["web-a-1", "web-c-1"]);
     let mut half = Service { endpoints: zonal.endpoints.clone(), ..of("half-zonal", 102, topology, &[]) };
     half.endpoint("web-b-2").zone_hints.clear();
-    vec![zonal, half]
+    vec![zonal, half, nodal, half_nodal]
 }
 
 fn with_affinity(topology: &Topology) -> Vec<Service> {
@@ -158,6 +179,27 @@ fn with_slices(topology: &Topology) -> Service {
         service.slice_ports.insert((1, name.to_owned()), port);
     }
     service
+}
+
+/// Pods that do not listen where they are said to, and the server that other pods do not have.
+fn at_other_ports(topology: &Topology) -> [Service; 3] {
+    let at = |mut service: Service, ports: [u16; 2]| {
+        service.slice_ports =
+            ["tcp", "udp"].map(|name| (0, name.to_owned())).into_iter().zip(ports).collect();
+        service
+    };
+    let deaf = of("deaf", 104, topology, &["web-a-1"]);
+    let direct = of("direct-deaf", 112, topology, &["web-b-1"]).annotated("podway.io/external-mode", "dsr");
+    let crowded = of("crowded", 113, topology, &["web-c-1"]);
+    [at(deaf, [CLOSED_PORT; 2]), at(direct, [CLOSED_PORT; 2]), at(crowded, OTHER_PORTS)]
+}
+
+/// Services of one family.
+fn single_stack(topology: &Topology) -> [Service; 2] {
+    [("only-v4", 115, Families::V4), ("only-v6", 116, Families::V6)].map(|(name, port, families)| Service {
+        families,
+        ..of(name, port, topology, &["web-a-1", "web-b-1"])
+    })
 }
 
 fn with_sctp(topology: &Topology) -> [Service; 2] {

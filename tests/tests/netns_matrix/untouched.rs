@@ -11,6 +11,7 @@ use crate::world::{Story, World, story};
 
 pub(crate) const STORIES: &[Story] = &[
     story("a headless Service has no frontend", headless_has_no_frontend),
+    story("pods of a headless Service are reached directly", headless_pods_are_reached),
     story("an address of ipMode Proxy has no frontend", proxy_has_no_frontend),
     story("what goes to an address of ipMode Proxy arrives there", proxy_is_reached),
 ];
@@ -21,6 +22,11 @@ fn headless_has_no_frontend(world: &mut World) -> Result<()> {
         ensure!(rows.contains("shop/web") && !rows.contains("shop/headless"), "{rows}");
     }
     Ok(())
+}
+
+/// At the pods' own address, as the name of a headless Service resolves.
+fn headless_pods_are_reached(world: &mut World) -> Result<()> {
+    expect_untouched(world, "web-b-1", "node-b")
 }
 
 fn proxy_has_no_frontend(world: &mut World) -> Result<()> {
@@ -34,20 +40,25 @@ fn proxy_has_no_frontend(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// The load balancer, not a pod of the Service, answers at the Service's port, and sees who asks.
+/// The load balancer, not a pod of the Service, answers at the Service's port.
 fn proxy_is_reached(world: &mut World) -> Result<()> {
+    expect_untouched(world, PROXY, "node-c")
+}
+
+/// A host of this node answers everybody at its own address, and sees who asks.
+fn expect_untouched(world: &World, by: &str, node: &str) -> Result<()> {
     for client in ["client", "web-a-3", "node-a"] {
         for protocol in PROTOCOLS {
             let port = if protocol == Protocol::Tcp { TCP_PORT } else { UDP_PORT };
             let host = world.host(client);
-            let addresses = [world.host(PROXY).v4().into(), world.host(PROXY).v6().into()];
+            let addresses = [world.host(by).v4().into(), world.host(by).v6().into()];
             for address in addresses.into_iter().filter(|address| world.family.has(*address)) {
-                let before = world.count("node-c", "not-ours")?;
+                let before = world.count(node, "not-ours")?;
                 let answered = ask(host, protocol, SocketAddr::new(address, port))?;
                 let is_untouched =
-                    answered.by == PROXY && answered.seen_source.ip() == host.address_for(address);
+                    answered.by == by && answered.seen_source.ip() == host.address_for(address);
                 ensure!(is_untouched, "{client} over {protocol}: {answered:?}");
-                ensure!(world.count("node-c", "not-ours")? > before, "{client} over {protocol}: not counted");
+                ensure!(world.count(node, "not-ours")? > before, "{client} over {protocol}: not counted");
             }
         }
     }

@@ -16,7 +16,19 @@ use crate::services;
 /// When a request to a silent address has failed.
 const SILENCE: Duration = Duration::from_millis(300);
 /// How long a change may take from the manifest to the maps.
-const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Of every agent. CONNTRACK has room for the flows of all stories but those that make it grow.
+const FLAGS: &[&str] = &[
+    "--service-cidr",
+    "10.96.0.0/16,2001:db8:96::/112",
+    "--conntrack-max",
+    "16384",
+    "--snat-ports",
+    "20000-23999",
+    "--sweep-interval-seconds",
+    "1",
+];
 
 /// A way of attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +51,7 @@ impl Mode {
             Self::Tc => (XdpMode::Off, SocketHooks::On),
             Self::NoSocketHooks => (XdpMode::Native, SocketHooks::Off),
         };
-        Options { xdp_mode, socket_hooks, further: &["--service-cidr", "10.96.0.0/16,2001:db8:96::/112"] }
+        Options { xdp_mode, socket_hooks, further: FLAGS }
     }
 
     /// Whether `connect()` is translated.
