@@ -104,11 +104,12 @@ impl Maps {
     /// A value that is in use changes by one store of its state, after the times of its drain, which mean
     /// nothing before that. Any other is taken out of use first,
     /// then filled, then put into use, so that a state is never read together with another's address.
-    /// One that comes into use counts from zero, as a backend service does.
+    /// One that comes into use counts from zero, as a backend service does; the counters of one that never
+    /// was in use are zero.
     fn store_endpoint(&mut self, id: u32, endpoint: &Endpoint) -> Result<(), String> {
         let former = self.endpoint(id);
         let words = self.endpoints.words(id).ok_or_else(|| full(maps::ENDPOINTS, self.endpoints.count()))?;
-        if endpoint.is_present() && !former.is_present() {
+        if endpoint.is_present() && !former.is_present() && former.generation > 0 {
             let cleared = self.endpoint_traffic.clear(id);
             cleared.map_err(|error| refused(&error, maps::ENDPOINT_TRAFFIC, self.endpoints.count()))?;
         }
