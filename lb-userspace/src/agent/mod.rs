@@ -65,8 +65,9 @@ pub fn run(options: &Options) -> Result<()> {
         // Before the programs are attached: changes from here on are not missed.
         let links = LinkMonitor::new().context("cannot listen for changes of network interfaces")?;
         let mut attachments = Attachments::new(ebpf, &pins, options.attach_settings())?;
-        fragment_holder::start(&pins, attachments.reentry()?)?;
-        let agent = Agent::new(options, Applier::new(maps, SocketMover::start(&pins)?)?, attachments)?;
+        fragment_holder::start(&pins, maps.reader(&pins)?, attachments.reentry()?)?;
+        let sockets = SocketMover::start(maps.reader(&pins)?)?;
+        let agent = Agent::new(options, Applier::new(maps, sockets)?, attachments)?;
         agent.run(watch_links(links)?).await?;
         if options.detach_on_exit {
             step_back(&pins, &options.run_dir)?;
