@@ -1,6 +1,8 @@
 //! The node agent: the one place that knows everybody. Events only mark; one loop plans and applies.
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -14,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::attach::{self, Attachments, Instance, LinkMonitor};
 use crate::explain::Origins;
-use crate::health::{self, HealthEvent, Targets};
+use crate::health::{self, ChangedTargets, HealthEvent};
 use crate::maps::{self, Object, Pins};
 use crate::model::{ObjectName, Problem};
 use crate::source::{self, ProblemList, SourceEvent};
@@ -123,7 +125,7 @@ struct Agent {
     source_problems: ProblemList,
     report: ProblemReport,
     origins: Origins,
-    targets: watch::Sender<Targets>,
+    targets: watch::Sender<ChangedTargets>,
     service_health: ServiceHealthAnswers,
     is_synced: bool,
     /// Whether anything was applied yet.
@@ -154,7 +156,7 @@ impl Agent {
             source_problems: ProblemList::default(),
             report: ProblemReport::new(&options.run_dir, &options.node_name)?,
             origins: Origins::new(&options.run_dir),
-            targets: watch::channel(Targets::default()).0,
+            targets: watch::channel(ChangedTargets::default()).0,
             service_health: ServiceHealthAnswers::start(),
             is_synced: false,
             is_begun: false,
@@ -280,20 +282,26 @@ impl Agent {
                 warn!(error = format!("{error:#}"), "explanations will not name EndpointSlices");
             }
         }
-        self.origins.update(&self.planner.desired, &changed);
         if let Err(error) = self.put_config() {
             warn!(error = format!("{error:#}"), "CONFIG stays as it is");
         }
         self.put_nodes();
-        self.applier.apply(&self.planner.desired, changed);
-        self.targets.send_if_modified(|targets| {
-            let now = health::targets(&self.planner.desired);
-            let is_other = *targets != now;
-            *targets = now;
-            is_other
-        });
+        self.applier.apply(&self.planner.desired, &changed);
+        self.tell_targets(&changed);
+        self.origins.update(&self.planner.desired, &changed);
         self.service_health.follow(&self.planner, self.applier.is_up_to_date());
         self.report_problems();
+    }
+
+    /// Tells the prober of the Services that changed.
+    fn tell_targets(&self, changed: &BTreeSet<ObjectName>) {
+        let desired = &self.planner.desired;
+        let of = |name| desired.service(name).map(|plan| health::targets(plan)).unwrap_or_default();
+        self.targets.send_if_modified(|targets| {
+            let targets = targets.get_mut().unwrap_or_else(PoisonError::into_inner);
+            targets.extend(changed.iter().map(|name| (name.clone(), of(name))));
+            !changed.is_empty()
+        });
     }
 
     /// Not before the first plan: what it names again is taken back.
