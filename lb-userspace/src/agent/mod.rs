@@ -6,11 +6,13 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use aya::Ebpf;
 use lb_common::config::Config;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tracing::{info, warn};
 
@@ -66,17 +68,23 @@ pub fn run(options: &Options) -> Result<()> {
         let (ebpf, maps) = maps::load(&object, &pins, &options.sizes())?;
         // Before the programs are attached: changes from here on are not missed.
         let links = LinkMonitor::new().context("cannot listen for changes of network interfaces")?;
-        let mut attachments = Attachments::new(ebpf, &pins, options.attach_settings())?;
-        fragment_holder::start(&pins, maps.reader(&pins)?, attachments.reentry()?)?;
+        let programs = load_programs(ebpf, &pins, options);
         let sockets = SocketMover::start(maps.reader(&pins)?)?;
-        let agent = Agent::new(options, Applier::new(maps, sockets)?, attachments)?;
-        agent.run(watch_links(links)?).await?;
+        let agent = Agent::new(options, Applier::new(maps, sockets)?, pins.clone())?;
+        agent.run(programs, watch_links(links)?).await?;
         if options.detach_on_exit {
             step_back(&pins, &options.run_dir)?;
             info!(pins = %pins.root().display(), "removed programs, maps and pins");
         }
         Ok(())
     })
+}
+
+/// Loads the programs beside the loop: the verifier takes about as long as reading the facts of a large
+/// cluster.
+fn load_programs(ebpf: Ebpf, pins: &Pins, options: &Options) -> JoinHandle<Result<Attachments>> {
+    let (pins, settings) = (pins.clone(), options.attach_settings());
+    tokio::task::spawn_blocking(move || Attachments::new(ebpf, &pins, settings))
 }
 
 /// Takes away all that an agent leaves on a node: programs, maps and pins, and the files of its run
@@ -115,7 +123,9 @@ struct Agent {
     planner: Planner,
     applier: Applier,
     sweeper: Sweeper,
-    attachments: Attachments,
+    pins: Pins,
+    /// None until the programs are loaded.
+    attachments: Option<Attachments>,
     config: Option<Config>,
     is_config_due: bool,
     /// Node addresses for which NODES has no room.
@@ -139,7 +149,7 @@ struct Due {
 }
 
 impl Agent {
-    fn new(options: &Options, mut applier: Applier, attachments: Attachments) -> Result<Self> {
+    fn new(options: &Options, mut applier: Applier, pins: Pins) -> Result<Self> {
         let mut planner = Planner::new(&options.node_name, options.node.clone());
         planner.node_addresses.begin(applier.maps.nodes()?);
         let interval = Duration::from_secs(options.sweep_interval_seconds.into());
@@ -148,7 +158,8 @@ impl Agent {
             sweeper: Sweeper::new(&mut applier.maps, interval, max, limit),
             planner,
             applier,
-            attachments,
+            pins,
+            attachments: None,
             config: None,
             is_config_due: true,
             node_problem: None,
@@ -164,14 +175,17 @@ impl Agent {
         })
     }
 
-    async fn run(mut self, mut links: mpsc::Receiver<()>) -> Result<()> {
+    async fn run(
+        mut self,
+        mut programs: JoinHandle<Result<Attachments>>,
+        mut links: mpsc::Receiver<()>,
+    ) -> Result<()> {
         let (sender, mut events) = mpsc::channel(EVENTS_MAX);
         self.start_source(sender).await?;
         let (sender, mut found) = mpsc::channel(EVENTS_MAX);
         tokio::spawn(health::run(self.targets.subscribe(), sender));
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        self.attachments.reconcile(&mut self.applier.maps)?;
         let interval = Duration::from_millis(self.options.apply_interval_ms);
         let mut due = Due { apply: None, links: None };
         let mut last_apply: Option<Instant> = None;
@@ -182,6 +196,7 @@ impl Agent {
                 biased;
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+                loaded = &mut programs, if self.attachments.is_none() => self.attach(loaded??)?,
                 Some(event) = found.recv() => self.take_health(event),
                 // Before further events, which may come without a pause.
                 () = until(due.apply) => {
@@ -206,6 +221,10 @@ impl Agent {
                 due.apply = Some(due.apply.map_or(at, |planned| planned.min(at)));
             }
         }
+        if self.attachments.is_none() {
+            // What it attaches must be there before it is taken away.
+            drop(programs.await);
+        }
         info!("stopping; programs and maps stay unless --detach-on-exit is given");
         Ok(())
     }
@@ -226,9 +245,22 @@ impl Agent {
         Ok(())
     }
 
-    /// Whether a plan may be made: from fewer facts, or for a node without addresses, it would take away
-    /// what a former agent rightly wrote.
+    /// Begins to serve with the loaded programs.
+    fn attach(&mut self, mut attachments: Attachments) -> Result<()> {
+        let reader = self.applier.maps.reader(&self.pins)?;
+        fragment_holder::start(&self.pins, reader, attachments.reentry()?)?;
+        attachments.reconcile(&mut self.applier.maps)?;
+        self.attachments = Some(attachments);
+        Ok(())
+    }
+
+    /// Whether a plan may be carried out: from fewer facts, or for a node without addresses, it would take
+    /// away what a former agent rightly wrote; and whoever finds a frontend in the maps shall find it served.
     fn is_ready(&self) -> bool {
+        self.attachments.is_some() && self.has_facts()
+    }
+
+    fn has_facts(&self) -> bool {
         self.is_synced && !self.planner.addresses().is_empty()
     }
 
@@ -238,7 +270,7 @@ impl Agent {
             SourceEvent::Synced => {
                 info!("all facts are read");
                 self.is_synced = true;
-                if !self.is_ready() {
+                if !self.has_facts() {
                     warn!(
                         node = self.options.node_name,
                         "no Node object of this name has an address: nothing is changed until there is one; \
@@ -352,7 +384,8 @@ impl Agent {
     }
 
     fn reconcile_links(&mut self) {
-        if let Err(error) = self.attachments.reconcile(&mut self.applier.maps) {
+        let Some(attachments) = &mut self.attachments else { return };
+        if let Err(error) = attachments.reconcile(&mut self.applier.maps) {
             warn!(error = format!("{error:#}"), "interfaces are left as they are");
         }
     }

@@ -1,6 +1,7 @@
 //! The programs of the loaded object, and their links. A link is pinned and then let go, so it lives on
 //! when the agent ends; a link that is pinned already gets the new program in one step.
 use std::os::fd::AsFd;
+use std::panic::resume_unwind;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -25,25 +26,24 @@ const VERIFIER_LOG_LINES_MAX: usize = 24;
 pub(super) struct Programs(Ebpf);
 
 impl Programs {
-    /// Loads all programs into the kernel.
+    /// Loads all programs into the kernel, side by side: the verifier takes its time, and one CPU for each.
     ///
     /// # Errors
     /// The object lacks one, or the kernel refuses one: the message has the end of the verifier's log.
     pub(super) fn load(mut ebpf: Ebpf) -> Result<Self> {
-        for name in
-            Hook::ALL.iter().map(|hook| hook.program()).chain(SOCKET_PROGRAMS).chain([reentry::PROGRAM])
-        {
-            let program = ebpf.program_mut(name).with_context(|| {
+        let hooks = Hook::ALL.iter().map(|hook| hook.program());
+        let names: Vec<&str> = hooks.chain(SOCKET_PROGRAMS).chain([reentry::PROGRAM]).collect();
+        for name in &names {
+            ebpf.program(name).with_context(|| {
                 format!("the eBPF object has no program {name}; build it again with `cargo xtask build-ebpf`")
             })?;
-            let loaded = match program {
-                Program::Xdp(program) => program.load(),
-                Program::SchedClassifier(program) => program.load(),
-                Program::CgroupSockAddr(program) => program.load(),
-                _ => bail!("program {name} of the eBPF object is of an unexpected type"),
-            };
-            loaded.map_err(|error| refusal(name, error))?;
         }
+        let programs = ebpf.programs_mut().filter(|(name, _)| names.contains(name));
+        std::thread::scope(|scope| {
+            let loads: Vec<_> =
+                programs.map(|(name, program)| scope.spawn(move || load(name, program))).collect();
+            loads.into_iter().try_for_each(|load| load.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })?;
         Ok(Self(ebpf))
     }
 
@@ -145,6 +145,16 @@ fn remove_pin(pin: &Path) -> Result<()> {
 pub(super) fn keep(link: FdLink, pin: &Path) -> Result<()> {
     link.pin(pin).with_context(|| format!("cannot pin the link {}", pin.display()))?;
     Ok(())
+}
+
+fn load(name: &str, program: &mut Program) -> Result<()> {
+    let loaded = match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        _ => bail!("program {name} of the eBPF object is of an unexpected type"),
+    };
+    loaded.map_err(|error| refusal(name, error))
 }
 
 /// The message for a program that does not load.
