@@ -6,7 +6,6 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use aya::Ebpf;
 use lb_common::config::Config;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -19,11 +18,12 @@ use tracing::{info, warn};
 use crate::attach::{self, Attachments, Instance, LinkMonitor};
 use crate::explain::Origins;
 use crate::health::{self, ChangedTargets, HealthEvent};
-use crate::maps::{self, Object, Pins};
+use crate::maps::{Object, Pins};
 use crate::model::{ObjectName, Problem};
-use crate::source::{self, ProblemList, SourceEvent};
+use crate::source::{ProblemList, SourceEvent};
 
 mod applier;
+mod beginnings;
 mod chain;
 mod fragment_holder;
 mod node_addresses;
@@ -45,8 +45,8 @@ use service_health_answers::ServiceHealthAnswers;
 use socket_mover::SocketMover;
 use sweeper::Sweeper;
 
-/// Events that wait between a source and the loop.
-const EVENTS_MAX: usize = 1024;
+/// Events of the prober that wait for the loop.
+const HEALTH_EVENTS_MAX: usize = 1_024;
 /// Time between two looks at the drains.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Least time between two looks at the interfaces: links come in bursts, one for each pod.
@@ -65,26 +65,20 @@ pub fn run(options: &Options) -> Result<()> {
         let pins = Pins::new(&options.pin_path);
         let _instance = Instance::take(&pins)?;
         let object = Object::choose(options.ebpf_object.clone())?;
-        let (ebpf, maps) = maps::load(&object, &pins, &options.sizes())?;
+        let events = beginnings::start_source(options).await?;
+        let (ebpf, maps) = beginnings::load_maps(object, &pins, options).await?;
         // Before the programs are attached: changes from here on are not missed.
         let links = LinkMonitor::new().context("cannot listen for changes of network interfaces")?;
-        let programs = load_programs(ebpf, &pins, options);
+        let programs = beginnings::load_programs(ebpf, &pins, options);
         let sockets = SocketMover::start(maps.reader(&pins)?)?;
         let agent = Agent::new(options, Applier::new(maps, sockets)?, pins.clone())?;
-        agent.run(programs, watch_links(links)?).await?;
+        agent.run(events, programs, watch_links(links)?).await?;
         if options.detach_on_exit {
             step_back(&pins, &options.run_dir)?;
             info!(pins = %pins.root().display(), "removed programs, maps and pins");
         }
         Ok(())
     })
-}
-
-/// Loads the programs beside the loop: the verifier takes about as long as reading the facts of a large
-/// cluster.
-fn load_programs(ebpf: Ebpf, pins: &Pins, options: &Options) -> JoinHandle<Result<Attachments>> {
-    let (pins, settings) = (pins.clone(), options.attach_settings());
-    tokio::task::spawn_blocking(move || Attachments::new(ebpf, &pins, settings))
 }
 
 /// Takes away all that an agent leaves on a node: programs, maps and pins, and the files of its run
@@ -177,12 +171,11 @@ impl Agent {
 
     async fn run(
         mut self,
+        mut events: mpsc::Receiver<SourceEvent>,
         mut programs: JoinHandle<Result<Attachments>>,
         mut links: mpsc::Receiver<()>,
     ) -> Result<()> {
-        let (sender, mut events) = mpsc::channel(EVENTS_MAX);
-        self.start_source(sender).await?;
-        let (sender, mut found) = mpsc::channel(EVENTS_MAX);
+        let (sender, mut found) = mpsc::channel(HEALTH_EVENTS_MAX);
         tokio::spawn(health::run(self.targets.subscribe(), sender));
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -226,22 +219,6 @@ impl Agent {
             drop(programs.await);
         }
         info!("stopping; programs and maps stay unless --detach-on-exit is given");
-        Ok(())
-    }
-
-    async fn start_source(&self, sender: mpsc::Sender<SourceEvent>) -> Result<()> {
-        if let Some(folder) = self.options.manifests.clone() {
-            std::fs::read_dir(&folder)
-                .with_context(|| format!("cannot read the folder of manifests {}", folder.display()))?;
-            tokio::spawn(source::files::run(folder, sender));
-            return Ok(());
-        }
-        let config = source::kube::config(self.options.kubeconfig.as_deref()).await?;
-        tokio::spawn(async move {
-            if let Err(error) = source::kube::run(config, source::kube::Settings::default(), sender).await {
-                tracing::error!(error = format!("{error:#}"), "the watches of the API server have ended");
-            }
-        });
         Ok(())
     }
 

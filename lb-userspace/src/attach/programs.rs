@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::Ebpf;
@@ -26,7 +27,8 @@ const VERIFIER_LOG_LINES_MAX: usize = 24;
 pub(super) struct Programs(Ebpf);
 
 impl Programs {
-    /// Loads all programs into the kernel, side by side: the verifier takes its time, and one CPU for each.
+    /// Loads all programs into the kernel, as many at a time as there are CPUs: the verifier takes its time.
+    /// More at a time would take the CPU from those who read the facts meanwhile.
     ///
     /// # Errors
     /// The object lacks one, or the kernel refuses one: the message has the end of the verifier's log.
@@ -38,12 +40,15 @@ impl Programs {
                 format!("the eBPF object has no program {name}; build it again with `cargo xtask build-ebpf`")
             })?;
         }
-        let programs = ebpf.programs_mut().filter(|(name, _)| names.contains(name));
+        let programs = Mutex::new(ebpf.programs_mut().filter(|(name, _)| names.contains(name)));
+        let next = || programs.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let load_some = || std::iter::from_fn(next).try_for_each(|(name, program)| load(name, program));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
-            let loads: Vec<_> =
-                programs.map(|(name, program)| scope.spawn(move || load(name, program))).collect();
+            let loads: Vec<_> = (0..threads).map(|_| scope.spawn(load_some)).collect();
             loads.into_iter().try_for_each(|load| load.join().unwrap_or_else(|panic| resume_unwind(panic)))
         })?;
+        drop(programs);
         Ok(Self(ebpf))
     }
 
