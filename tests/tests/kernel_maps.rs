@@ -237,6 +237,10 @@ fn an_id_that_comes_into_use_counts_from_zero() {
     let Some(need) = need::kernel() else { return };
     let pins = TestPins::new().unwrap();
     let mut maps = load_maps(&need, &pins);
+    let given_up = Endpoint { generation: 1, ..Endpoint::default() };
+    for id in [0, 1] {
+        apply_all(&mut maps, &[Op::DeleteEndpoint { id, endpoint: given_up }]);
+    }
     // What connections to the former owners of the ids left behind.
     count(&pins, names::BACKEND_SERVICE_TRAFFIC, 0);
     count(&pins, names::ENDPOINT_TRAFFIC, 0);
@@ -318,12 +322,24 @@ fn a_reader_needs_no_object_and_cannot_write() {
     let Some(need) = need::kernel() else { return };
     let pins = TestPins::new().unwrap();
     let error = format!("{:#}", Maps::open(&pins).err().unwrap());
-    assert!(error.contains("FRONTENDS: no agent has run with this pin path; see --pin-path"), "{error}");
+    assert!(error.contains("NEGS: no agent has run with this pin path; see --pin-path"), "{error}");
     apply_all(&mut load_maps(&need, &pins), &service());
     let mut reader = Maps::open(&pins).unwrap();
     assert_eq!(reader.endpoint(0), endpoint(8, HEALTHY));
     let error = reader.apply(&Op::SwitchNeg { neg: 0, ring: Ring::EMPTY }).unwrap_err();
     assert!(error.to_string().ends_with("the maps are open for reading"), "{error}");
+    assert!(reader.set_endpoint_state(0, 0).is_err());
+}
+
+#[test]
+fn a_reader_of_open_maps_sees_what_they_write_and_cannot_write() {
+    let Some(need) = need::kernel() else { return };
+    let pins = TestPins::new().unwrap();
+    let mut maps = load_maps(&need, &pins);
+    let mut reader = maps.reader(&pins).unwrap();
+    apply_all(&mut maps, &service());
+    assert_eq!(reader.endpoint(0), endpoint(8, HEALTHY));
+    assert!(reader.apply(&Op::SwitchNeg { neg: 0, ring: Ring::EMPTY }).is_err());
     assert!(reader.set_endpoint_state(0, 0).is_err());
 }
 

@@ -144,9 +144,10 @@ ports: [{name: http, port: 8080}]
     let (snapshot, problems) = read(dir.path());
     assert_eq!(problems, [""; 0]);
     let desired = plan(&snapshot, &NodeContext::default(), &ReadinessAlone);
-    let targets = health::targets(&desired);
-    let found: Vec<_> = targets
-        .iter()
+    let found: Vec<_> = desired
+        .services()
+        .values()
+        .flat_map(|plan| health::targets(plan))
         .map(|(t, check)| format!("{} {}:{} {}", t.backend_service, t.address, t.port, check.interval_ms))
         .collect();
     assert_eq!(

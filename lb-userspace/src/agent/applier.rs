@@ -107,10 +107,10 @@ impl Applier {
 
     /// Brings the maps to the plan, as far as the kernel lets. The first time everything is compared,
     /// and what no Service wants goes; later only the Services that changed and those that are pending.
-    pub(super) fn apply(&mut self, desired: &Desired, changed: BTreeSet<ObjectName>) {
+    pub(super) fn apply(&mut self, desired: &Desired, changed: &BTreeSet<ObjectName>) {
         let begun = Instant::now();
         let diff = if self.is_whole {
-            self.pending.extend(changed);
+            self.pending.extend(changed.iter().cloned());
             diff::services(desired, &self.tables, &self.pending, now_ms())
         } else {
             diff::full(desired, &self.tables, now_ms())

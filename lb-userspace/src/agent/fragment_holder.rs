@@ -24,9 +24,8 @@ const ROUND_FRAMES_MAX: usize = HELD_FRAMES_BYTES as usize / size_of::<HeldFrame
 /// Starts the thread, which lasts as long as the process.
 ///
 /// # Errors
-/// The maps cannot be opened, or no thread be made.
-pub(super) fn start(pins: &Pins, reentry: Reentry) -> Result<()> {
-    let mut maps = Maps::open(pins)?;
+/// The ring cannot be opened, or no thread be made.
+pub(super) fn start(pins: &Pins, mut maps: Maps, reentry: Reentry) -> Result<()> {
     let mut ring = HeldFrames::open(pins)?;
     // From before this agent: their datagrams are given up by now.
     (0..ROUND_FRAMES_MAX).map_while(|_| ring.next_frame()).for_each(drop);

@@ -1,6 +1,8 @@
 //! The node agent: the one place that knows everybody. Events only mark; one loop plans and applies.
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -9,17 +11,19 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tracing::{info, warn};
 
 use crate::attach::{self, Attachments, Instance, LinkMonitor};
 use crate::explain::Origins;
-use crate::health::{self, HealthEvent, Targets};
-use crate::maps::{self, Object, Pins};
+use crate::health::{self, ChangedTargets, HealthEvent};
+use crate::maps::{Object, Pins};
 use crate::model::{ObjectName, Problem};
-use crate::source::{self, ProblemList, SourceEvent};
+use crate::source::{ProblemList, SourceEvent};
 
 mod applier;
+mod beginnings;
 mod chain;
 mod fragment_holder;
 mod node_addresses;
@@ -41,8 +45,8 @@ use service_health_answers::ServiceHealthAnswers;
 use socket_mover::SocketMover;
 use sweeper::Sweeper;
 
-/// Events that wait between a source and the loop.
-const EVENTS_MAX: usize = 1024;
+/// Events of the prober that wait for the loop.
+const HEALTH_EVENTS_MAX: usize = 1_024;
 /// Time between two looks at the drains.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Least time between two looks at the interfaces: links come in bursts, one for each pod.
@@ -61,13 +65,14 @@ pub fn run(options: &Options) -> Result<()> {
         let pins = Pins::new(&options.pin_path);
         let _instance = Instance::take(&pins)?;
         let object = Object::choose(options.ebpf_object.clone())?;
-        let (ebpf, maps) = maps::load(&object, &pins, &options.sizes())?;
+        let events = beginnings::start_source(options).await?;
+        let (ebpf, maps) = beginnings::load_maps(object, &pins, options).await?;
         // Before the programs are attached: changes from here on are not missed.
         let links = LinkMonitor::new().context("cannot listen for changes of network interfaces")?;
-        let mut attachments = Attachments::new(ebpf, &pins, options.attach_settings())?;
-        fragment_holder::start(&pins, attachments.reentry()?)?;
-        let agent = Agent::new(options, Applier::new(maps, SocketMover::start(&pins)?)?, attachments)?;
-        agent.run(watch_links(links)?).await?;
+        let programs = beginnings::load_programs(ebpf, &pins, options);
+        let sockets = SocketMover::start(maps.reader(&pins)?)?;
+        let agent = Agent::new(options, Applier::new(maps, sockets)?, pins.clone())?;
+        agent.run(events, programs, watch_links(links)?).await?;
         if options.detach_on_exit {
             step_back(&pins, &options.run_dir)?;
             info!(pins = %pins.root().display(), "removed programs, maps and pins");
@@ -112,7 +117,9 @@ struct Agent {
     planner: Planner,
     applier: Applier,
     sweeper: Sweeper,
-    attachments: Attachments,
+    pins: Pins,
+    /// None until the programs are loaded.
+    attachments: Option<Attachments>,
     config: Option<Config>,
     is_config_due: bool,
     /// Node addresses for which NODES has no room.
@@ -122,7 +129,7 @@ struct Agent {
     source_problems: ProblemList,
     report: ProblemReport,
     origins: Origins,
-    targets: watch::Sender<Targets>,
+    targets: watch::Sender<ChangedTargets>,
     service_health: ServiceHealthAnswers,
     is_synced: bool,
     /// Whether anything was applied yet.
@@ -136,7 +143,7 @@ struct Due {
 }
 
 impl Agent {
-    fn new(options: &Options, mut applier: Applier, attachments: Attachments) -> Result<Self> {
+    fn new(options: &Options, mut applier: Applier, pins: Pins) -> Result<Self> {
         let mut planner = Planner::new(&options.node_name, options.node.clone());
         planner.node_addresses.begin(applier.maps.nodes()?);
         let interval = Duration::from_secs(options.sweep_interval_seconds.into());
@@ -145,7 +152,8 @@ impl Agent {
             sweeper: Sweeper::new(&mut applier.maps, interval, max, limit),
             planner,
             applier,
-            attachments,
+            pins,
+            attachments: None,
             config: None,
             is_config_due: true,
             node_problem: None,
@@ -153,7 +161,7 @@ impl Agent {
             source_problems: ProblemList::default(),
             report: ProblemReport::new(&options.run_dir, &options.node_name)?,
             origins: Origins::new(&options.run_dir),
-            targets: watch::channel(Targets::default()).0,
+            targets: watch::channel(ChangedTargets::default()).0,
             service_health: ServiceHealthAnswers::start(),
             is_synced: false,
             is_begun: false,
@@ -161,14 +169,16 @@ impl Agent {
         })
     }
 
-    async fn run(mut self, mut links: mpsc::Receiver<()>) -> Result<()> {
-        let (sender, mut events) = mpsc::channel(EVENTS_MAX);
-        self.start_source(sender).await?;
-        let (sender, mut found) = mpsc::channel(EVENTS_MAX);
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<SourceEvent>,
+        mut programs: JoinHandle<Result<Attachments>>,
+        mut links: mpsc::Receiver<()>,
+    ) -> Result<()> {
+        let (sender, mut found) = mpsc::channel(HEALTH_EVENTS_MAX);
         tokio::spawn(health::run(self.targets.subscribe(), sender));
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        self.attachments.reconcile(&mut self.applier.maps)?;
         let interval = Duration::from_millis(self.options.apply_interval_ms);
         let mut due = Due { apply: None, links: None };
         let mut last_apply: Option<Instant> = None;
@@ -179,6 +189,7 @@ impl Agent {
                 biased;
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+                loaded = &mut programs, if self.attachments.is_none() => self.attach(loaded??)?,
                 Some(event) = found.recv() => self.take_health(event),
                 // Before further events, which may come without a pause.
                 () = until(due.apply) => {
@@ -203,29 +214,30 @@ impl Agent {
                 due.apply = Some(due.apply.map_or(at, |planned| planned.min(at)));
             }
         }
+        if self.attachments.is_none() {
+            // What it attaches must be there before it is taken away.
+            drop(programs.await);
+        }
         info!("stopping; programs and maps stay unless --detach-on-exit is given");
         Ok(())
     }
 
-    async fn start_source(&self, sender: mpsc::Sender<SourceEvent>) -> Result<()> {
-        if let Some(folder) = self.options.manifests.clone() {
-            std::fs::read_dir(&folder)
-                .with_context(|| format!("cannot read the folder of manifests {}", folder.display()))?;
-            tokio::spawn(source::files::run(folder, sender));
-            return Ok(());
-        }
-        let config = source::kube::config(self.options.kubeconfig.as_deref()).await?;
-        tokio::spawn(async move {
-            if let Err(error) = source::kube::run(config, source::kube::Settings::default(), sender).await {
-                tracing::error!(error = format!("{error:#}"), "the watches of the API server have ended");
-            }
-        });
+    /// Begins to serve with the loaded programs.
+    fn attach(&mut self, mut attachments: Attachments) -> Result<()> {
+        let reader = self.applier.maps.reader(&self.pins)?;
+        fragment_holder::start(&self.pins, reader, attachments.reentry()?)?;
+        attachments.reconcile(&mut self.applier.maps)?;
+        self.attachments = Some(attachments);
         Ok(())
     }
 
-    /// Whether a plan may be made: from fewer facts, or for a node without addresses, it would take away
-    /// what a former agent rightly wrote.
+    /// Whether a plan may be carried out: from fewer facts, or for a node without addresses, it would take
+    /// away what a former agent rightly wrote; and whoever finds a frontend in the maps shall find it served.
     fn is_ready(&self) -> bool {
+        self.attachments.is_some() && self.has_facts()
+    }
+
+    fn has_facts(&self) -> bool {
         self.is_synced && !self.planner.addresses().is_empty()
     }
 
@@ -235,7 +247,7 @@ impl Agent {
             SourceEvent::Synced => {
                 info!("all facts are read");
                 self.is_synced = true;
-                if !self.is_ready() {
+                if !self.has_facts() {
                     warn!(
                         node = self.options.node_name,
                         "no Node object of this name has an address: nothing is changed until there is one; \
@@ -279,20 +291,26 @@ impl Agent {
                 warn!(error = format!("{error:#}"), "explanations will not name EndpointSlices");
             }
         }
-        self.origins.update(&self.planner.desired, &changed);
         if let Err(error) = self.put_config() {
             warn!(error = format!("{error:#}"), "CONFIG stays as it is");
         }
         self.put_nodes();
-        self.applier.apply(&self.planner.desired, changed);
-        self.targets.send_if_modified(|targets| {
-            let now = health::targets(&self.planner.desired);
-            let is_other = *targets != now;
-            *targets = now;
-            is_other
-        });
+        self.applier.apply(&self.planner.desired, &changed);
+        self.tell_targets(&changed);
+        self.origins.update(&self.planner.desired, &changed);
         self.service_health.follow(&self.planner, self.applier.is_up_to_date());
         self.report_problems();
+    }
+
+    /// Tells the prober of the Services that changed.
+    fn tell_targets(&self, changed: &BTreeSet<ObjectName>) {
+        let desired = &self.planner.desired;
+        let of = |name| desired.service(name).map(|plan| health::targets(plan)).unwrap_or_default();
+        self.targets.send_if_modified(|targets| {
+            let targets = targets.get_mut().unwrap_or_else(PoisonError::into_inner);
+            targets.extend(changed.iter().map(|name| (name.clone(), of(name))));
+            !changed.is_empty()
+        });
     }
 
     /// Not before the first plan: what it names again is taken back.
@@ -343,7 +361,8 @@ impl Agent {
     }
 
     fn reconcile_links(&mut self) {
-        if let Err(error) = self.attachments.reconcile(&mut self.applier.maps) {
+        let Some(attachments) = &mut self.attachments else { return };
+        if let Err(error) = attachments.reconcile(&mut self.applier.maps) {
             warn!(error = format!("{error:#}"), "interfaces are left as they are");
         }
     }

@@ -67,7 +67,7 @@ pub struct Options {
     #[arg(long, default_value_t)]
     pub snat_ports: PortRange,
     /// Least time between two applies, milliseconds; the first change is applied at once.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 10)]
     pub apply_interval_ms: u64,
     /// Where problems are written for other commands to read.
     #[arg(long, default_value = "/run/podway")]

@@ -53,23 +53,29 @@ impl Planner {
         match &change {
             Change::Service(service) => drop(self.dirty.insert(service.name.clone())),
             Change::ServiceGone(name) => drop(self.dirty.insert(name.clone())),
-            Change::EndpointSlice(slice) => {
-                self.forget_slice(&slice.name);
-                let service = service_of(slice);
-                let slices = self.slices.entry(service.clone()).or_default();
-                slices.insert(slice.name.clone(), Arc::new(slice.clone()));
-                self.dirty.insert(service);
-            }
+            Change::EndpointSlice(slice) => self.forget_slice(&slice.name),
             Change::EndpointSliceGone(name) => self.forget_slice(name),
             Change::Node(node) => self.note_node(&node.name, &node.pod_cidrs, &node.addresses),
             Change::NodeGone(name) => self.note_node(name, &[], &[]),
             Change::ServiceCidr(_) | Change::ServiceCidrGone(_) => self.is_node_dirty = true,
         }
         let is_node = matches!(&change, Change::Node(_) | Change::NodeGone(_));
+        let slice = if let Change::EndpointSlice(slice) = &change { Some(slice.name.clone()) } else { None };
         source::apply(&mut self.snapshot, change);
+        if let Some(name) = slice {
+            self.note_slice(name);
+        }
         if is_node {
             self.refresh_node();
         }
+    }
+
+    /// Slices are the most of all facts: the snapshot's copy is the only one.
+    fn note_slice(&mut self, name: ObjectName) {
+        let Some(slice) = self.snapshot.endpoint_slices.get(&name) else { return };
+        let service = service_of(slice);
+        self.slices.entry(service.clone()).or_default().insert(name, Arc::clone(slice));
+        self.dirty.insert(service);
     }
 
     /// A slice may have moved to another Service: the one that had it is planned again.

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::maps::{Maps, Pins};
+use crate::maps::Maps;
 use crate::sockets;
 
 /// Marks that endpoints have gone.
@@ -12,8 +12,7 @@ pub(super) struct SocketMover(mpsc::Sender<()>);
 
 impl SocketMover {
     /// Starts the thread; its first look is for what a former agent left.
-    pub(super) fn start(pins: &Pins) -> Result<Self> {
-        let mut maps = Maps::open(pins)?;
+    pub(super) fn start(mut maps: Maps) -> Result<Self> {
         let (sender, mut receiver) = mpsc::channel(1);
         let run = move || {
             loop {

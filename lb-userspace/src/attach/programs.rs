@@ -1,7 +1,9 @@
 //! The programs of the loaded object, and their links. A link is pinned and then let go, so it lives on
 //! when the agent ends; a link that is pinned already gets the new program in one step.
 use std::os::fd::AsFd;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::Ebpf;
@@ -25,25 +27,28 @@ const VERIFIER_LOG_LINES_MAX: usize = 24;
 pub(super) struct Programs(Ebpf);
 
 impl Programs {
-    /// Loads all programs into the kernel.
+    /// Loads all programs into the kernel, as many at a time as there are CPUs: the verifier takes its time.
+    /// More at a time would take the CPU from those who read the facts meanwhile.
     ///
     /// # Errors
     /// The object lacks one, or the kernel refuses one: the message has the end of the verifier's log.
     pub(super) fn load(mut ebpf: Ebpf) -> Result<Self> {
-        for name in
-            Hook::ALL.iter().map(|hook| hook.program()).chain(SOCKET_PROGRAMS).chain([reentry::PROGRAM])
-        {
-            let program = ebpf.program_mut(name).with_context(|| {
+        let hooks = Hook::ALL.iter().map(|hook| hook.program());
+        let names: Vec<&str> = hooks.chain(SOCKET_PROGRAMS).chain([reentry::PROGRAM]).collect();
+        for name in &names {
+            ebpf.program(name).with_context(|| {
                 format!("the eBPF object has no program {name}; build it again with `cargo xtask build-ebpf`")
             })?;
-            let loaded = match program {
-                Program::Xdp(program) => program.load(),
-                Program::SchedClassifier(program) => program.load(),
-                Program::CgroupSockAddr(program) => program.load(),
-                _ => bail!("program {name} of the eBPF object is of an unexpected type"),
-            };
-            loaded.map_err(|error| refusal(name, error))?;
         }
+        let programs = Mutex::new(ebpf.programs_mut().filter(|(name, _)| names.contains(name)));
+        let next = || programs.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let load_some = || std::iter::from_fn(next).try_for_each(|(name, program)| load(name, program));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            let loads: Vec<_> = (0..threads).map(|_| scope.spawn(load_some)).collect();
+            loads.into_iter().try_for_each(|load| load.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })?;
+        drop(programs);
         Ok(Self(ebpf))
     }
 
@@ -145,6 +150,16 @@ fn remove_pin(pin: &Path) -> Result<()> {
 pub(super) fn keep(link: FdLink, pin: &Path) -> Result<()> {
     link.pin(pin).with_context(|| format!("cannot pin the link {}", pin.display()))?;
     Ok(())
+}
+
+fn load(name: &str, program: &mut Program) -> Result<()> {
+    let loaded = match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        _ => bail!("program {name} of the eBPF object is of an unexpected type"),
+    };
+    loaded.map_err(|error| refusal(name, error))
 }
 
 /// The message for a program that does not load.

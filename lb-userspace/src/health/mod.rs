@@ -5,11 +5,11 @@
 //! An endpoint without a finding counts as healthy: its readiness has already said so.
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use crate::model::{HealthCheck, Protocol};
-use crate::plan::{BackendServiceName, Desired};
+use crate::model::{HealthCheck, ObjectName, Protocol};
+use crate::plan::{BackendServiceName, ServicePlan};
 
 mod check;
 mod findings;
@@ -35,8 +35,11 @@ pub struct Target {
     pub port: u16,
 }
 
-/// What is to be probed, and how.
-pub type Targets = Arc<BTreeMap<Target, HealthCheck>>;
+/// What is to be probed of one Service, and how.
+pub type Targets = BTreeMap<Target, HealthCheck>;
+
+/// The targets of Services that changed and that the prober has not taken yet: for each what was said last.
+pub type ChangedTargets = Mutex<BTreeMap<ObjectName, Targets>>;
 
 /// A change in what is known of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,11 +63,13 @@ pub struct Finding {
 
 /// The targets of a plan: the endpoints of backend services with a check that are ready, or still serve on
 /// their way out; where the check names no port, of those over TCP alone. One that is neither takes no flow, and a probe of a pod that starts would
+/// The targets of a Service: the endpoints of TCP backend services with a check that are ready, or still
+/// serve on their way out. One that is neither takes no flow, and a probe of a pod that starts would
 /// only make it late.
 #[must_use]
-pub fn targets(desired: &Desired) -> Targets {
+pub fn targets(plan: &ServicePlan) -> Targets {
     let mut targets = BTreeMap::new();
-    for backend_service in desired.backend_services() {
+    for backend_service in &plan.backend_services {
         let Some(check) = &backend_service.health_check else { continue };
         if backend_service.name.protocol != Protocol::Tcp && check.port.is_none() {
             continue;
@@ -77,5 +82,5 @@ pub fn targets(desired: &Desired) -> Targets {
             }
         }
     }
-    Arc::new(targets)
+    targets
 }

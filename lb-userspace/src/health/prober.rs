@@ -1,6 +1,8 @@
 //! The probing itself: which probe runs when, how many at a time, and what becomes of what they see.
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
@@ -9,7 +11,8 @@ use tokio::time::sleep_until;
 use tracing::{info, warn};
 
 use super::schedule::{Probe, Schedule, Seen};
-use super::{HealthEvent, Targets, probe};
+use super::{ChangedTargets, HealthEvent, Targets, probe};
+use crate::model::ObjectName;
 
 /// Most probes under way. At the bound further ones wait, and are logged when they are late.
 const PROBES_MAX: usize = 512;
@@ -19,7 +22,7 @@ const LATE: Duration = Duration::from_secs(5);
 
 /// Probes the targets and reports what changes, until the targets' sender or the receiver of results
 /// is gone.
-pub async fn run(mut targets: watch::Receiver<Targets>, results: mpsc::Sender<HealthEvent>) {
+pub async fn run(mut targets: watch::Receiver<ChangedTargets>, results: mpsc::Sender<HealthEvent>) {
     let mut schedule = Schedule::default();
     let mut probes = JoinSet::new();
     let mut log = Log::default();
@@ -41,8 +44,9 @@ pub async fn run(mut targets: watch::Receiver<Targets>, results: mpsc::Sender<He
                 if changed.is_err() {
                     return;
                 }
-                let targets = targets.borrow_and_update().clone();
-                schedule.update(&targets, Instant::now(), random)
+                let changed = take(&targets.borrow_and_update());
+                let now = Instant::now();
+                changed.iter().flat_map(|(service, of)| schedule.update(service, of, now, random)).collect()
             }
             Some(done) = probes.join_next() => {
                 // A probe that panicked has been reported by its task; it leaves its target alone.
@@ -60,6 +64,10 @@ pub async fn run(mut targets: watch::Receiver<Targets>, results: mpsc::Sender<He
             }
         }
     }
+}
+
+fn take(targets: &ChangedTargets) -> BTreeMap<ObjectName, Targets> {
+    std::mem::take(&mut *targets.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 async fn ask(probe: &Probe) -> Seen {

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -6,7 +5,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::health::{Finding, Target};
-use crate::model::{CheckKind, HealthCheck, ObjectName, Protocol};
+use crate::model::{CheckKind, HealthCheck, Protocol};
 use crate::plan::BackendServiceName;
 
 /// Longest wait for what a test expects.
@@ -22,7 +21,7 @@ const CHECK: HealthCheck = HealthCheck {
 };
 
 struct Fixture {
-    targets: watch::Sender<Targets>,
+    targets: watch::Sender<ChangedTargets>,
     results: mpsc::Receiver<HealthEvent>,
 }
 
@@ -48,9 +47,10 @@ impl Fixture {
     }
 }
 
-fn set(addresses: &[SocketAddr], check: &HealthCheck) -> Targets {
+fn set(addresses: &[SocketAddr], check: &HealthCheck) -> ChangedTargets {
+    let service = ObjectName::new("shop", "web");
     let backend_service = Arc::new(BackendServiceName {
-        service: ObjectName::new("shop", "web"),
+        service: service.clone(),
         port_name: "http".into(),
         port: 80,
         protocol: Protocol::Tcp,
@@ -60,7 +60,8 @@ fn set(addresses: &[SocketAddr], check: &HealthCheck) -> Targets {
         address: address.ip(),
         port: address.port(),
     };
-    Arc::new(addresses.iter().map(|address| (target(address), check.clone())).collect::<BTreeMap<_, _>>())
+    let targets = addresses.iter().map(|address| (target(address), check.clone())).collect();
+    ChangedTargets::new(BTreeMap::from([(service, targets)]))
 }
 
 async fn listen(address: &str) -> (TcpListener, SocketAddr) {

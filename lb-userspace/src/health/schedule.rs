@@ -1,9 +1,12 @@
 //! Which target is probed when, and what its probes add up to. Pure: time and chance are arguments.
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{CheckState, Finding, HealthEvent, Outcome, Target};
-use crate::model::HealthCheck;
+use super::{CheckState, Finding, HealthEvent, Outcome, Target, Targets};
+use crate::model::{HealthCheck, ObjectName, Protocol};
+use crate::plan::BackendServiceName;
 
 /// What is known of a target.
 struct Entry {
@@ -37,15 +40,18 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Takes a new set of targets. The first probe of a new one is due within one interval, at a time
+    /// Takes the new set of a Service's targets, at their cost. The first probe of a new one is due within one interval, at a time
     /// that `random` spreads, so that an agent that starts does not probe all at once.
     pub(super) fn update(
         &mut self,
-        targets: &BTreeMap<Target, HealthCheck>,
+        service: &ObjectName,
+        targets: &Targets,
         now: Instant,
         mut random: impl FnMut() -> u32,
     ) -> Vec<HealthEvent> {
-        let removed: Vec<_> = self.entries.keys().filter(|t| !targets.contains_key(*t)).cloned().collect();
+        let known = self.entries.range(least(service)..).map(|(target, _)| target);
+        let known = known.take_while(|target| target.backend_service.service == *service);
+        let removed: Vec<_> = known.filter(|target| !targets.contains_key(*target)).cloned().collect();
         let events = removed.into_iter().filter_map(|target| self.remove(target)).collect();
         for (target, check) in targets {
             let interval = interval(check);
@@ -130,6 +136,17 @@ impl Schedule {
         }
         entry.has_finding.then_some(HealthEvent::Forgotten(target))
     }
+}
+
+/// The least target of a Service, in their order.
+fn least(service: &ObjectName) -> Target {
+    let backend_service = BackendServiceName {
+        service: service.clone(),
+        port_name: "".into(),
+        port: 0,
+        protocol: Protocol::Tcp,
+    };
+    Target { backend_service: Arc::new(backend_service), address: Ipv4Addr::UNSPECIFIED.into(), port: 0 }
 }
 
 fn interval(check: &HealthCheck) -> Duration {

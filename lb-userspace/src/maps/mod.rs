@@ -1,5 +1,7 @@
 //! The maps in the kernel: the one place that writes them. Values are `lb-common` types; what they
 //! mean is decided elsewhere.
+use std::sync::Arc;
+
 use anyhow::Result;
 use lb_common::Address;
 use lb_common::affinity::{Affinity, AffinityKey};
@@ -42,15 +44,22 @@ use range_table::RangeTable;
 use table::{ArrayTable, HashTable, PerCpuTable};
 use vip_filter::VipFilter;
 
+/// The maps in memory.
+#[derive(Clone)]
+struct Arrays {
+    negs: Arc<Mapped>,
+    ring_slots: Arc<Mapped>,
+    endpoints: Arc<Mapped>,
+    vip_filter: Arc<Mapped>,
+}
+
 /// The open maps of one node.
 pub struct Maps {
     access: Access,
     frontends: HashTable<FrontendKey, Frontend>,
     backend_services: ArrayTable<BackendService>,
     names: ArrayTable<BackendServiceName>,
-    negs: Mapped,
-    ring_slots: Mapped,
-    endpoints: Mapped,
+    arrays: Arrays,
     conntrack: Conntrack,
     affinity: HashTable<AffinityKey, Affinity>,
     socket_flows: HashTable<SocketFlowKey, SocketFlow>,
@@ -80,18 +89,38 @@ impl Maps {
     }
 
     fn open_as(pins: &Pins, access: Access) -> Result<Self> {
+        let mapped = |name, value_bytes| read::mapped(&pins.maps(), name, value_bytes, access).map(Arc::new);
+        Self::with_arrays(
+            pins,
+            access,
+            Arrays {
+                negs: mapped(maps::NEGS, size_of::<Ring>())?,
+                ring_slots: mapped(maps::RING_SLOTS, size_of::<u32>())?,
+                endpoints: mapped(maps::ENDPOINTS, size_of::<lb_common::endpoint::Endpoint>())?,
+                vip_filter: mapped(maps::VIP_FILTER, size_of::<u64>())?,
+            },
+        )
+    }
+
+    /// The same maps for another thread, for reading. The large ones are mapped once: the kernel counts all
+    /// of a mapping as resident from the start.
+    ///
+    /// # Errors
+    /// As [`Maps::open`].
+    pub fn reader(&self, pins: &Pins) -> Result<Self> {
+        Self::with_arrays(pins, Access::Read, self.arrays.clone())
+    }
+
+    fn with_arrays(pins: &Pins, access: Access, arrays: Arrays) -> Result<Self> {
         let dir = pins.maps();
-        let mapped = |name, value_bytes| read::mapped(&dir, name, value_bytes, access);
         let frontends = HashTable::open(&dir, maps::FRONTENDS)?;
         Ok(Self {
             access,
-            vip_filter: VipFilter::new(mapped(maps::VIP_FILTER, size_of::<u64>())?, &frontends, access)?,
+            vip_filter: VipFilter::new(Arc::clone(&arrays.vip_filter), &frontends, access)?,
+            arrays,
             frontends,
             backend_services: ArrayTable::open(&dir, maps::BACKEND_SERVICES)?,
             names: ArrayTable::open(&dir, maps::BACKEND_SERVICE_NAMES)?,
-            negs: mapped(maps::NEGS, size_of::<Ring>())?,
-            ring_slots: mapped(maps::RING_SLOTS, size_of::<u32>())?,
-            endpoints: mapped(maps::ENDPOINTS, size_of::<lb_common::endpoint::Endpoint>())?,
             conntrack: Conntrack::open(&dir)?,
             affinity: HashTable::open(&dir, maps::AFFINITY)?,
             socket_flows: HashTable::open(&dir, maps::SOCKET_FLOWS)?,
@@ -116,8 +145,8 @@ impl Maps {
         Limits {
             frontends_max: self.frontends.entries_max(),
             backend_services_max: self.backend_services.count(),
-            endpoints_max: self.endpoints.count(),
-            ring_slots_max: self.ring_slots.count(),
+            endpoints_max: self.arrays.endpoints.count(),
+            ring_slots_max: self.arrays.ring_slots.count(),
             source_ranges_max: self.source_ranges.entries_max(),
         }
     }

@@ -59,7 +59,7 @@ impl Maps {
         }
         backend_services.truncate(used);
         names.truncate(used);
-        let negs = written(self.negs.count(), |id| self.neg(id), |ring| *ring == Ring::EMPTY);
+        let negs = written(self.arrays.negs.count(), |id| self.neg(id), |ring| *ring == Ring::EMPTY);
         let mut source_ranges =
             self.source_ranges.keys().with_context(|| cannot_read(maps::SOURCE_RANGES))?;
         source_ranges.sort_unstable();
@@ -72,7 +72,7 @@ impl Maps {
             ring_slots: self.slots_of(&negs),
             negs,
             endpoints: written(
-                self.endpoints.count(),
+                self.arrays.endpoints.count(),
                 |id| self.endpoint(id),
                 |endpoint| *endpoint == Endpoint::default(),
             ),
@@ -83,7 +83,7 @@ impl Maps {
     /// where it ends.
     fn slots_of(&self, rings: &[Ring]) -> Vec<u32> {
         let ends = rings.iter().map(|ring| ring.position().saturating_add(ring.length()));
-        let end = ends.max().unwrap_or(0).min(self.ring_slots.count());
+        let end = ends.max().unwrap_or(0).min(self.arrays.ring_slots.count());
         (0..end).map(|slot| self.ring_slot(slot)).collect()
     }
 
@@ -96,19 +96,19 @@ impl Maps {
     }
 
     fn neg(&self, id: u32) -> Ring {
-        let word = self.negs.word64(id).map_or(0, |word| word.load(Ordering::Acquire));
+        let word = self.arrays.negs.word64(id).map_or(0, |word| word.load(Ordering::Acquire));
         bytemuck::cast(word)
     }
 
     fn ring_slot(&self, slot: u32) -> u32 {
-        self.ring_slots.words(slot).map_or(0, |words| words[0].load(Ordering::Relaxed))
+        self.arrays.ring_slots.words(slot).map_or(0, |words| words[0].load(Ordering::Relaxed))
     }
 
     /// The value at an endpoint id.
     #[must_use]
     pub fn endpoint(&self, id: u32) -> Endpoint {
         let mut value = [0u32; ENDPOINT_WORDS];
-        if let Some(words) = self.endpoints.words(id) {
+        if let Some(words) = self.arrays.endpoints.words(id) {
             for (value, word) in value.iter_mut().zip(words) {
                 *value = word.load(Ordering::Acquire);
             }

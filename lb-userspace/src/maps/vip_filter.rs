@@ -1,6 +1,7 @@
 //! The filter before FRONTENDS, kept with it: a bit is set before the first frontend that needs it is
 //! there, and cleared after the last one is gone.
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
@@ -14,14 +15,14 @@ use super::table::HashTable;
 
 /// VIP_FILTER and, for whoever writes it, the frontends behind each bit.
 pub(super) struct VipFilter {
-    words: Mapped,
+    words: Arc<Mapped>,
     frontends: HashMap<(u32, u64), BTreeSet<FrontendKey>>,
 }
 
 impl VipFilter {
     /// Of the frontends that are there. A writer also clears what a killed one may have left set.
     pub(super) fn new(
-        words: Mapped,
+        words: Arc<Mapped>,
         frontends: &HashTable<FrontendKey, Frontend>,
         access: Access,
     ) -> Result<Self> {

@@ -96,7 +96,8 @@ impl Maps {
     pub fn set_endpoint_state(&mut self, id: u32, bits: u32) -> Result<()> {
         let cannot = |why| format!("cannot set the state of endpoint {id}: {why}");
         ensure!(self.is_writable(), cannot("the maps are open for reading"));
-        let words = self.endpoints.words(id).with_context(|| cannot("map ENDPOINTS has no such place"))?;
+        let words =
+            self.arrays.endpoints.words(id).with_context(|| cannot("map ENDPOINTS has no such place"))?;
         words[STATE_WORD].store(bits, Ordering::Release);
         Ok(())
     }
@@ -104,13 +105,19 @@ impl Maps {
     /// A value that is in use changes by one store of its state, after the times of its drain, which mean
     /// nothing before that. Any other is taken out of use first,
     /// then filled, then put into use, so that a state is never read together with another's address.
-    /// One that comes into use counts from zero, as a backend service does.
+    /// One that comes into use counts from zero, as a backend service does; the counters of one that never
+    /// was in use are zero.
     fn store_endpoint(&mut self, id: u32, endpoint: &Endpoint) -> Result<(), String> {
         let former = self.endpoint(id);
-        let words = self.endpoints.words(id).ok_or_else(|| full(maps::ENDPOINTS, self.endpoints.count()))?;
-        if endpoint.is_present() && !former.is_present() {
+        let words = self
+            .arrays
+            .endpoints
+            .words(id)
+            .ok_or_else(|| full(maps::ENDPOINTS, self.arrays.endpoints.count()))?;
+        if endpoint.is_present() && !former.is_present() && former.generation > 0 {
             let cleared = self.endpoint_traffic.clear(id);
-            cleared.map_err(|error| refused(&error, maps::ENDPOINT_TRAFFIC, self.endpoints.count()))?;
+            cleared
+                .map_err(|error| refused(&error, maps::ENDPOINT_TRAFFIC, self.arrays.endpoints.count()))?;
         }
         let value: [u32; ENDPOINT_WORDS] = bytemuck::cast(*endpoint);
         let Endpoint { state, withdrawn_s, drain_until_s, .. } = *endpoint;
@@ -127,12 +134,12 @@ impl Maps {
 
     fn store_slots(&self, ring: Ring, slots: &[u32]) -> Result<(), String> {
         let end = u64::from(ring.position()) + slots.len() as u64;
-        if end > u64::from(self.ring_slots.count()) {
-            return Err(full(maps::RING_SLOTS, self.ring_slots.count()));
+        if end > u64::from(self.arrays.ring_slots.count()) {
+            return Err(full(maps::RING_SLOTS, self.arrays.ring_slots.count()));
         }
         for (slot, id) in (ring.position()..).zip(slots) {
-            let words = self.ring_slots.words(slot);
-            let words = words.ok_or_else(|| full(maps::RING_SLOTS, self.ring_slots.count()))?;
+            let words = self.arrays.ring_slots.words(slot);
+            let words = words.ok_or_else(|| full(maps::RING_SLOTS, self.arrays.ring_slots.count()))?;
             words[0].store(*id, Ordering::Relaxed);
         }
         Ok(())
@@ -140,7 +147,7 @@ impl Maps {
 
     /// One aligned 64-bit store, after all stores to the slots of the ring.
     fn store_neg(&self, neg: u32, ring: Ring) -> Result<(), String> {
-        let word = self.negs.word64(neg).ok_or_else(|| full(maps::NEGS, self.negs.count()))?;
+        let word = self.arrays.negs.word64(neg).ok_or_else(|| full(maps::NEGS, self.arrays.negs.count()))?;
         word.store(bytemuck::cast(ring), Ordering::Release);
         Ok(())
     }

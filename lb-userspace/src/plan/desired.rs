@@ -30,6 +30,10 @@ pub struct Desired {
     owners: BTreeMap<FrontendKey, Claim>,
     /// Those that want a frontend that another one keeps.
     waiting: BTreeMap<FrontendKey, BTreeSet<Claim>>,
+    /// Services with problems of their own.
+    with_problems: BTreeSet<ObjectName>,
+    /// Services with a health check node port.
+    with_health_check_port: BTreeSet<ObjectName>,
 }
 
 /// A frontend with the objects that it leads to.
@@ -54,6 +58,10 @@ impl Desired {
             return changed;
         }
         changed.insert(name.clone());
+        let has_problems = plan.as_ref().is_some_and(|plan| !plan.problems.is_empty());
+        note(&mut self.with_problems, name, has_problems);
+        let has_port = plan.as_ref().is_some_and(|plan| plan.health_check_node_port.is_some());
+        note(&mut self.with_health_check_port, name, has_port);
         let old = match &plan {
             Some(plan) => self.services.insert(name.clone(), Arc::clone(plan)),
             None => self.services.remove(name),
@@ -165,15 +173,30 @@ impl Desired {
         self.services.values().flat_map(|plan| &plan.backend_services)
     }
 
+    /// The Services with a health check node port, in the order of their names.
+    pub fn with_health_check_port(&self) -> impl Iterator<Item = &Arc<ServicePlan>> {
+        self.with_health_check_port.iter().filter_map(|name| self.services.get(name))
+    }
+
     /// What cannot be used: each Service's own problems, and the frontends that two ask for.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
-        let own = self.services.values().flat_map(|plan| &plan.problems).cloned();
+        let faulty = self.with_problems.iter().filter_map(|name| self.services.get(name));
+        let own = faulty.flat_map(|plan| &plan.problems).cloned();
         let contended = self.waiting.iter().flat_map(|(key, waiting)| {
             let owner = self.owner(key);
             waiting.iter().filter_map(move |claim| Some(lost(key, claim, owner?)))
         });
         own.chain(contended).collect()
+    }
+}
+
+/// Sees to it that a set has a name, or has it not.
+fn note(set: &mut BTreeSet<ObjectName>, name: &ObjectName, is_in: bool) {
+    if is_in {
+        set.insert(name.clone());
+    } else {
+        set.remove(name);
     }
 }
 

@@ -40,8 +40,8 @@ impl ServiceHealth {
 pub fn services(desired: &Desired) -> (BTreeMap<u16, ServiceHealth>, Vec<Problem>) {
     let mut services: BTreeMap<u16, ServiceHealth> = BTreeMap::new();
     let mut problems = Vec::new();
-    for (name, plan) in desired.services() {
-        let Some(check) = &plan.health_check_node_port else { continue };
+    for plan in desired.with_health_check_port() {
+        let (name, Some(check)) = (&plan.name, &plan.health_check_node_port) else { continue };
         let health = ServiceHealth { service: name.clone(), local_endpoints: check.local_endpoints.clone() };
         match services.get(&check.port) {
             None => drop(services.insert(check.port, health)),

@@ -34,9 +34,10 @@ pub(super) fn list(resource: Resource, page: Page) -> Value {
     })
 }
 
-/// One line of a watch.
-pub(super) fn event(kind: &str, object: &Value) -> String {
-    format!("{}\n", json!({"type": kind, "object": object}))
+/// One line of a watch, with the type first as from a real server: a client need not keep the object until
+/// it knows that.
+pub(super) fn event(kind: &str, object: impl std::fmt::Display) -> String {
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
 }
 
 /// A bookmark, which may end the list that a watch begins with.
@@ -46,5 +47,5 @@ pub(super) fn bookmark(resource: Resource, version: u64, ends_list: bool) -> Str
     if ends_list {
         metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
     }
-    event("BOOKMARK", &json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}))
+    event("BOOKMARK", json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}))
 }

@@ -133,7 +133,7 @@ impl Connection {
 
     /// What a watch has to tell now, and whether that ends it.
     fn next_lines(&self, progress: &mut Progress, resource: Resource, selector: &str) -> (Vec<String>, bool) {
-        let gone = || vec![answer::event("ERROR", &answer::status(410, "too old resource version"))];
+        let gone = || vec![answer::event("ERROR", answer::status(410, "too old resource version"))];
         if self.fault == Some(Fault::GoneEvent) {
             return (gone(), true);
         }
@@ -144,8 +144,7 @@ impl Connection {
         let mut lines = Vec::new();
         if std::mem::take(&mut progress.is_list_due) {
             progress.version = state.store.version();
-            let objects = state.store.select(resource, selector);
-            lines.extend(objects.iter().map(|object| answer::event("ADDED", object)));
+            lines.extend(state.store.texts(resource, selector).map(|text| answer::event("ADDED", text)));
             lines.push(answer::bookmark(resource, progress.version, true));
         }
         match state.store.events_after(progress.version, resource, selector) {

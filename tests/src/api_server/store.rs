@@ -58,12 +58,19 @@ struct Change {
 /// Most changes that are remembered; older ones are as if compacted.
 const HISTORY_MAX: usize = 1024;
 
+/// An object with its text, which is made once: lists may be long.
+#[derive(Debug)]
+struct Stored {
+    object: Value,
+    text: String,
+}
+
 /// Objects, and their history since the last compaction.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     version: u64,
     compacted: u64,
-    objects: BTreeMap<Key, Value>,
+    objects: BTreeMap<Key, Stored>,
     history: VecDeque<Change>,
     /// Lists that are being paged through, by version, resource and selector.
     pages: BTreeMap<(u64, Resource, String), Vec<Value>>,
@@ -95,15 +102,17 @@ impl Store {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let key = (resource, text("namespace"), text("name"));
         assert!(!key.2.is_empty(), "object without a name: {object}");
-        let before = self.objects.insert(key, object.clone());
+        let stored = Stored { text: object.to_string(), object: object.clone() };
+        let before = self.objects.insert(key, stored).map(|stored| stored.object);
         self.remember(Change { version: self.version, resource, before, after: Some(object) });
         self.version
     }
 
     pub(super) fn delete(&mut self, resource: Resource, namespace: &str, name: &str) -> bool {
-        let Some(before) = self.objects.remove(&(resource, namespace.to_owned(), name.to_owned())) else {
+        let Some(stored) = self.objects.remove(&(resource, namespace.to_owned(), name.to_owned())) else {
             return false;
         };
+        let before = stored.object;
         self.version += 1;
         self.remember(Change { version: self.version, resource, before: Some(before), after: None });
         true
@@ -128,8 +137,17 @@ impl Store {
 
     /// All objects that a selector takes.
     pub(super) fn select(&self, resource: Resource, selector: &str) -> Vec<Value> {
-        let objects = self.objects.iter().filter(|((of, _, _), _)| *of == resource);
-        objects.filter(|(_, object)| takes(selector, object)).map(|(_, object)| object.clone()).collect()
+        self.selected(resource, selector).map(|stored| stored.object.clone()).collect()
+    }
+
+    /// Their texts.
+    pub(super) fn texts(&self, resource: Resource, selector: &str) -> impl Iterator<Item = &str> {
+        self.selected(resource, selector).map(|stored| stored.text.as_str())
+    }
+
+    fn selected(&self, resource: Resource, selector: &str) -> impl Iterator<Item = &Stored> {
+        let objects = self.objects.iter().filter(move |((of, _, _), _)| *of == resource);
+        objects.map(|(_, stored)| stored).filter(move |stored| takes(selector, &stored.object))
     }
 
     /// A page of a list, consistent over all its pages.

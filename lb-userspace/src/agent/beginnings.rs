@@ -1,0 +1,46 @@
+//! What an agent that starts does side by side: reading the facts, making the maps, and loading the programs,
+//! each of which takes a second or so in a large cluster.
+use anyhow::{Context as _, Result};
+use aya::Ebpf;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::attach::Attachments;
+use crate::maps::{self, Maps, Object, Pins};
+use crate::source::{self, SourceEvent};
+
+use super::Options;
+
+/// Events of the source that wait for the loop: it reads on while the maps are made. At the bound it waits.
+const SOURCE_EVENTS_MAX: usize = 65_536;
+
+/// Begins to read the facts.
+pub(super) async fn start_source(options: &Options) -> Result<mpsc::Receiver<SourceEvent>> {
+    let (sender, events) = mpsc::channel(SOURCE_EVENTS_MAX);
+    if let Some(folder) = options.manifests.clone() {
+        std::fs::read_dir(&folder)
+            .with_context(|| format!("cannot read the folder of manifests {}", folder.display()))?;
+        tokio::spawn(source::files::run(folder, sender));
+        return Ok(events);
+    }
+    let config = source::kube::config(options.kubeconfig.as_deref()).await?;
+    tokio::spawn(async move {
+        if let Err(error) = source::kube::run(config, source::kube::Settings::default(), sender).await {
+            tracing::error!(error = format!("{error:#}"), "the watches of the API server have ended");
+        }
+    });
+    Ok(events)
+}
+
+/// Makes the maps beside the source: the counters of many endpoints take the kernel a while.
+pub(super) async fn load_maps(object: Object, pins: &Pins, options: &Options) -> Result<(Ebpf, Maps)> {
+    let (pins, sizes) = (pins.clone(), options.sizes());
+    tokio::task::spawn_blocking(move || maps::load(&object, &pins, &sizes)).await?
+}
+
+/// Loads the programs beside the loop: the verifier takes about as long as reading the facts of a large
+/// cluster.
+pub(super) fn load_programs(ebpf: Ebpf, pins: &Pins, options: &Options) -> JoinHandle<Result<Attachments>> {
+    let (pins, settings) = (pins.clone(), options.attach_settings());
+    tokio::task::spawn_blocking(move || Attachments::new(ebpf, &pins, settings))
+}

@@ -1,0 +1,58 @@
+//! What a process costs, from `/proc`.
+use std::fs::{read_dir, read_to_string};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+/// `USER_HZ`, which is this on all architectures that Podway runs on (`asm-generic/param.h`).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A running process.
+pub(crate) struct Usage(PathBuf);
+
+impl Usage {
+    pub(crate) fn of(process_id: u32) -> Self {
+        Self(PathBuf::from(format!("/proc/{process_id}")))
+    }
+
+    /// CPU time so far, ms in steps of ten, with that of threads that have ended.
+    pub(crate) fn cpu_ms(&self) -> Result<f64> {
+        let text = read_to_string(self.0.join("stat")).context("cannot read the process's times")?;
+        // After the name in brackets, which may hold anything: `utime` and `stime` (proc_pid_stat(5)).
+        let (_, fields) = text.rsplit_once(')').context("the process's times have no name")?;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+        Ok(ticks.sum::<Result<f64, _>>()? * 1e3 / TICKS_PER_SECOND)
+    }
+
+    /// Resident memory now, MiB, with the pages of maps that it has touched.
+    pub(crate) fn resident_mib(&self) -> Result<f64> {
+        self.status_mib("VmRSS:")
+    }
+
+    /// The most that it ever was.
+    pub(crate) fn peak_mib(&self) -> Result<f64> {
+        self.status_mib("VmHWM:")
+    }
+
+    fn status_mib(&self, field: &str) -> Result<f64> {
+        let text = read_to_string(self.0.join("status")).context("cannot read the process's status")?;
+        let line = text.lines().find_map(|line| line.strip_prefix(field));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+        Ok(kib.with_context(|| format!("the process's status has no {field}"))? / 1024.0)
+    }
+
+    /// Memory of the BPF maps that it has open, MiB, as the kernel accounts for them.
+    pub(crate) fn maps_mib(&self) -> Result<f64> {
+        let mut maps = std::collections::BTreeMap::new();
+        for file in read_dir(self.0.join("fdinfo")).context("cannot list the open files")? {
+            let Ok(text) = read_to_string(file?.path()) else { continue };
+            let number = |name: &str| {
+                text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+            };
+            if let (Some(id), Some(bytes)) = (number("map_id:"), number("memlock:")) {
+                maps.insert(id, bytes);
+            }
+        }
+        Ok(maps.values().sum::<u64>() as f64 / f64::from(1 << 20))
+    }
+}
