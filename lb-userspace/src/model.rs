@@ -236,7 +236,7 @@ pub struct Service {
     /// `sessionAffinity: ClientIP` with its timeout in seconds.
     pub affinity_timeout_s: Option<u32>,
     /// From annotations; `None` means readiness alone decides.
-    pub health_check: Option<HealthCheck>,
+    pub health_check: Option<Arc<HealthCheck>>,
     /// `spec.loadBalancerSourceRanges`.
     pub source_ranges: SourceRanges,
     /// `spec.healthCheckNodePort` of a Service that a load balancer checks for local endpoints.

@@ -36,7 +36,7 @@ pub struct Target {
 }
 
 /// What is to be probed of one Service, and how.
-pub type Targets = BTreeMap<Target, HealthCheck>;
+pub type Targets = BTreeMap<Target, Arc<HealthCheck>>;
 
 /// The targets of Services that changed and that the prober has not taken yet: for each what was said last.
 pub type ChangedTargets = Mutex<BTreeMap<ObjectName, Targets>>;
@@ -78,7 +78,7 @@ pub fn targets(plan: &ServicePlan) -> Targets {
             if endpoint.facts().ready || endpoint.serves_while_terminating() {
                 let name = Arc::clone(&backend_service.name);
                 let target = Target { backend_service: name, address: endpoint.address, port: endpoint.port };
-                targets.insert(target, check.clone());
+                targets.insert(target, Arc::clone(check));
             }
         }
     }

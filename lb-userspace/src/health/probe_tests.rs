@@ -1,7 +1,7 @@
 use std::convert::Infallible;
 
 use http::{HeaderMap, Response};
-use http_body_util::StreamBody;
+use http_body_util::{Collected, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::{http1 as server_1, http2 as server_2};
 use hyper::service::service_fn;
@@ -123,7 +123,7 @@ async fn serve_tls(protocol: &'static [u8], wants_certificate: bool) -> SocketAd
 async fn health(
     request: Request<Incoming>,
 ) -> Result<Response<impl Body<Data = Bytes, Error = Infallible>>, Infallible> {
-    let asked = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let asked = request.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
     let (state, status) = match asked.get(7..) {
         Some(b"up") => (1, "0"),
         Some(b"down") => (2, "0"),

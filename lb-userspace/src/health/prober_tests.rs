@@ -60,7 +60,7 @@ fn set(addresses: &[SocketAddr], check: &HealthCheck) -> ChangedTargets {
         address: address.ip(),
         port: address.port(),
     };
-    let targets = addresses.iter().map(|address| (target(address), check.clone())).collect();
+    let targets = addresses.iter().map(|address| (target(address), Arc::new(check.clone()))).collect();
     ChangedTargets::new(BTreeMap::from([(service, targets)]))
 }
 

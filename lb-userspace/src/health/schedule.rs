@@ -12,7 +12,7 @@ use crate::plan::BackendServiceName;
 struct Entry {
     /// Tells a target from one of the same name that was given up before.
     id: u64,
-    check: HealthCheck,
+    check: Arc<HealthCheck>,
     state: CheckState,
     has_finding: bool,
     /// When its next probe is due; `None` while one is under way.
@@ -24,7 +24,7 @@ struct Entry {
 pub(super) struct Probe {
     pub(super) target: Target,
     pub(super) started: Instant,
-    pub(super) check: HealthCheck,
+    pub(super) check: Arc<HealthCheck>,
     id: u64,
 }
 
@@ -63,7 +63,7 @@ impl Schedule {
             if entry.check == *check {
                 continue;
             }
-            entry.check = check.clone();
+            entry.check = Arc::clone(check);
             // A shorter interval holds at once.
             let latest = now + part_of(interval, random());
             if let Some(due) = entry.due.filter(|due| *due > latest) {
@@ -116,11 +116,11 @@ impl Schedule {
         Some(HealthEvent::Found(probe.target.clone(), finding))
     }
 
-    fn add(&mut self, target: &Target, check: &HealthCheck, due: Instant) {
+    fn add(&mut self, target: &Target, check: &Arc<HealthCheck>, due: Instant) {
         self.ids_given += 1;
         let entry = Entry {
             id: self.ids_given,
-            check: check.clone(),
+            check: Arc::clone(check),
             state: CheckState::default(),
             has_finding: false,
             due: Some(due),

@@ -21,8 +21,8 @@ fn target(port: u16) -> Target {
     Target { backend_service: Arc::new(backend_service), address: [192, 0, 2, 1].into(), port }
 }
 
-fn targets(ports: &[u16], check: &HealthCheck) -> BTreeMap<Target, HealthCheck> {
-    ports.iter().map(|port| (target(*port), check.clone())).collect()
+fn targets(ports: &[u16], check: &HealthCheck) -> Targets {
+    ports.iter().map(|port| (target(*port), Arc::new(check.clone()))).collect()
 }
 
 const fn ms(ms: u64) -> Duration {
@@ -46,7 +46,7 @@ fn first_probes_are_spread_over_one_interval() {
     assert_eq!(schedule.take_due(start).map(|probe| probe.target), Some(target(1)));
     assert_eq!(schedule.take_due(start + ms(999)), None);
     let probe = schedule.take_due(start + ms(1_000)).expect("the other is due");
-    assert_eq!((probe.target, probe.check), (target(2), CHECK));
+    assert_eq!((probe.target, probe.check), (target(2), Arc::new(CHECK)));
     assert_eq!(schedule.next_due(), None, "both are under way");
 }
 

@@ -42,7 +42,7 @@ pub struct BackendService {
     /// Seconds for which a client keeps its endpoint; `None` without `sessionAffinity: ClientIP`.
     pub affinity_timeout_s: Option<u32>,
     /// The health check, where readiness alone does not decide.
-    pub health_check: Option<HealthCheck>,
+    pub health_check: Option<Arc<HealthCheck>>,
     /// How long the TCP flows of an endpoint that is gone may go on.
     pub drain: DrainContract,
     /// Whom those of its frontends let in that check sources, as network and length in bits.

@@ -271,7 +271,7 @@ fn planned_with_check(failing: Vec<&'static str>) -> ServicePlan {
         healthy_threshold: 1,
         unhealthy_threshold: 2,
     };
-    let facts = Service { health_check: Some(check), ..service("cart", "10.96.0.1") };
+    let facts = Service { health_check: Some(check.into()), ..service("cart", "10.96.0.1") };
     let endpoints = vec![ready("10.1.0.1", "node-b"), ready("10.1.0.2", "node-b")];
     super::service(&facts, &[slice("cart-1", "cart", endpoints)], &node(), &Failing(failing))
 }

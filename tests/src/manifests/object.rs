@@ -120,7 +120,7 @@ fn health_annotations(check: Option<&HealthCheck>) -> Value {
     match &check.kind {
         CheckKind::Http { path, .. } => annotations["podway.io/health-check-path"] = (&**path).into(),
         CheckKind::Grpc { service, .. } => {
-            annotations["podway.io/health-check-grpc-service"] = (&**service).into()
+            annotations["podway.io/health-check-grpc-service"] = (&**service).into();
         }
         CheckKind::Tcp => {}
     }

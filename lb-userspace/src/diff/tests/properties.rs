@@ -143,7 +143,7 @@ fn facts(name: usize, shape: &ServiceShape) -> Service {
             healthy_threshold: 1,
             unhealthy_threshold: 1,
         };
-        facts.health_check = Some(check);
+        facts.health_check = Some(check.into());
     }
     facts.external_traffic_policy = policy(shape.external_local);
     facts.internal_traffic_policy = policy(shape.internal_local);

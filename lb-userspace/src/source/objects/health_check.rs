@@ -70,7 +70,7 @@ impl Reader<'_> {
         let transport = match word {
             "tcp" => return Some(CheckKind::Tcp),
             "grpc" | "grpcs" => {
-                let service = self.text(GRPC_SERVICE, "a name", |text| text.is_ascii());
+                let service = self.text(GRPC_SERVICE, "a name", str::is_ascii);
                 let service = service.unwrap_or_default();
                 return Some(CheckKind::Grpc { is_tls: word == "grpcs", service });
             }

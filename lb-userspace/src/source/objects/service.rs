@@ -51,7 +51,7 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
             &mut faults,
         ),
         affinity_timeout_s: affinity_timeout_s(spec, &mut faults),
-        health_check: health_check::of_annotations(&object.metadata, &mut faults),
+        health_check: health_check::of_annotations(&object.metadata, &mut faults).map(Arc::new),
         source_ranges: source_ranges(spec, &mut faults),
         health_check_node_port: health_check_node_port(spec, &mut faults),
         drain: annotations::drain(&object.metadata, &mut faults),

@@ -192,8 +192,8 @@ fn health_check_annotations_are_read() {
     );
     assert_eq!(messages(&converted), [""; 0]);
     assert_eq!(
-        fact(converted).health_check,
-        Some(HealthCheck {
+        fact(converted).health_check.as_deref(),
+        Some(&HealthCheck {
             kind: CheckKind::Tcp,
             port: None,
             interval_ms: 500,
@@ -222,8 +222,8 @@ fn bad_health_check_annotation_gives_the_default() {
         ]
     );
     assert_eq!(
-        fact(converted).health_check,
-        Some(HealthCheck {
+        fact(converted).health_check.as_deref(),
+        Some(&HealthCheck {
             kind: CheckKind::Tcp,
             port: None,
             interval_ms: 2_000,
@@ -330,7 +330,7 @@ fn what_a_health_check_cannot_ask_gives_a_fault_and_the_default() {
         host: None,
         expected_codes: [(200, 399)].into(),
     };
-    assert_eq!((check.kind, check.port), (kind, None));
+    assert_eq!((&check.kind, check.port), (&kind, None));
 }
 
 #[test]
