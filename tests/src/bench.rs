@@ -44,11 +44,11 @@ impl Bench {
     }
 
     /// A new row, whose samples come one a round.
-    pub fn row<const N: usize>(
+    pub fn row<'a>(
         &mut self,
         group: &str,
         case: &str,
-        parameters: [(&str, Parameter); N],
+        parameters: impl IntoIterator<Item = (&'a str, Parameter)>,
         unit: &str,
         better: Better,
     ) -> RowId {
@@ -73,11 +73,11 @@ impl Bench {
 
     /// A row of one row's samples in terms of another's, round by round: ratios taken within a round are not
     /// moved by a machine that gets slower in the meantime.
-    pub fn ratio<const N: usize>(
+    pub fn ratio<'a>(
         &mut self,
         group: &str,
         case: &str,
-        parameters: [(&str, Parameter); N],
+        parameters: impl IntoIterator<Item = (&'a str, Parameter)>,
         of: RowId,
         to: RowId,
     ) {
