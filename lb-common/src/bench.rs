@@ -8,3 +8,7 @@ pub const FLOWS_PER_ADDRESS: u32 = 1 << 14;
 
 /// The first flow's client port.
 pub const PORT_FIRST: u16 = 1024;
+
+/// Length of a datagram's frame: the shortest that Ethernet takes, without the frame check sequence
+/// (IEEE 802.3 §4.4.2).
+pub const DATAGRAM_BYTES: usize = 60;

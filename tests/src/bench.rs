@@ -8,7 +8,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+pub mod cpu;
 pub mod data;
+pub mod services;
+pub mod transit;
 
 use data::{Better, Machine, Parameter, Results, Row, quantile};
 
@@ -120,17 +123,19 @@ impl From<&str> for Parameter {
     }
 }
 
+/// Group by group, in the order of their first rows.
 fn print(rows: &[Row]) {
-    let mut group = "";
-    for row in rows {
-        if group != row.group {
-            group = &row.group;
-            println!("\n{group}: median (least to greatest)");
+    for (index, first) in rows.iter().enumerate() {
+        if rows[..index].iter().any(|row| row.group == first.group) {
+            continue;
         }
-        let Row { case, unit, samples, .. } = row;
-        let name = format!("{case}{}", text_of(&row.parameters));
-        let [median, least, greatest] = [0.5, 0.0, 1.0].map(|part| quantile(samples, part));
-        println!("  {name:<60} {median:>12.2} ({least:.2} to {greatest:.2}) {unit}");
+        println!("\n{}: median (least to greatest)", first.group);
+        for row in rows.iter().filter(|row| row.group == first.group) {
+            let Row { case, unit, samples, .. } = row;
+            let name = format!("{case}{}", text_of(&row.parameters));
+            let [median, least, greatest] = [0.5, 0.0, 1.0].map(|part| quantile(samples, part));
+            println!("  {name:<60} {median:>12.2} ({least:.2} to {greatest:.2}) {unit}");
+        }
     }
 }
 

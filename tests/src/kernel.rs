@@ -38,6 +38,15 @@ pub fn object_path() -> PathBuf {
     )
 }
 
+/// The object of the programs that benches use, which lies beside it.
+///
+/// # Errors
+/// It is not built.
+pub fn bench_object() -> Result<Vec<u8>> {
+    let path = object_path().with_file_name("podway-bench.o");
+    std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 /// Loaded programs and their maps.
 pub struct Kernel {
     ebpf: Ebpf,
@@ -120,6 +129,17 @@ impl Kernel {
     pub fn verified_instructions(&self, name: &str) -> Result<u32> {
         let info = self.program_info(name)?;
         info.verified_instruction_count().ok_or_else(|| anyhow!("the kernel gives no count for {name}"))
+    }
+
+    /// Gives CONNTRACK an empty map of `conntrack_max` entries.
+    ///
+    /// # Errors
+    /// The kernel makes none.
+    pub fn forget_flows(&mut self, conntrack_max: u32) -> Result<()> {
+        places(&mut self.ebpf)?.set(conntrack::CURRENT, &new_flow_table(conntrack_max)?, 0)?;
+        let flows = places(&mut self.ebpf)?.get(&conntrack::CURRENT, 0)?;
+        self.flows = Map::from_map_data(flows)?.try_into()?;
+        Ok(())
     }
 
     /// The entries of CONNTRACK.

@@ -13,7 +13,9 @@ use lb_tests::world;
 
 use crate::Loaded;
 use crate::harness::Harness;
-use crate::services::{AFFINITY, DSR, ENDPOINT_PORT, LOCAL, ONE_LOCAL, ONE_REMOTE, REMOTE, endpoint_address};
+use lb_tests::bench::services::{
+    AFFINITY, DSR, ENDPOINT_PORT, LOCAL, ONE_LOCAL, ONE_REMOTE, REMOTE, endpoint_address,
+};
 
 /// Established flows beside the floor.
 pub(crate) const BY_FLOWS: &str = "XDP, by live flows";

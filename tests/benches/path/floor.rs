@@ -8,15 +8,15 @@ use lb_common::bench::{FLOWS_PER_ADDRESS, PORT_FIRST};
 use lb_common::conntrack::{Flow, FlowKey};
 use lb_common::protocol::TCP;
 use lb_common::{Address, Be16};
+use lb_tests::kernel::bench_object;
 use lb_tests::world;
 
 use crate::cases::client;
-use crate::harness;
-use crate::services::{ENDPOINT_PORT, LOCAL, endpoint_address};
+use lb_tests::bench::services::{ENDPOINT_PORT, LOCAL, endpoint_address};
 
 /// Loads them, with a table of `entries_max` and in it `flows` flows of each family.
 pub(crate) fn load(entries_max: u32, flows: u32) -> Result<Ebpf> {
-    let mut ebpf = EbpfLoader::new().map_max_entries("FLOOR_FLOWS", entries_max).load(&harness::object()?)?;
+    let mut ebpf = EbpfLoader::new().map_max_entries("FLOOR_FLOWS", entries_max).load(&bench_object()?)?;
     for name in ["floor_empty", "floor_parse", "floor_lookup", "floor_forward"] {
         let program: &mut Xdp = ebpf.program_mut(name).with_context(|| format!("no {name}"))?.try_into()?;
         program.load().with_context(|| format!("cannot load {name}"))?;

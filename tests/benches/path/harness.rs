@@ -5,20 +5,14 @@ use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::bytes_of;
 use lb_common::bench::FRAME_BYTES;
-use lb_tests::kernel::{XDP, object_path};
-use rustix::time::{ClockId, clock_gettime};
+use lb_tests::bench::cpu;
+use lb_tests::kernel::{XDP, bench_object};
 
 use crate::Loaded;
 use crate::cases::{Case, Program};
 
 /// Numbers of flows that each case with new ones has for itself.
 const FLOWS_PER_CASE: u32 = 1 << 22;
-
-/// The file of the bench programs.
-pub(crate) fn object() -> Result<Vec<u8>> {
-    let path = object_path().with_file_name("podway-bench.o");
-    std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
-}
 
 /// A loaded harness program.
 pub(crate) struct Harness {
@@ -61,7 +55,7 @@ impl Harness {
             .override_global("PORT_OFFSET", &case.offsets[1], true)
             .override_global("PORTS_COUNT", &ports_count, true)
             .map_max_entries("PORTS", ports_count.max(1))
-            .load(&object()?)?;
+            .load(&bench_object()?)?;
         let templates = ebpf.map_mut("TEMPLATE").context("no TEMPLATE")?;
         let mut templates: Array<&mut MapData, [u8; FRAME_BYTES]> = Array::try_from(templates)?;
         templates.set(0, case.frame, 0)?;
@@ -97,12 +91,12 @@ impl Harness {
         };
         let name = if self.is_xdp { "bench_xdp" } else { "bench_tc" };
         let program = self.ebpf.program(name).context("no harness")?;
-        let started = cpu_ns();
+        let started = cpu::thread_ns();
         let result = match self.is_xdp {
             true => TryInto::<&Xdp>::try_into(program)?.test_run(options)?,
             false => TryInto::<&SchedClassifier>::try_into(program)?.test_run(options)?,
         };
-        Ok(((cpu_ns() - started) as f64 / f64::from(packets), result.return_value))
+        Ok(((cpu::thread_ns() - started) as f64 / f64::from(packets), result.return_value))
     }
 }
 
@@ -141,9 +135,4 @@ fn step(flows: u32) -> u32 {
     // The golden section: what is left between those that were met is as even as it can be.
     let first = (f64::from(flows) * 0.618_034) as u32;
     (first..flows).find(|step| common_divisor(*step, flows) == 1).unwrap_or_default()
-}
-
-fn cpu_ns() -> u64 {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

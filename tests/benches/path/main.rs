@@ -7,29 +7,22 @@
 use anyhow::{Context as _, Result, ensure};
 use aya::Ebpf;
 use aya::programs::ProgramInfo;
-use lb_tests::bench::Bench;
 use lb_tests::bench::data::Better;
+use lb_tests::bench::{Bench, cpu, services};
 use lb_tests::kernel::{Kernel, XDP};
 use lb_tests::uplink;
-use rustix::thread::{CpuSet, sched_setaffinity};
 
 mod cases;
 mod floor;
 mod harness;
 mod ratios;
-mod services;
 
 use cases::{Case, Program, Sizes};
 use harness::{Alone, Harness};
 
-/// The processor that all runs are pinned to: the first one has most of the machine's interrupts.
-const CPU: usize = 1;
-
 fn main() -> Result<()> {
     uplink::with_uplink(|uplink| {
-        let mut cpus = CpuSet::new();
-        cpus.set(CPU);
-        sched_setaffinity(None, &cpus).context("cannot pin this thread")?;
+        cpu::pin()?;
         let mut bench = Bench::new("path")?;
         measure(&mut bench, uplink)?;
         bench.finish()

@@ -28,7 +28,9 @@ const COLORS: [RGBColor; 8] = [
 
 /// Draws the chart of a group to a file.
 pub(crate) fn draw(path: &Path, group: &Group<'_>) -> Result<()> {
-    let text = match group.across {
+    // A line needs a place on the axis for every row.
+    let across = group.across.filter(|name| group.rows.iter().all(|row| row.parameters.contains_key(*name)));
+    let text = match across {
         Some(across) => lines(group, across),
         None => bars(group),
     };

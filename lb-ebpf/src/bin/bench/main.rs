@@ -7,6 +7,7 @@
 #![no_main]
 
 mod floor;
+mod traffic;
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};

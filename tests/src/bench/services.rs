@@ -1,5 +1,5 @@
 //! The Services that are dialled, and as many others beside them as are asked for.
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::backend_service::{self, BackendService};
 use lb_common::endpoint::{Endpoint, state};
@@ -8,37 +8,55 @@ use lb_common::neg::{NegKind, Ring};
 use lb_common::protocol::{TCP, UDP};
 use lb_common::{Address, Be16};
 use lb_ebpf::host::HostTables;
-use lb_tests::world;
+
+use crate::world;
 
 /// Ten endpoints on this node.
-pub(crate) const LOCAL: u16 = 80;
+pub const LOCAL: u16 = 80;
 /// A hundred endpoints on another node, for as many source NAT ports as the new flows of all rounds take.
-pub(crate) const REMOTE: u16 = 81;
+pub const REMOTE: u16 = 81;
 /// Ten endpoints on this node; clients keep theirs.
-pub(crate) const AFFINITY: u16 = 82;
+pub const AFFINITY: u16 = 82;
 /// Ten endpoints on another node, which answers the client itself.
-pub(crate) const DSR: u16 = 83;
+pub const DSR: u16 = 83;
 /// One endpoint on this node: [`endpoint_address`].
-pub(crate) const ONE_LOCAL: u16 = 84;
+pub const ONE_LOCAL: u16 = 84;
 /// One endpoint on another node: [`endpoint_address`].
-pub(crate) const ONE_REMOTE: u16 = 85;
+pub const ONE_REMOTE: u16 = 85;
+/// Ten endpoints on another node, over UDP.
+pub const REMOTE_UDP: u16 = 86;
 /// Every endpoint's port.
-pub(crate) const ENDPOINT_PORT: u16 = 8080;
+pub const ENDPOINT_PORT: u16 = 8080;
 
-/// Services that are dialled: six over TCP, and the first of them over UDP.
-const DIALLED: u32 = 7;
+/// Services that are dialled: six over TCP, the first of them over UDP too, and one more.
+const DIALLED: u32 = 8;
 /// Endpoints of each of the others.
-const OTHER_ENDPOINTS: u32 = 10;
+pub const OTHER_ENDPOINTS: u32 = 10;
 /// Slots of a dialled Service's ring, what the agent gives ten endpoints for clients outside.
 const RING_SLOTS: u32 = 1_024;
 
 /// The address of a dialled Service's `index`th endpoint, by the Service's port.
-pub(crate) fn endpoint_address(port: u16, index: u32, is_v4: bool) -> IpAddr {
+#[must_use]
+pub fn endpoint_address(port: u16, index: u32, is_v4: bool) -> IpAddr {
     let (service, host) = (port as u8, index as u8 + 1);
     match is_v4 {
         true => [10, 244, service, host].into(),
         false => [0x2001, 0xdb8, 0x244, service.into(), 0, 0, 0, host.into()].into(),
     }
+}
+
+/// The VIP of a Service that nobody dials, by its number, which is below 65,536.
+#[must_use]
+pub fn other_vip(number: u32) -> Ipv4Addr {
+    let [_, _, high, low] = number.to_be_bytes();
+    Ipv4Addr::new(10, 96, high, low)
+}
+
+/// The address of its `index`th endpoint.
+#[must_use]
+pub fn other_endpoint(number: u32, index: u32) -> Ipv4Addr {
+    let [_, _, high, low] = number.to_be_bytes();
+    Ipv4Addr::new(10, 20 + index as u8, high, low)
 }
 
 struct Builder {
@@ -49,7 +67,8 @@ struct Builder {
 }
 
 /// Tables at second `now_s` with `services` Services, of which the dialled ones are always there.
-pub(crate) fn tables(now_s: u32, services: u32) -> HostTables {
+#[must_use]
+pub fn tables(now_s: u32, services: u32) -> HostTables {
     let HostTables { config, nodes, .. } = world::tables(now_s);
     let tables = HostTables { now_s, config, nodes, default_route: None, ..HostTables::default() };
     let mut builder = Builder { tables, services: 0, endpoints: 0, slots: 0 };
@@ -63,6 +82,7 @@ pub(crate) fn tables(now_s: u32, services: u32) -> HostTables {
     builder.dialled(DSR, TCP, 10, 0, flags::DSR);
     builder.dialled(ONE_LOCAL, TCP, 1, state::LOCAL, 0);
     builder.dialled(ONE_REMOTE, TCP, 1, 0, 0);
+    builder.dialled(REMOTE_UDP, UDP, 10, 0, 0);
     for number in 0..services.saturating_sub(DIALLED) {
         builder.other(number);
     }
@@ -99,12 +119,11 @@ impl Builder {
         let policy = BackendService { flags: backend_service::flags::PRESENT, affinity_timeout_s: 0 };
         self.tables.backend_services.insert(id, policy);
         self.services += 1;
-        let [_, high, middle, low] = number.to_be_bytes();
-        let vip = [10, 96 + high, middle, low].into();
+        let vip = other_vip(number).into();
         self.vip(vip);
         self.frontend(vip, 80, TCP, id, NegKind::ClusterV4, 0);
-        let pod = |index| IpAddr::from([10, 245 + high * 10 + index as u8, middle, low]);
-        let addresses: Vec<IpAddr> = (0..OTHER_ENDPOINTS).map(pod).collect();
+        let addresses: Vec<IpAddr> =
+            (0..OTHER_ENDPOINTS).map(|index| other_endpoint(number, index).into()).collect();
         self.ring(NegKind::ClusterV4, id, TCP, &addresses, 0, 2 * OTHER_ENDPOINTS);
     }
 
