@@ -84,9 +84,38 @@ impl Bench {
         of: RowId,
         to: RowId,
     ) {
-        let better = self.results.rows[of.0].better;
-        let pairs = self.results.rows[of.0].samples.iter().zip(&self.results.rows[to.0].samples);
+        let pairs = self.samples(of).zip(self.samples(to));
         let samples: Vec<f64> = pairs.map(|(of, to)| of / to).collect();
+        self.ratio_row(group, case, parameters, of, samples);
+    }
+
+    /// As [`Bench::ratio`], of what both rows have above a third one, which is part of both.
+    pub fn ratio_above<'a>(
+        &mut self,
+        group: &str,
+        case: &str,
+        parameters: impl IntoIterator<Item = (&'a str, Parameter)>,
+        (of, to): (RowId, RowId),
+        floor: RowId,
+    ) {
+        let rounds = self.samples(of).zip(self.samples(to)).zip(self.samples(floor));
+        let samples: Vec<f64> = rounds.map(|((of, to), floor)| (of - floor) / (to - floor)).collect();
+        self.ratio_row(group, case, parameters, of, samples);
+    }
+
+    fn samples(&self, row: RowId) -> impl Iterator<Item = f64> {
+        self.results.rows[row.0].samples.iter().copied()
+    }
+
+    fn ratio_row<'a>(
+        &mut self,
+        group: &str,
+        case: &str,
+        parameters: impl IntoIterator<Item = (&'a str, Parameter)>,
+        of: RowId,
+        samples: Vec<f64>,
+    ) {
+        let better = self.results.rows[of.0].better;
         let row = self.row(group, case, parameters, "ratio", better);
         self.results.rows[row.0].samples = samples;
     }
@@ -197,5 +226,24 @@ mod tests {
         let ratio = &bench.results.rows[2];
         assert_eq!(ratio.samples, [2.0, 3.0]);
         assert_eq!((ratio.unit.as_str(), ratio.better), ("ratio", Better::Less));
+    }
+
+    #[test]
+    fn what_both_have_in_common_is_taken_off_a_ratio() {
+        let mut bench = Bench::new("test").unwrap();
+        let [rules, path, making] = ["rules", "path", "making"].map(|case| {
+            let row = bench.row("cost", case, [], "ns", Better::Less);
+            bench.add(
+                row,
+                match case {
+                    "rules" => 1_100.0,
+                    "path" => 300.0,
+                    _ => 100.0,
+                },
+            );
+            row
+        });
+        bench.ratio_above("ratio", "rules to path", [], (rules, path), making);
+        assert_eq!(bench.results.rows[3].samples, [5.0]);
     }
 }
