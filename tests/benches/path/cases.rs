@@ -172,11 +172,12 @@ pub(crate) const FLOOR_FORWARD: &str = "floor: parse, lookup, rewrite, transmit"
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 /// The floors: label, program, what it returns.
-const FLOORS: [(&str, &str, u32); 4] = [
+const FLOORS: [(&str, &str, u32); 5] = [
     ("floor: empty program", "floor_empty", XDP_PASS),
     ("floor: parse", "floor_parse", XDP_PASS),
     (FLOOR_LOOKUP, "floor_lookup", XDP_PASS),
     (FLOOR_FORWARD, "floor_forward", XDP_TX),
+    ("floor: parse, lookup, FIB, rewrite, transmit", "floor_route", XDP_TX),
 ];
 
 /// The first of the clients.

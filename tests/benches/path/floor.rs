@@ -17,7 +17,7 @@ use lb_tests::bench::services::{ENDPOINT_PORT, LOCAL, endpoint_address};
 /// Loads them, with a table of `entries_max` and in it `flows` flows of each family.
 pub(crate) fn load(entries_max: u32, flows: u32) -> Result<Ebpf> {
     let mut ebpf = EbpfLoader::new().map_max_entries("FLOOR_FLOWS", entries_max).load(&bench_object()?)?;
-    for name in ["floor_empty", "floor_parse", "floor_lookup", "floor_forward"] {
+    for name in ["floor_empty", "floor_parse", "floor_lookup", "floor_forward", "floor_route"] {
         let program: &mut Xdp = ebpf.program_mut(name).with_context(|| format!("no {name}"))?.try_into()?;
         program.load().with_context(|| format!("cannot load {name}"))?;
     }

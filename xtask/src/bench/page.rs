@@ -26,7 +26,7 @@ pub(crate) fn write(project: &Project, run: &[Results]) -> Result<()> {
     for results in run {
         let mut text = machine_line(results);
         for group in groups(results) {
-            let file = format!("{}-{}.svg", results.bench, slug(group.name));
+            let file = format!("{}-{}.svg", results.bench, slug(&heading(&group)));
             chart::draw(&project.performance().join(&file), &group)?;
             write!(text, "\n### {}\n\n{}\n", heading(&group), table(&group))?;
             writeln!(text, "![{}](performance/{file})", group.name)?;

@@ -3,7 +3,8 @@
 //! reads as much memory.
 use core::hint::black_box;
 
-use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup, xdp_action};
+use aya_ebpf::helpers::bpf_fib_lookup;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::XdpContext;
@@ -57,6 +58,53 @@ fn floor_forward(ctx: XdpContext) -> u32 {
     frame.rewrite(&key, flow, family);
     xdp_action::XDP_TX
 }
+
+/// As [`floor_forward`], and asks the kernel's FIB for the way in between.
+#[xdp]
+fn floor_route(ctx: XdpContext) -> u32 {
+    let Some(mut frame) = Frame::new(&ctx) else { return xdp_action::XDP_ABORTED };
+    let Some((key, family)) = frame.parse() else { return xdp_action::XDP_DROP };
+    // SAFETY: as in `floor_lookup`.
+    let Some(flow) = (unsafe { FLOOR_FLOWS.get(&key) }) else { return xdp_action::XDP_DROP };
+    if !has_route(&ctx, flow, family) {
+        return xdp_action::XDP_ABORTED;
+    }
+    frame.rewrite(&key, flow, family);
+    xdp_action::XDP_TX
+}
+
+#[inline(always)]
+fn has_route(ctx: &XdpContext, flow: &Flow, family: Family) -> bool {
+    const AF_INET: u8 = 2;
+    const AF_INET6: u8 = 10;
+    let words = |address: &Address| {
+        let [first, last] = address.halves();
+        [first as u32, (first >> 32) as u32, last as u32, (last >> 32) as u32]
+    };
+    // SAFETY: a plain C struct of integers, for which all zero is a value.
+    let mut aligned: Aligned = unsafe { core::mem::zeroed() };
+    let query = &mut aligned.0;
+    query.ifindex = ctx.ingress_ifindex() as u32;
+    match family {
+        Family::V4 => {
+            query.family = AF_INET;
+            query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(flow.new_source.v4_bytes());
+            query.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(flow.new_destination.v4_bytes());
+        }
+        Family::V6 => {
+            query.family = AF_INET6;
+            query.__bindgen_anon_3.ipv6_src = words(&flow.new_source);
+            query.__bindgen_anon_4.ipv6_dst = words(&flow.new_destination);
+        }
+    }
+    // SAFETY: `query` lives through the call and its size is given.
+    let status = unsafe { bpf_fib_lookup(ctx.ctx.cast(), query, size_of::<FibLookup>() as i32, 0) };
+    status == i64::from(BPF_FIB_LKUP_RET_SUCCESS)
+}
+
+/// The query, at an alignment at which its addresses can be written in whole words.
+#[repr(C, align(8))]
+struct Aligned(FibLookup);
 
 /// A frame of at least [`FRAME_BYTES`].
 struct Frame {
