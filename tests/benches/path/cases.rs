@@ -302,19 +302,23 @@ fn by_flows(sizes: &Sizes) -> Vec<Case> {
 }
 
 type Build = fn(SocketAddr, SocketAddr) -> PacketBuilder;
+/// Name, programs, port of the VIP, what it counts as, packets.
+type Established = (&'static str, &'static [&'static str], u16, Reason, Build);
+/// Name, programs, port of the VIP, what it counts as, packets of a run where they are not as many as ever.
+type NewFlows = (&'static str, &'static [&'static str], u16, Reason, Option<u32>);
 
 /// Packets that enter, and those that are not ours.
 fn by_kind(sizes: &Sizes) -> Vec<Case> {
     const UPLINK: &[&str] = &[XDP, "tc_uplink_in"];
     const ENTRANCES: &[&str] = &[XDP, "tc_uplink_in", "tc_pod_in"];
     // A test run of tc cannot take the encapsulation off again for the next packet.
-    let established: [(&str, &[&str], u16, Reason, Build); 4] = [
+    let established: [Established; 4] = [
         (ESTABLISHED, ENTRANCES, LOCAL, Reason::ForwardKnown, tcp_ack),
         ("established UDP", ENTRANCES, LOCAL, Reason::ForwardKnown, udp),
         ("established, source NAT", UPLINK, REMOTE, Reason::ForwardKnown, tcp_ack),
         ("established, direct return", &[XDP], DSR, Reason::ForwardEncapsulated, tcp_ack),
     ];
-    let new: [(&str, &[&str], u16, Reason, Option<u32>); 4] = [
+    let new: [NewFlows; 4] = [
         (NEW_FLOW, ENTRANCES, LOCAL, Reason::ForwardNew, None),
         ("new flow, client affinity", ENTRANCES, AFFINITY, Reason::ForwardNew, None),
         ("new flow, source NAT", UPLINK, REMOTE, Reason::ForwardNew, Some(SOURCE_NAT_PACKETS)),
