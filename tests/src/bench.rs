@@ -178,7 +178,8 @@ fn machine() -> Result<Machine> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the release")?;
     Ok(Machine {
         cpu: model.map_or("unknown", |(_, name)| name).to_owned(),
-        cores: std::thread::available_parallelism()?.get(),
+        // Not what this thread may use: it may be pinned.
+        cores: cpus.lines().filter(|line| line.starts_with("processor")).count(),
         kernel: kernel.trim().to_owned(),
         date: line_of("date", &["--utc", "+%F"]).context("cannot ask for the date")?,
         commit: commit(),

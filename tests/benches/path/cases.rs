@@ -171,13 +171,13 @@ pub(crate) const FLOOR_LOOKUP: &str = "floor: parse, lookup";
 pub(crate) const FLOOR_FORWARD: &str = "floor: parse, lookup, rewrite, transmit";
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
-/// The floors: label, program, what it returns.
-const FLOORS: [(&str, &str, u32); 5] = [
-    ("floor: empty program", "floor_empty", XDP_PASS),
-    ("floor: parse", "floor_parse", XDP_PASS),
-    (FLOOR_LOOKUP, "floor_lookup", XDP_PASS),
-    (FLOOR_FORWARD, "floor_forward", XDP_TX),
-    ("floor: parse, lookup, FIB, rewrite, transmit", "floor_route", XDP_TX),
+/// The floors: label, program, what it returns, families for which it is measured.
+const FLOORS: [(&str, &str, u32, &[&str]); 5] = [
+    ("floor: empty program", "floor_empty", XDP_PASS, &[V4]),
+    ("floor: parse", "floor_parse", XDP_PASS, &[V4]),
+    (FLOOR_LOOKUP, "floor_lookup", XDP_PASS, &[V4]),
+    (FLOOR_FORWARD, "floor_forward", XDP_TX, &FAMILIES),
+    ("floor: parse, lookup, FIB, rewrite, transmit", "floor_route", XDP_TX, &FAMILIES),
 ];
 
 /// The first of the clients.
@@ -291,9 +291,9 @@ fn by_flows(sizes: &Sizes) -> Vec<Case> {
         }
         let not_ours = podway(Reason::PassNotOurs);
         cases.push(case(BY_FLOWS, NOT_OURS, V4, not_ours, Ends::Elsewhere, tcp_ack).at(flows));
-        for family in FAMILIES {
-            for (label, name, code) in FLOORS {
-                let floor = Program::Floor { name, setup, code };
+        for (label, name, code, families) in FLOORS {
+            let floor = Program::Floor { name, setup, code };
+            for family in families {
                 cases.push(case(BY_FLOWS, label, family, floor, to_vip, tcp_ack).at(flows));
             }
         }

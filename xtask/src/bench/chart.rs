@@ -14,8 +14,8 @@ const BAR_HEIGHT: u32 = 26;
 const LINES_HEIGHT: u32 = 420;
 const FONT: (&str, u32) = ("sans-serif", 13);
 const TITLE_FONT: (&str, u32) = ("sans-serif", 17);
-/// Colours that are told apart without seeing red from green (Okabe and Ito).
-const COLORS: [RGBColor; 8] = [
+/// Colours that are told apart without seeing red from green (Okabe and Ito), grey and brown.
+const COLORS: [RGBColor; 10] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
@@ -24,6 +24,8 @@ const COLORS: [RGBColor; 8] = [
     RGBColor(213, 94, 0),
     RGBColor(120, 120, 120),
     RGBColor(0, 0, 0),
+    RGBColor(240, 228, 66),
+    RGBColor(110, 60, 20),
 ];
 
 /// Draws the chart of a group to a file.
@@ -55,6 +57,8 @@ fn top(group: &Group<'_>) -> f64 {
 
 fn bars(group: &Group<'_>) -> Result<String> {
     let count = group.rows.len();
+    // The library draws no axis of one place: a single row has an empty one above it.
+    let last_place = (count - 1).max(1);
     let height = 80 + BAR_HEIGHT * u32::try_from(count)?;
     let mut text = String::new();
     let root = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
@@ -64,12 +68,13 @@ fn bars(group: &Group<'_>) -> Result<String> {
         .margin(10)
         .x_label_area_size(30)
         .y_label_area_size(330)
-        .build_cartesian_2d(0.0..top(group), (0..count).into_segmented())
+        .build_cartesian_2d(0.0..top(group), (0..last_place).into_segmented())
         .map_err(failed)?;
     // The first row is the uppermost.
     let label = |place: &SegmentValue<usize>| match place {
         SegmentValue::CenterOf(index) => {
-            group.rows.get(count - 1 - index).map_or_else(String::new, |row| name(row, None))
+            let row = (count - 1).checked_sub(*index).and_then(|index| group.rows.get(index));
+            row.map_or_else(String::new, |row| name(row, None))
         }
         _ => String::new(),
     };
@@ -161,10 +166,56 @@ fn name(row: &Row, across: Option<&str>) -> String {
         row.parameters.iter().filter(|(name, _)| Some(name.as_str()) != across).map(|(name, value)| {
             match value {
                 Parameter::Number(count) => {
-                    format!(", {} {name}", number(*count as f64).replace(".00", "").replace(".0", ""))
+                    format!(", {name} {}", number(*count as f64).replace(".00", "").replace(".0", ""))
                 }
                 Parameter::Word(word) => format!(", {word}"),
             }
         });
     std::iter::once(row.case.clone()).chain(words).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::data::Better;
+    use super::*;
+
+    fn row(case: &str, flows: u64) -> Row {
+        Row {
+            group: "Established".into(),
+            case: case.into(),
+            parameters: BTreeMap::from([("flows".into(), Parameter::Number(flows))]),
+            unit: "ns".into(),
+            better: Better::Less,
+            samples: vec![90.0, 110.0],
+        }
+    }
+
+    #[test]
+    fn bars_name_every_row() {
+        let rows = [row("path", 10), row("floor", 10)];
+        let group = Group { name: "Established", rows: rows.iter().collect(), across: None };
+        let chart = bars(&group).unwrap();
+        assert!(chart.contains("path, flows 10") && chart.contains("floor, flows 10"), "{chart}");
+    }
+
+    #[test]
+    fn one_row_is_a_chart_too() {
+        let rows = [row("path", 10)];
+        let group = Group { name: "Established", rows: rows.iter().collect(), across: None };
+        assert!(bars(&group).unwrap().contains("path, flows 10"));
+    }
+
+    #[test]
+    fn lines_name_each_case_once() {
+        let rows = [row("path", 10), row("path", 1_000), row("floor", 10), row("floor", 1_000)];
+        let group = Group { name: "Established", rows: rows.iter().collect(), across: Some("flows") };
+        let chart = lines(&group, "flows").unwrap();
+        assert_eq!(
+            (chart.matches("\npath\n").count(), chart.matches("\nfloor\n").count()),
+            (1, 1),
+            "{chart}"
+        );
+    }
 }

@@ -84,7 +84,7 @@ fn table(group: &Group<'_>) -> String {
     let mut heads = vec!["case".to_owned()];
     heads.extend(fixed.iter().map(|name| (*name).to_owned()));
     heads.extend(columns.iter().map(|value| match (value, group.across) {
-        (Some(value), Some(name)) => format!("{} {name}", counted(value)),
+        (Some(value), Some(name)) => format!("{name} {}", counted(value)),
         _ if columns.len() == 1 => "median (least to greatest)".into(),
         _ => "–".into(),
     }));
@@ -217,7 +217,7 @@ mod tests {
         let group = Group { name: "Established", across: across(&rows), rows };
         assert_eq!(
             table(&group),
-            "| case | hook | 10 flows | 1,000,000 flows |\n\
+            "| case | hook | flows 10 | flows 1,000,000 |\n\
              | --- | --- | --- | --- |\n\
              | TCP over IPv4 | XDP | 87.0 (70.0 to 151) | 1,414 |\n\
              | TCP over IPv4 | tc | 110 |  |\n"
