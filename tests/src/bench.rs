@@ -179,7 +179,7 @@ fn machine() -> Result<Machine> {
     Ok(Machine {
         cpu: model.map_or("unknown", |(_, name)| name).to_owned(),
         // Not what this thread may use: it may be pinned.
-        cores: cpus.lines().filter(|line| line.starts_with("processor")).count(),
+        cores: cpu::count()?,
         kernel: kernel.trim().to_owned(),
         date: line_of("date", &["--utc", "+%F"]).context("cannot ask for the date")?,
         commit: commit(),

@@ -6,17 +6,29 @@ use anyhow::{Context, Result};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The processor that is measured on: the first one has most of a machine's interrupts.
-const CPU: usize = 1;
+/// Processors of this machine.
+///
+/// # Errors
+/// `/proc` does not say.
+pub fn count() -> Result<usize> {
+    let text = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
+    Ok(text.lines().filter(|line| line.starts_with("processor")).count())
+}
+
+/// The processor that is measured on: the last one, as the first has most of a machine's interrupts.
+fn measured() -> Result<usize> {
+    Ok(count()?.saturating_sub(1))
+}
 
 /// Keeps the calling thread on the processor that is measured on.
 ///
 /// # Errors
-/// The machine has one processor only.
+/// The kernel refuses it.
 pub fn pin() -> Result<()> {
+    let cpu = measured()?;
     let mut cpus = CpuSet::new();
-    cpus.set(CPU);
-    sched_setaffinity(None, &cpus).with_context(|| format!("cannot pin a thread to processor {CPU}"))
+    cpus.set(cpu);
+    sched_setaffinity(None, &cpus).with_context(|| format!("cannot pin a thread to processor {cpu}"))
 }
 
 /// CPU time of the calling thread, ns.
@@ -37,7 +49,7 @@ impl SoftInterrupts {
     /// # Errors
     /// `/proc` shows none.
     pub fn find() -> Result<Self> {
-        let wanted = format!("ksoftirqd/{CPU}");
+        let wanted = format!("ksoftirqd/{}", measured()?);
         let is_it = |folder: &fs::DirEntry| {
             fs::read_to_string(folder.path().join("comm")).is_ok_and(|name| name.trim() == wanted)
         };
