@@ -117,4 +117,26 @@ mod tests {
     fn a_change_below_a_twentieth_does_not_count_however_steady_the_figures() {
         assert_eq!(change(&row(Better::Less, &[100.0; 3]), &row(Better::Less, &[104.0; 3])), Change::None);
     }
+
+    fn run(samples: &[f64]) -> Vec<Results> {
+        let machine = super::super::data::Machine {
+            cpu: "AMD EPYC".into(),
+            cores: 2,
+            kernel: "6.18.0".into(),
+            date: "2026-11-24".into(),
+            commit: "f3fa44c1b2d3".into(),
+        };
+        vec![Results { bench: "path".into(), machine, rows: vec![row(Better::Less, samples)] }]
+    }
+
+    #[test]
+    fn a_run_that_got_slower_fails() {
+        let error = report(&run(&[100.0; 3]), &run(&[120.0; 3])).unwrap_err().to_string();
+        assert_eq!(error, "1 of 1 figures got slower than in the saved run");
+    }
+
+    #[test]
+    fn a_run_that_got_faster_does_not_fail() {
+        report(&run(&[120.0; 3]), &run(&[100.0; 3])).unwrap();
+    }
 }
