@@ -29,7 +29,7 @@ const QUICK_VARIABLE: &str = "PODWAY_BENCH_QUICK";
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Fewer sizes and rounds, less than three minutes in all; the page and the kept run stay as they are
+    /// Fewer sizes and rounds, a matter of minutes; the page and the kept run stay as they are
     #[arg(long)]
     quick: bool,
     /// Also write what was measured to this file, as JSON
