@@ -8,7 +8,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+pub mod cpu;
 pub mod data;
+pub mod services;
+pub mod transit;
 
 use data::{Better, Machine, Parameter, Results, Row, quantile};
 
@@ -44,11 +47,11 @@ impl Bench {
     }
 
     /// A new row, whose samples come one a round.
-    pub fn row<const N: usize>(
+    pub fn row<'a>(
         &mut self,
         group: &str,
         case: &str,
-        parameters: [(&str, Parameter); N],
+        parameters: impl IntoIterator<Item = (&'a str, Parameter)>,
         unit: &str,
         better: Better,
     ) -> RowId {
@@ -73,17 +76,46 @@ impl Bench {
 
     /// A row of one row's samples in terms of another's, round by round: ratios taken within a round are not
     /// moved by a machine that gets slower in the meantime.
-    pub fn ratio<const N: usize>(
+    pub fn ratio<'a>(
         &mut self,
         group: &str,
         case: &str,
-        parameters: [(&str, Parameter); N],
+        parameters: impl IntoIterator<Item = (&'a str, Parameter)>,
         of: RowId,
         to: RowId,
     ) {
-        let better = self.results.rows[of.0].better;
-        let pairs = self.results.rows[of.0].samples.iter().zip(&self.results.rows[to.0].samples);
+        let pairs = self.samples(of).zip(self.samples(to));
         let samples: Vec<f64> = pairs.map(|(of, to)| of / to).collect();
+        self.ratio_row(group, case, parameters, of, samples);
+    }
+
+    /// As [`Bench::ratio`], of what both rows have above a third one, which is part of both.
+    pub fn ratio_above<'a>(
+        &mut self,
+        group: &str,
+        case: &str,
+        parameters: impl IntoIterator<Item = (&'a str, Parameter)>,
+        (of, to): (RowId, RowId),
+        floor: RowId,
+    ) {
+        let rounds = self.samples(of).zip(self.samples(to)).zip(self.samples(floor));
+        let samples: Vec<f64> = rounds.map(|((of, to), floor)| (of - floor) / (to - floor)).collect();
+        self.ratio_row(group, case, parameters, of, samples);
+    }
+
+    fn samples(&self, row: RowId) -> impl Iterator<Item = f64> {
+        self.results.rows[row.0].samples.iter().copied()
+    }
+
+    fn ratio_row<'a>(
+        &mut self,
+        group: &str,
+        case: &str,
+        parameters: impl IntoIterator<Item = (&'a str, Parameter)>,
+        of: RowId,
+        samples: Vec<f64>,
+    ) {
+        let better = self.results.rows[of.0].better;
         let row = self.row(group, case, parameters, "ratio", better);
         self.results.rows[row.0].samples = samples;
     }
@@ -120,17 +152,19 @@ impl From<&str> for Parameter {
     }
 }
 
+/// Group by group, in the order of their first rows.
 fn print(rows: &[Row]) {
-    let mut group = "";
-    for row in rows {
-        if group != row.group {
-            group = &row.group;
-            println!("\n{group}: median (least to greatest)");
+    for (index, first) in rows.iter().enumerate() {
+        if rows[..index].iter().any(|row| row.group == first.group) {
+            continue;
         }
-        let Row { case, unit, samples, .. } = row;
-        let name = format!("{case}{}", text_of(&row.parameters));
-        let [median, least, greatest] = [0.5, 0.0, 1.0].map(|part| quantile(samples, part));
-        println!("  {name:<60} {median:>12.2} ({least:.2} to {greatest:.2}) {unit}");
+        println!("\n{}: median (least to greatest)", first.group);
+        for row in rows.iter().filter(|row| row.group == first.group) {
+            let Row { case, unit, samples, .. } = row;
+            let name = format!("{case}{}", text_of(&row.parameters));
+            let [median, least, greatest] = [0.5, 0.0, 1.0].map(|part| quantile(samples, part));
+            println!("  {name:<60} {median:>12.2} ({least:.2} to {greatest:.2}) {unit}");
+        }
     }
 }
 
@@ -144,7 +178,8 @@ fn machine() -> Result<Machine> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the release")?;
     Ok(Machine {
         cpu: model.map_or("unknown", |(_, name)| name).to_owned(),
-        cores: std::thread::available_parallelism()?.get(),
+        // Not what this thread may use: it may be pinned.
+        cores: cpu::count()?,
         kernel: kernel.trim().to_owned(),
         date: line_of("date", &["--utc", "+%F"]).context("cannot ask for the date")?,
         commit: commit(),
@@ -192,5 +227,24 @@ mod tests {
         let ratio = &bench.results.rows[2];
         assert_eq!(ratio.samples, [2.0, 3.0]);
         assert_eq!((ratio.unit.as_str(), ratio.better), ("ratio", Better::Less));
+    }
+
+    #[test]
+    fn what_both_have_in_common_is_taken_off_a_ratio() {
+        let mut bench = Bench::new("test").unwrap();
+        let [rules, path, making] = ["rules", "path", "making"].map(|case| {
+            let row = bench.row("cost", case, [], "ns", Better::Less);
+            bench.add(
+                row,
+                match case {
+                    "rules" => 1_100.0,
+                    "path" => 300.0,
+                    _ => 100.0,
+                },
+            );
+            row
+        });
+        bench.ratio_above("ratio", "rules to path", [], (rules, path), making);
+        assert_eq!(bench.results.rows[3].samples, [5.0]);
     }
 }

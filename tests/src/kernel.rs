@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData};
-use aya::programs::{CgroupSockAddr, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray};
+use aya::programs::{CgroupSockAddr, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::{NoUninit, bytes_of};
 use lb_common::backend_service::BackendService;
 use lb_common::config::Config;
 use lb_common::conntrack::{self, Flow, FlowKey};
+use lb_common::counters::Reason;
 use lb_common::endpoint::Endpoint;
 use lb_common::source_range::SourceRangeKey;
 use lb_common::{maps, vip_filter};
@@ -35,6 +36,15 @@ pub fn object_path() -> PathBuf {
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/podway.o")),
         PathBuf::from,
     )
+}
+
+/// The object of the programs that benches use, which lies beside it.
+///
+/// # Errors
+/// It is not built.
+pub fn bench_object() -> Result<Vec<u8>> {
+    let path = object_path().with_file_name("podway-bench.o");
+    std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// Loaded programs and their maps.
@@ -97,14 +107,64 @@ impl Kernel {
         &mut self.ebpf
     }
 
+    /// The loaded object.
+    #[must_use]
+    pub fn ebpf(&self) -> &Ebpf {
+        &self.ebpf
+    }
+
+    /// What the kernel says of a program: its sizes, and what the verifier took.
+    ///
+    /// # Errors
+    /// No such program.
+    pub fn program_info(&self, name: &str) -> Result<ProgramInfo> {
+        let program = self.ebpf.program(name).with_context(|| format!("no program {name}"))?;
+        Ok(program.info()?)
+    }
+
     /// The kernel's count of instructions that the verifier walked for a program.
     ///
     /// # Errors
     /// No such program, or the kernel does not say (before 5.16).
     pub fn verified_instructions(&self, name: &str) -> Result<u32> {
-        let program = self.ebpf.program(name).with_context(|| format!("no program {name}"))?;
-        let info = program.info()?;
+        let info = self.program_info(name)?;
         info.verified_instruction_count().ok_or_else(|| anyhow!("the kernel gives no count for {name}"))
+    }
+
+    /// Gives CONNTRACK an empty map of `conntrack_max` entries.
+    ///
+    /// # Errors
+    /// The kernel makes none.
+    pub fn forget_flows(&mut self, conntrack_max: u32) -> Result<()> {
+        places(&mut self.ebpf)?.set(conntrack::CURRENT, &new_flow_table(conntrack_max)?, 0)?;
+        let flows = places(&mut self.ebpf)?.get(&conntrack::CURRENT, 0)?;
+        self.flows = Map::from_map_data(flows)?.try_into()?;
+        Ok(())
+    }
+
+    /// The entries of CONNTRACK.
+    ///
+    /// # Errors
+    /// The kernel does not give one.
+    pub fn flows(&self) -> Result<Vec<(FlowKey, Flow)>> {
+        let entry = |found: Result<_, _>| {
+            let (key, flow) = found?;
+            Ok((
+                bytemuck::cast::<[u8; size_of::<FlowKey>()], _>(key),
+                bytemuck::cast::<[u8; size_of::<Flow>()], _>(flow),
+            ))
+        };
+        self.flows.iter().map(entry).collect()
+    }
+
+    /// Packets that the programs have counted for a reason, on all processors.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn count_of(&self, reason: Reason) -> Result<u64> {
+        let map = self.ebpf.map(maps::REASONS).context("no REASONS")?;
+        let counts: PerCpuArray<&MapData, u64> = PerCpuArray::try_from(map)?;
+        Ok(counts.get(&(reason as u32), 0)?.iter().sum())
     }
 
     /// Writes tables as the host has them into the maps.

@@ -132,6 +132,15 @@ pub struct Node {
 }
 
 impl Node {
+    /// A node in a namespace that is there already, without pods, outside any topology.
+    ///
+    /// # Errors
+    /// There is no such namespace; no cgroup2 is mounted.
+    pub(crate) fn alone(footprint: &Footprint, name: &str, last: u8) -> Result<Self> {
+        let host = host(footprint, name, name, SEGMENT, last)?;
+        Ok(Self { host, zone: NODES[0].1, number: 1, pods: Vec::new() })
+    }
+
     /// The node itself.
     #[must_use]
     pub fn host(&self) -> &Host {

@@ -1,5 +1,6 @@
 //! The kernel's programs beside the host's tables: fresh maps in a namespace whose uplink has an XDP
 //! program and a next hop with a known Ethernet address.
+use anyhow::{Context as _, Result};
 use aya::programs::{Xdp, XdpMode};
 use lb_common::fragment::HeldFrame;
 use lb_common::interface::{self, Interface};
@@ -104,18 +105,42 @@ pub fn tc_code(verdict: &Verdict) -> u32 {
 /// # Panics
 /// Something cannot be set up; or `work` panics.
 pub fn with_both(work: impl FnOnce(&mut Kernel, &mut HostTables, u32) + Send) {
-    let bench = Bench::new();
-    let run = || {
-        let uplink = interface_index("eth0");
+    with_uplink(|uplink| {
         let mut kernel = Kernel::load(1 << 16).unwrap();
         let mut tables = host_tables(uplink);
-        kernel.fill(&tables).unwrap();
-        let entry = Interface { flags: interface::flags::UPLINK | interface::flags::XDP_TRANSMIT };
-        kernel.put_hash::<4, 4>(maps::INTERFACES, &uplink, &entry).unwrap();
-        // The test run takes an interface only with a registered receive queue: one with XDP.
-        let xdp: &mut Xdp = kernel.ebpf_mut().program_mut(XDP).unwrap().try_into().unwrap();
-        xdp.attach("eth0", XdpMode::Driver).unwrap();
+        fill_at(&mut kernel, &tables, uplink).unwrap();
+        attach(&mut kernel).unwrap();
         work(&mut kernel, &mut tables, uplink);
-    };
-    bench.namespace.run(run).unwrap();
+    });
+}
+
+/// Runs `work` in a fresh namespace with an uplink, whose index it gets; kernels that are made there can be
+/// [filled](fill_at) for it.
+///
+/// # Panics
+/// The namespace cannot be set up; or `work` panics.
+pub fn with_uplink<T: Send>(work: impl FnOnce(u32) -> T + Send) -> T {
+    let bench = Bench::new();
+    bench.namespace.run(|| work(interface_index("eth0"))).unwrap()
+}
+
+/// Writes tables, and the uplink, into a kernel's maps.
+///
+/// # Errors
+/// A map that refuses an entry.
+pub fn fill_at(kernel: &mut Kernel, tables: &HostTables, uplink: u32) -> Result<()> {
+    kernel.fill(tables)?;
+    let entry = Interface { flags: interface::flags::UPLINK | interface::flags::XDP_TRANSMIT };
+    kernel.put_hash::<4, 4>(maps::INTERFACES, &uplink, &entry)
+}
+
+/// Attaches a kernel's XDP program to the uplink: a test run takes an interface only with a registered
+/// receive queue, one with XDP.
+///
+/// # Errors
+/// The uplink has one already.
+pub fn attach(kernel: &mut Kernel) -> Result<()> {
+    let xdp: &mut Xdp = kernel.ebpf_mut().program_mut(XDP).context("no program")?.try_into()?;
+    xdp.attach("eth0", XdpMode::Driver).context("cannot attach to the uplink")?;
+    Ok(())
 }

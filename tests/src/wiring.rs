@@ -227,6 +227,14 @@ fn pod_commands(pod: &Host) -> String {
     )
 }
 
+/// Lets an interface take frames that XDP redirects to its other end.
+///
+/// # Errors
+/// No ethtool; no such interface.
+pub(crate) fn set_napi_on(namespace: &Namespace, interface: &str) -> Result<()> {
+    set_features([(namespace, interface)].into_iter(), NAPI_ON)
+}
+
 /// Sets the same features on many interfaces, all at once: each takes a process of its own.
 fn set_features<'a>(ends: impl Iterator<Item = (&'a Namespace, &'a str)>, features: &[&str]) -> Result<()> {
     let mut children = Vec::new();

@@ -1,26 +1,113 @@
-//! `cargo xtask bench`: the cost of a packet in the loaded programs, by test run.
-use anyhow::Result;
+//! `cargo xtask bench`: measures, keeps what was measured as JSON, and draws the page and its charts from it.
+//!
+//! Each bench program of `lb-tests` writes its results to a file; all of a run are one saved run. The page
+//! is made from a saved run alone, so `--page-only` draws it anew without measuring.
+use std::path::{Path, PathBuf};
 
-use crate::build::OBJECT_VARIABLE;
+use anyhow::{Context, Result, bail};
+
+use crate::build::{self, BINARY_VARIABLE, OBJECT_VARIABLE};
 use crate::privilege::Privilege;
 use crate::project::{Project, run};
-use crate::{build_ebpf, setup, test_binary};
+use crate::{setup, test_binary};
+
+mod chart;
+mod compare;
+#[path = "../../tests/src/bench/data.rs"]
+#[expect(unreachable_pub, reason = "the file is also a public module of lb-tests")]
+mod data;
+mod page;
+mod saved;
+
+use data::Results;
+
+/// Names the file to write results to, to a bench program.
+const RESULTS_VARIABLE: &str = "PODWAY_BENCH_RESULTS";
+/// Asks a bench program for a quick look.
+const QUICK_VARIABLE: &str = "PODWAY_BENCH_QUICK";
+
+/// Options of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Fewer sizes and rounds, a matter of minutes; the page and the kept run stay as they are
+    #[arg(long)]
+    quick: bool,
+    /// Also write what was measured to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Say what got slower than in a saved run, beyond noise, and fail if anything did
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// Run one bench program alone, by its name; of the kept run the others stay
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Measure nothing: draw the page and its charts from the kept run
+    #[arg(long, conflicts_with_all = ["quick", "json", "against", "only"])]
+    page_only: bool,
+}
 
 /// Builds all that is measured as the user, and measures as root.
-pub(crate) fn run_command(project: &Project) -> Result<()> {
+pub(crate) fn run_command(project: &Project, arguments: &Arguments) -> Result<()> {
+    let kept = project.performance().join("results.json");
+    if arguments.page_only {
+        return page::write(project, &saved::read(&kept)?);
+    }
+    let before = arguments.against.as_deref().map(saved::read).transpose()?;
+    let measured = measure(project, arguments)?;
+    if let Some(path) = &arguments.json {
+        saved::write(path, &measured)?;
+    }
+    if !arguments.quick {
+        let merged = saved::merged(saved::read_if_there(&kept)?, measured.clone());
+        saved::write(&kept, &merged)?;
+        page::write(project, &merged)?;
+    }
+    match before {
+        Some(before) => compare::report(&before, &measured),
+        None => Ok(()),
+    }
+}
+
+fn measure(project: &Project, arguments: &Arguments) -> Result<Vec<Results>> {
     let privilege = Privilege::find()?;
     setup::system(privilege)?;
-    let object = build_ebpf::build_object(project)?;
-    let benches = test_binary::build(
+    let podway = build::release_binary(project)?;
+    let object = project.ebpf_object();
+    let built = test_binary::build(
         project,
-        &["bench", "--package", "lb-tests", "--benches", "--no-run"],
+        &["bench", "--package", "lb-tests", "--benches", "--bins", "--no-run"],
         Some(&object),
     )?;
-    for bench in benches.iter().filter(|bench| bench.kind == test_binary::Kind::Bench) {
+    let is_wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
+    let is_bench = |binary: &&test_binary::TestBinary| binary.kind == test_binary::Kind::Bench;
+    let benches: Vec<_> = built.iter().filter(is_bench).collect();
+    let names: Vec<&str> = benches.iter().map(|bench| bench.name.as_str()).collect();
+    if !names.iter().any(|name| is_wanted(name)) {
+        bail!("there is no such bench program; there are {}", names.join(", "));
+    }
+    let mut measured = Vec::new();
+    for bench in benches.into_iter().filter(|bench| is_wanted(&bench.name)) {
         println!("bench: {}", bench.name);
-        let mut command = privilege.command(&bench.path, [(OBJECT_VARIABLE, &object)]);
+        let file = project.target().join(format!("bench-{}.json", bench.name));
+        // Made by the user: what root makes the user could not remove.
+        std::fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;
+        let mut variables = vec![
+            (OBJECT_VARIABLE, object.as_os_str()),
+            (BINARY_VARIABLE, podway.as_os_str()),
+            (RESULTS_VARIABLE, file.as_os_str()),
+        ];
+        if arguments.quick {
+            variables.push((QUICK_VARIABLE, "1".as_ref()));
+        }
+        let mut command = privilege.command(&bench.path, variables);
         bench.set_folder(&mut command);
         run(&mut command)?;
+        measured.push(results_of(&file)?);
     }
-    Ok(())
+    Ok(measured)
+}
+
+fn results_of(file: &Path) -> Result<Results> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} holds no results", file.display()))
 }

@@ -39,8 +39,8 @@ enum Command {
     BuildEbpf,
     /// Let endpoints come and go for a minute under many short connections, of which none may fail
     Churn(churn::Arguments),
-    /// Measure the cost of a packet in the loaded programs
-    Bench,
+    /// Measure, and draw the page of performance and its charts from what was measured
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run_command(&project, &arguments),
         Command::Build => build::run_command(&project),
         Command::Churn(arguments) => churn::run_command(&project, &arguments),
-        Command::Bench => bench::run_command(&project),
+        Command::Bench(arguments) => bench::run_command(&project, &arguments),
         Command::BuildEbpf => build_ebpf::run_command(&project),
     });
     match result {

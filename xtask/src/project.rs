@@ -44,6 +44,11 @@ impl Project {
         self.target.join("bpf/podway.o")
     }
 
+    /// What benches measured, and charts of it; beside it lies the page, `performance.md`.
+    pub(crate) fn performance(&self) -> PathBuf {
+        self.root.join("docs/performance")
+    }
+
     /// Manifests of an example cluster.
     pub(crate) fn examples(&self) -> PathBuf {
         self.root.join("examples")

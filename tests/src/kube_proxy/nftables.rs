@@ -50,7 +50,7 @@ struct Table<'a> {
 fn table(node: &Node, services: &[&Service], family: usize) -> String {
     let mut table = Table { node, family, text: String::new() };
     table.begin();
-    for service in services {
+    for service in services.iter().filter(|service| service.families.indices().any(|has| has == family)) {
         for port in &service.ports {
             table.port(service, port);
         }

@@ -1,0 +1,142 @@
+//! What got slower from one run to another.
+//!
+//! The rule: a row is worse when its medians differ, in the direction that is not wanted, by more than
+//! [`PART_MIN`] of the former one and by more than the two interquartile ranges together.
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+
+use super::data::{Better, Parameter, Results, Row, quantile};
+
+/// Least change that counts, as a part of the former median.
+const PART_MIN: f64 = 0.05;
+
+/// Prints what got worse and what is better, and fails if anything got worse.
+pub(crate) fn report(before: &[Results], after: &[Results]) -> Result<()> {
+    let mut worse = 0;
+    let mut compared = 0;
+    for after in after {
+        let Some(before) = before.iter().find(|candidate| candidate.bench == after.bench) else {
+            println!("{}: not in the saved run", after.bench);
+            continue;
+        };
+        if (&before.machine.cpu, before.machine.cores) != (&after.machine.cpu, after.machine.cores) {
+            println!(
+                "{}: another machine, {} then, {} now",
+                after.bench, before.machine.cpu, after.machine.cpu
+            );
+        }
+        let rows: BTreeMap<_, &Row> = before.rows.iter().map(|row| (key(row), row)).collect();
+        for row in &after.rows {
+            let Some(old) = rows.get(&key(row)) else { continue };
+            compared += 1;
+            let change = change(old, row);
+            let word = match change {
+                Change::Worse => "slower",
+                Change::Better => "faster",
+                Change::None => continue,
+            };
+            worse += usize::from(change == Change::Worse);
+            println!("{word}: {}: {}", after.bench, line(old, row));
+        }
+    }
+    println!("{compared} figures compared, {worse} got slower beyond noise");
+    if worse > 0 {
+        bail!("{worse} of {compared} figures got slower than in the saved run");
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Worse,
+    Better,
+    None,
+}
+
+/// What tells rows of a bench apart.
+fn key(row: &Row) -> (&str, &str, &BTreeMap<String, Parameter>, &str) {
+    (&row.group, &row.case, &row.parameters, &row.unit)
+}
+
+fn change(before: &Row, after: &Row) -> Change {
+    let range = |row: &Row| quantile(&row.samples, 0.75) - quantile(&row.samples, 0.25);
+    let (old, new) = (quantile(&before.samples, 0.5), quantile(&after.samples, 0.5));
+    let difference = (new - old).abs();
+    if difference <= range(before) + range(after) || difference <= PART_MIN * old.abs() {
+        return Change::None;
+    }
+    if (new > old) == (after.better == Better::Less) { Change::Worse } else { Change::Better }
+}
+
+fn line(before: &Row, after: &Row) -> String {
+    let parameters: String =
+        after.parameters.iter().map(|(name, value)| format!(", {name} {value}")).collect();
+    let (old, new) = (quantile(&before.samples, 0.5), quantile(&after.samples, 0.5));
+    let Row { group, case, unit, .. } = after;
+    format!("{group}, {case}{parameters}: {old:.2} to {new:.2} {unit} ({:+.0} %)", (new / old - 1.0) * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(better: Better, samples: &[f64]) -> Row {
+        Row {
+            group: "established".into(),
+            case: "TCP over IPv4".into(),
+            parameters: BTreeMap::new(),
+            unit: "ns".into(),
+            better,
+            samples: samples.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_cost_that_rises_beyond_both_ranges_is_worse() {
+        let (before, after) = (row(Better::Less, &[100.0, 101.0, 102.0]), row(Better::Less, &[110.0; 3]));
+        assert_eq!(change(&before, &after), Change::Worse);
+        assert_eq!(change(&after, &before), Change::Better);
+    }
+
+    #[test]
+    fn a_rate_that_falls_is_worse() {
+        let (before, after) = (row(Better::More, &[100.0; 3]), row(Better::More, &[90.0; 3]));
+        assert_eq!(change(&before, &after), Change::Worse);
+    }
+
+    #[test]
+    fn a_change_within_the_ranges_is_noise() {
+        // Quartiles 90 and 110, and 110 and 130: the ranges are 40 together, the medians 20 apart.
+        let before = row(Better::Less, &[80.0, 90.0, 100.0, 110.0, 120.0]);
+        let after = row(Better::Less, &[100.0, 110.0, 120.0, 130.0, 140.0]);
+        assert_eq!(change(&before, &after), Change::None);
+    }
+
+    #[test]
+    fn a_change_below_a_twentieth_does_not_count_however_steady_the_figures() {
+        assert_eq!(change(&row(Better::Less, &[100.0; 3]), &row(Better::Less, &[104.0; 3])), Change::None);
+    }
+
+    fn run(samples: &[f64]) -> Vec<Results> {
+        let machine = super::super::data::Machine {
+            cpu: "AMD EPYC".into(),
+            cores: 2,
+            kernel: "6.18.0".into(),
+            date: "2026-11-24".into(),
+            commit: "f3fa44c1b2d3".into(),
+        };
+        vec![Results { bench: "path".into(), machine, rows: vec![row(Better::Less, samples)] }]
+    }
+
+    #[test]
+    fn a_run_that_got_slower_fails() {
+        let error = report(&run(&[100.0; 3]), &run(&[120.0; 3])).unwrap_err().to_string();
+        assert_eq!(error, "1 of 1 figures got slower than in the saved run");
+    }
+
+    #[test]
+    fn a_run_that_got_faster_does_not_fail() {
+        report(&run(&[120.0; 3]), &run(&[100.0; 3])).unwrap();
+    }
+}
