@@ -69,6 +69,15 @@ pub const fn next_state(state: FlowState, has_connection: bool, tcp_flags: u8) -
     }
 }
 
+/// Whether a packet from an endpoint opens a connection although its flow is over: the client has dialled the
+/// endpoint itself, from a port that it used with a frontend before. A later connection by the frontend has
+/// made its entries anew.
+#[must_use]
+#[inline(always)]
+pub fn is_of_later_connection(known: &Flow, parsed: &Parsed) -> bool {
+    parsed.is_tcp() && parsed.tcp_flags & tcp::SYN != 0 && known.state() >= FlowState::Closing
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -165,6 +165,7 @@ pub fn to_client<P: Packet, T: Tables>(
     if let Some(known) = &known
         && known.direction() == Direction::ToClient
         && !known.is_source_nat()
+        && !flow::is_of_later_connection(known, parsed)
     {
         record(tables, parsed, known);
         return match rewrite::translate(packet, parsed, known) {
@@ -200,7 +201,7 @@ fn forward_known<P: Packet, T: Tables>(
     }
     let now_s = tables.now_s();
     let state = flow::next_state(known.state(), parsed.has_connection(), parsed.tcp_flags);
-    if state != known.state() || now_s != known.last_seen_s {
+    if state != known.state() || now_s != known.last_seen_s || parsed.opens_tcp() {
         if keep_reply(tables, parsed, known, state).is_err() {
             return Verdict::Drop(Reason::DropConntrackFull);
         }
@@ -285,7 +286,9 @@ fn keep_reply<T: Tables>(
     };
     // A FIN ends its own direction alone (RFC 9293 §3.6): the endpoint may go on to send.
     let further = if state == FlowState::Closing { FlowState::Established } else { state };
-    let (further, now_s) = (reply.state().max(further), tables.now_s());
+    // A client that dials again from the same port begins anew what the endpoint alone had ended.
+    let further = if parsed.opens_tcp() { further } else { reply.state().max(further) };
+    let now_s = tables.now_s();
     tables.record_flow(&reply, further, now_s);
     Ok(())
 }

@@ -180,7 +180,7 @@ fn machine() -> Result<Machine> {
         cpu: model.map_or("unknown", |(_, name)| name).to_owned(),
         // Not what this thread may use: it may be pinned.
         cores: cpu::count()?,
-        kernel: kernel.trim().to_owned(),
+        kernel: kernel.trim().split('-').next().unwrap_or_default().to_owned(),
         date: line_of("date", &["--utc", "+%F"]).context("cannot ask for the date")?,
         commit: commit(),
     })

@@ -83,6 +83,21 @@ fn port_used_again_after_a_close_is_a_new_flow() {
 }
 
 #[test]
+fn endpoint_that_a_client_dials_itself_from_a_used_port_answers_for_itself() {
+    let mut tables = tables();
+    let endpoint = chosen(&mut tables, &tcp(40_000, world::PORT_LOCAL, SYN));
+    let client = SocketAddr::new(CLIENT_V4, 40_000);
+    let answer = |flags| PacketBuilder::tcp(endpoint, client, flags).build();
+    assert_eq!(leave(&mut tables, &answer(SYN | ACK)).0, Verdict::ToStack(Reason::ForwardReply));
+    assert_eq!(leave(&mut tables, &answer(RST)).0, Verdict::ToStack(Reason::ForwardReply));
+    let (verdict, frame) = leave(&mut tables, &answer(SYN | ACK));
+    assert_eq!((verdict, frame), (Verdict::Pass(Reason::PassNotOurs), answer(SYN | ACK)));
+    // By the frontend again, it is its answer.
+    let _ = enter(&mut tables, &tcp(40_000, world::PORT_LOCAL, SYN), Side::Uplink);
+    assert_eq!(leave(&mut tables, &answer(SYN | ACK)).0, Verdict::ToStack(Reason::ForwardReply));
+}
+
+#[test]
 fn unhealthy_endpoints_get_no_new_flow_while_one_is_healthy() {
     let mut tables = tables();
     // One healthy endpoint of three; a flow that misses it eight times takes what there is.

@@ -5,8 +5,12 @@ use lb_common::{Be16, flow_hash};
 
 use crate::tables::{Inserted, TableFull, Tables};
 
-/// Source NAT ports that are tried for one flow before it is refused as exhausted.
-pub const SOURCE_NAT_ATTEMPTS_MAX: u32 = 8;
+/// Source NAT ports that are tried for one flow. With half of the ports in use, one flow in 65,536 finds them all
+/// taken.
+pub const SOURCE_NAT_ATTEMPTS_MAX: u32 = 16;
+/// The first so many of them are then looked at for a flow that is over; after that the new one is refused as
+/// exhausted.
+const TAKEN_ATTEMPTS_MAX: u32 = 8;
 
 /// Finds a source port whose replies are nobody else's. Ports are shared by endpoints: the reply's
 /// whole five-tuple is the key.
@@ -30,20 +34,38 @@ pub(super) fn enter<T: Tables>(
     }
     for attempt in 0..SOURCE_NAT_ATTEMPTS_MAX {
         if is_source_nat || attempt > 0 {
-            let point = flow_hash::again(hash, attempt);
-            let index = ((point as u64 * count as u64) >> 32) as u16;
-            key.destination_port = Be16::new(first.wrapping_add(index));
+            key.destination_port = port(first, count, hash, attempt);
         }
         match tables.put_new_flow(key, entry) {
             Ok(Inserted::New) => return Ok(()),
             Ok(Inserted::Taken) => {}
             Err(TableFull) => return Err(Reason::DropConntrackFull),
         }
+        if attempt == 0 && is_own_or_over(tables, key, entry) {
+            return put(tables, key, entry);
+        }
+    }
+    // All are taken, but perhaps by flows that are over.
+    for attempt in 1..TAKEN_ATTEMPTS_MAX {
+        key.destination_port = port(first, count, hash, attempt);
         if is_own_or_over(tables, key, entry) {
-            return tables.put_flow(key, entry).map_err(|TableFull| Reason::DropConntrackFull);
+            return put(tables, key, entry);
         }
     }
     Err(Reason::RefuseSourceNatExhausted)
+}
+
+/// The port of an attempt.
+#[inline(always)]
+fn port(first: u16, count: u16, hash: u32, attempt: u32) -> Be16 {
+    let point = flow_hash::again(hash, attempt);
+    let index = ((point as u64 * count as u64) >> 32) as u16;
+    Be16::new(first.wrapping_add(index))
+}
+
+#[inline(always)]
+fn put<T: Tables>(tables: &mut T, key: &FlowKey, entry: &Flow) -> Result<(), Reason> {
+    tables.put_flow(key, entry).map_err(|TableFull| Reason::DropConntrackFull)
 }
 
 /// Whether the entry under a taken key is this client's own from before, or belongs to nobody any more.

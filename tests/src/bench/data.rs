@@ -30,7 +30,7 @@ pub struct Machine {
     pub cpu: String,
     /// Processors online.
     pub cores: usize,
-    /// The kernel's release.
+    /// The kernel's version, without what its builder added.
     pub kernel: String,
     /// Day of the run, `YYYY-MM-DD`, UTC.
     pub date: String,
