@@ -28,8 +28,6 @@ const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
 const TC_SHOT: u32 = 2;
 const TC_REDIRECT: u32 = 7;
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 
 /// Loads the object without its writes, over the pinned maps, and runs the programs that the packet
 /// would meet; the answer is the one that decided. `None` for a socket hook, which the kernel cannot run on demand.
@@ -129,14 +127,20 @@ where
     Ok((result.return_value, out))
 }
 
-/// A frame that is sent without the stack is an answer when it has become ICMP.
+/// A frame that is sent without the stack is an answer when it goes back to who sent it.
 fn verdict(is_drop: bool, is_sent: bool, before: &[u8], after: &[u8]) -> &'static str {
-    let is_v4 = after.get(12..14) == Some(&[0x08, 0x00]);
-    let protocol = after.get(if is_v4 { 23 } else { 20 });
+    let (sender, receiver) = (ends(before).map(|[source, _]| source), ends(after).map(|[_, to]| to));
     match (is_drop, is_sent) {
         (true, _) => "drop",
-        (false, true) if protocol == Some(&ICMP) || protocol == Some(&ICMPV6) => "refuse",
+        (false, true) if sender.is_some() && sender == receiver => "refuse",
         (false, false) if before == after => "pass",
         _ => "forward",
     }
+}
+
+/// Source and destination address of a frame without tags.
+fn ends(frame: &[u8]) -> Option<[&[u8]; 2]> {
+    let is_v4 = frame.get(12..14)? == [0x08, 0x00];
+    let (first, bytes) = if is_v4 { (26, 4) } else { (22, 16) };
+    Some([frame.get(first..first + bytes)?, frame.get(first + bytes..first + 2 * bytes)?])
 }
