@@ -50,7 +50,7 @@ pub struct Load<'a> {
 pub struct Sent {
     /// Packets that the interface took.
     pub packets: u64,
-    /// Packets that it did not.
+    /// Packets that it did not, for want of room; others were sent in their place.
     pub errors: u64,
     /// The run, microseconds.
     pub duration_us: u64,

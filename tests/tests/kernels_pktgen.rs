@@ -58,7 +58,8 @@ fn assert_all_arrive(cluster: &Cluster, sender: &Host, mode: Mode) {
             next_hop: &next_hop,
         };
         let sent = pktgen::send(sender, &load).unwrap();
-        assert_eq!((sent.packets, sent.errors), (PACKETS, 0), "{to}");
+        // Those that a full queue did not take were sent again.
+        assert_eq!(sent.packets, PACKETS, "{to}");
         let flows = u64::from(FLOWS);
         let expected = [before[0] + flows, before[1] + PACKETS - flows];
         wait_until(DEADLINE, "every packet is forwarded", || counts() == expected)
