@@ -8,7 +8,6 @@ use bytemuck::Zeroable as _;
 use crate::flow::{self, Standing};
 use crate::packet::Packet;
 use crate::parse::{Form, Parsed};
-use crate::reset;
 use crate::rewrite;
 use crate::tables::{TableFull, Tables};
 use crate::verdict::Verdict;
@@ -27,7 +26,7 @@ pub use source_nat::SOURCE_NAT_ATTEMPTS_MAX;
 
 use begin::{Entrance, begin, send_new};
 use unusual::Turn;
-use way::{Way, blocked, send, turn_in, way_for};
+use way::{Way, blocked, refuse_connection, send, turn_in, way_for};
 
 /// Which side of the node a packet enters by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,10 +247,7 @@ fn refuse_gone<P: Packet, T: Tables>(
         tables.record_flow(&reply, FlowState::Reset, now_s);
     }
     tables.record_flow(known, FlowState::Reset, now_s);
-    match reset::answer(packet, parsed) {
-        Some(()) => Verdict::Answer(Reason::RefuseEndpointGone),
-        None => Verdict::Drop(Reason::DropRewriteFailed),
-    }
+    refuse_connection(packet, parsed, Reason::RefuseEndpointGone)
 }
 
 /// The entry of the other direction: it restores the client's address and the VIP.

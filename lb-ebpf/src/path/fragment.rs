@@ -56,15 +56,14 @@ pub(super) fn leaving<P: Packet, T: Tables>(
 ) -> Option<Reason> {
     let source = &parsed.key.source;
     let is_of_cluster = tables.config().is_some_and(|config| config.is_in_cluster(source));
-    if !is_of_cluster && !is_of_node(tables, source) {
+    let is_of_node = is_of_node(tables, source);
+    if !is_of_cluster && !is_of_node {
         return if parsed.form == Form::FirstFragment { None } else { Some(Reason::PassFragment) };
     }
     match take(packet, tables, parsed) {
         // The node's address on what it received is our source NAT's: rewritten already, while its first
         // fragment may have left by XDP, unseen here.
-        Some(Reason::PassFragment) if sender == Sender::Other && is_of_node(tables, &parsed.key.source) => {
-            Some(Reason::PassFragment)
-        }
+        Some(Reason::PassFragment) if sender == Sender::Other && is_of_node => Some(Reason::PassFragment),
         Some(Reason::PassFragment) => {
             let way = match sender {
                 Sender::Node => HeldWay::LeavingNode,

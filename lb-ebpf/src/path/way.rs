@@ -139,10 +139,10 @@ pub(super) fn blocked<P: Packet>(packet: &mut P, parsed: &Parsed, way: &Way) -> 
     }
 }
 
-/// Answers a TCP packet that nobody serves. A call of its own, for the verifier (6.18: "cannot return stack
+/// Answers a TCP packet that nobody serves, or no longer. A call of its own, for the verifier (6.18: "cannot return stack
 /// pointer to the caller", where the compiler joins both kinds of answer).
 #[inline(never)]
-fn refuse_connection<P: Packet>(packet: &mut P, parsed: &Parsed, reason: Reason) -> Verdict {
+pub(super) fn refuse_connection<P: Packet>(packet: &mut P, parsed: &Parsed, reason: Reason) -> Verdict {
     match reset::answer(packet, parsed) {
         Some(()) => Verdict::Answer(reason),
         None => Verdict::Drop(Reason::DropRewriteFailed),
