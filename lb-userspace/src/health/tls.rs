@@ -25,21 +25,26 @@ pub(super) async fn connect(
     let address = stream.peer_addr()?.ip();
     let name = name.and_then(|name| ServerName::try_from(name.to_owned()).ok());
     let name = name.unwrap_or_else(|| ServerName::from(address));
-    let mut config = ClientConfig::clone(config()?);
-    config.alpn_protocols = vec![protocol.to_vec()];
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    TlsConnector::from(config(protocol)?).connect(name, stream).await
 }
 
-fn config() -> io::Result<&'static ClientConfig> {
-    static CONFIG: OnceLock<Result<ClientConfig, Error>> = OnceLock::new();
-    let config = CONFIG.get_or_init(|| {
+/// The settings for a protocol, made once for all probes.
+fn config(protocol: &[u8]) -> io::Result<Arc<ClientConfig>> {
+    static CONFIGS: OnceLock<Result<[Arc<ClientConfig>; 2], Error>> = OnceLock::new();
+    let configs = CONFIGS.get_or_init(|| {
         let provider = Arc::new(default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
         let verifier = Arc::new(Unverified(provider));
-        Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+        let config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        Ok([HTTP_1, HTTP_2].map(|protocol| {
+            let mut config = config.clone();
+            config.alpn_protocols = vec![protocol.to_vec()];
+            Arc::new(config)
+        }))
     });
-    config.as_ref().map_err(io::Error::other)
+    let [http_1, http_2] = configs.as_ref().map_err(io::Error::other)?;
+    Ok(Arc::clone(if protocol == HTTP_2 { http_2 } else { http_1 }))
 }
 
 /// Takes every certificate.
