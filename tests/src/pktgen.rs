@@ -12,25 +12,11 @@ const FOLDER: &str = "/proc/thread-self/net/pktgen";
 /// The generator's thread of the first CPU.
 const THREAD: &str = "kpktgend_0";
 
-/// Where packets are put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// They leave by the interface.
-    Transmit,
-    /// They enter by it, behind native XDP.
-    Receive,
-}
-
-/// What is sent: UDP datagrams of one client.
+/// What comes in by an interface, behind native XDP: UDP datagrams of one client.
 #[derive(Clone, Debug)]
 pub struct Load<'a> {
     /// By which interface.
     pub interface: &'a str,
-    /// How.
-    pub mode: Mode,
-    /// Packets that are handed over at once, as one buffer. More than one only of interfaces that leave it as it is:
-    /// cards do; veth does not, nor does a forwarder that a packet enters by.
-    pub burst: u32,
     /// How many packets.
     pub packets: u64,
     /// Length of a frame without its checksum, bytes; at least 60, over IPv6 78.
@@ -50,7 +36,7 @@ pub struct Load<'a> {
 pub struct Sent {
     /// Packets that the interface took.
     pub packets: u64,
-    /// Packets that it did not, for want of room; others were sent in their place.
+    /// Packets that it did not.
     pub errors: u64,
     /// The run, microseconds.
     pub duration_us: u64,
@@ -85,7 +71,8 @@ fn commands(load: &Load<'_>) -> Vec<String> {
     let last = load.from.port() + flows - 1;
     let mut commands = vec![
         format!("count {packets}"),
-        // No packet is sent twice: veth takes it for its own.
+        "xmit_mode netif_receive".to_owned(),
+        // No packet is handed in twice: it is rewritten on its way.
         "clone_skb 0".to_owned(),
         "delay 0".to_owned(),
         format!("pkt_size {frame_bytes}"),
@@ -108,13 +95,6 @@ fn commands(load: &Load<'_>) -> Vec<String> {
                 "flag UDPCSUM".to_owned(),
             ]);
         }
-    }
-    commands.push(match load.mode {
-        Mode::Transmit => "xmit_mode start_xmit".to_owned(),
-        Mode::Receive => "xmit_mode netif_receive".to_owned(),
-    });
-    if load.burst > 1 {
-        commands.push(format!("burst {}", load.burst));
     }
     commands
 }
