@@ -4,7 +4,7 @@
 //!
 //! The server's protocol: over TCP it first sends one line, `NAME PEER`, and then echoes what it gets;
 //! over UDP it answers each datagram with `NAME PEER DATAGRAM`.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::Process;
 use crate::topology::Host;
+use crate::wait::wait_until;
 
 pub mod client;
 pub mod load;
@@ -178,6 +179,29 @@ impl Server {
 /// The client cannot be run; a request that fails is no error, but an answer.
 pub fn dial(host: &Host, dial: &Dial) -> Result<Vec<Answer>> {
     Dialing::start(host, dial)?.finish()
+}
+
+/// Who answers these requests; a failed one is in it as its failure.
+///
+/// # Errors
+/// They cannot be made.
+pub fn answerers(host: &Host, requests: &Dial) -> Result<BTreeSet<String>> {
+    let answers = dial(host, requests)?.into_iter();
+    Ok(answers.map(|answer| answer.outcome.map_or_else(|f| format!("{f:?}"), |a| a.by)).collect())
+}
+
+/// Makes these requests until exactly `expected` answer them.
+///
+/// # Panics
+/// They do not before the deadline, or the requests cannot be made; the message says who answered last.
+pub fn wait_for_answerers(host: &Host, requests: &Dial, expected: &[&str], deadline: Duration) {
+    let expected: BTreeSet<String> = expected.iter().map(|name| (*name).to_owned()).collect();
+    let mut seen = BTreeSet::new();
+    let waited = wait_until(deadline, "the expected pods", || {
+        seen = answerers(host, requests).unwrap_or_else(|error| panic!("{error:#}"));
+        seen == expected
+    });
+    waited.unwrap_or_else(|error| panic!("{error}: {expected:?}; seen: {seen:?}"));
 }
 
 /// Makes one request that must be answered.

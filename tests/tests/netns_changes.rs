@@ -1,5 +1,4 @@
 //! The cluster changes under a running agent: pods get unready, appear and die, Services go.
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,8 +6,7 @@ use lb_tests::agent::{Options, Podway, SocketHooks};
 use lb_tests::cluster::{self, Cluster, TCP_PORT};
 use lb_tests::need;
 use lb_tests::topology::Host;
-use lb_tests::traffic::{Dial, Server, ask, dial};
-use lb_tests::wait::wait_until;
+use lb_tests::traffic::{self, Dial, Server, ask};
 use lb_userspace::model::{CheckKind, HealthCheck, Protocol};
 
 /// How long a change may take from the manifest to the maps.
@@ -23,24 +21,10 @@ fn cluster(options: Options) -> Option<Cluster> {
     Some(Cluster::start(&podway, options).unwrap())
 }
 
-/// Who answers new connections of `client`; a failed one is in it as its failure.
-fn answerers(client: &Host, address: SocketAddr) -> BTreeSet<String> {
-    let answers = dial(client, &Dial::times(REQUESTS, Protocol::Tcp, address)).unwrap();
-    answers
-        .into_iter()
-        .map(|answer| answer.outcome.map_or_else(|failure| format!("{failure:?}"), |a| a.by))
-        .collect()
-}
-
 /// Waits until exactly `expected` answer new connections.
 fn wait_for_answerers(client: &Host, address: SocketAddr, expected: &[&str]) {
-    let expected: BTreeSet<String> = expected.iter().map(|name| (*name).to_owned()).collect();
-    let mut seen = BTreeSet::new();
-    let waited = wait_until(CHANGE_DEADLINE, "the expected pods", || {
-        seen = answerers(client, address);
-        seen == expected
-    });
-    waited.unwrap_or_else(|error| panic!("{error}: {expected:?}; seen: {seen:?}"));
+    let requests = Dial::times(REQUESTS, Protocol::Tcp, address);
+    traffic::wait_for_answerers(client, &requests, expected, CHANGE_DEADLINE);
 }
 
 #[test]

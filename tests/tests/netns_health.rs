@@ -1,6 +1,5 @@
 //! Health checks that ask more than a connection: pods leave and return by what a port of their own says, while
 //! their servers go on.
-use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use lb_tests::agent::{Options, Podway};
 use lb_tests::cluster::Cluster;
 use lb_tests::need;
 use lb_tests::topology::Host;
-use lb_tests::traffic::{Dial, dial};
+use lb_tests::traffic::{self, Dial};
 use lb_tests::wait::wait_until;
 use lb_userspace::model::{CheckKind, HealthCheck, HttpTransport, Protocol};
 
@@ -89,17 +88,7 @@ fn answer(mut stream: TcpStream, mood: u8) {
 
 /// Waits until exactly `expected` answer new connections.
 fn wait_for_answerers(client: &Host, to: SocketAddr, expected: &[&str]) {
-    let expected: BTreeSet<&str> = expected.iter().copied().collect();
-    let mut seen = BTreeSet::new();
-    let waited = wait_until(DEADLINE, "the expected pods", || {
-        let answers = dial(client, &Dial::times(REQUESTS, Protocol::Tcp, to)).unwrap();
-        let by = |answer: lb_tests::traffic::Answer| {
-            answer.outcome.map_or_else(|failure| format!("{failure:?}"), |answered| answered.by)
-        };
-        seen = answers.into_iter().map(by).collect();
-        seen.iter().map(String::as_str).eq(expected.iter().copied())
-    });
-    waited.unwrap_or_else(|error| panic!("{error}: {expected:?}; seen: {seen:?}"));
+    traffic::wait_for_answerers(client, &Dial::times(REQUESTS, Protocol::Tcp, to), expected, DEADLINE);
 }
 
 #[test]

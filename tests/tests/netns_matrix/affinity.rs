@@ -3,11 +3,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::topology::Host;
-use lb_tests::traffic::{Dial, Dialing};
+use lb_tests::traffic::{Dial, Dialing, answerers};
 use lb_userspace::model::Protocol;
 
 use crate::services::PODS;
-use crate::world::{At, OUTSIDE, Story, World, answerers, story};
+use crate::world::{At, OUTSIDE, Story, World, story};
 
 pub(crate) const STORIES: &[Story] = &[
     story("an outside client keeps its pod at every kind of address", outside_client_keeps_its_pod),

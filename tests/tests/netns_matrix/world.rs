@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use lb_tests::agent::{Options, Podway, SocketHooks, XdpMode};
 use lb_tests::cluster::{Cluster, PROTOCOLS};
 use lb_tests::topology::{Host, Topology};
-use lb_tests::traffic::{Answered, Dial, Failure, Server, ask, dial};
+use lb_tests::traffic::{Answered, Dial, Failure, Server, answerers, ask, dial};
 use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
 
@@ -268,10 +268,4 @@ impl World {
         let outcome = work();
         self.cluster.topology.route_services_via("node-a").and(outcome)
     }
-}
-
-/// Who answers these requests; a failed one is in it as its failure.
-pub(crate) fn answerers(from: &Host, requests: &Dial) -> Result<BTreeSet<String>> {
-    let answers = dial(from, requests)?.into_iter();
-    Ok(answers.map(|answer| answer.outcome.map_or_else(|f| format!("{f:?}"), |a| a.by)).collect())
 }
