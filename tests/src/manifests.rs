@@ -61,6 +61,24 @@ pub struct Endpoint {
     pub node_hints: Vec<String>,
 }
 
+impl Endpoint {
+    /// One that is ready, in the first slice, without hints.
+    #[must_use]
+    pub fn ready(pod: &str, node: &str, addresses: [IpAddr; 2]) -> Self {
+        Self {
+            pod: pod.to_owned(),
+            node: node.to_owned(),
+            addresses,
+            ready: true,
+            serving: true,
+            terminating: false,
+            slice: 0,
+            zone_hints: Vec::new(),
+            node_hints: Vec::new(),
+        }
+    }
+}
+
 /// `spec.ipFamilies`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Families {
@@ -180,17 +198,8 @@ impl Service {
     /// One more pod behind it, ready.
     #[must_use]
     pub fn backed_by(mut self, node: &Node, pod: &Host) -> Self {
-        self.endpoints.push(Endpoint {
-            pod: pod.name().to_owned(),
-            node: node.host().name().to_owned(),
-            addresses: [pod.v4().into(), pod.v6().into()],
-            ready: true,
-            serving: true,
-            terminating: false,
-            slice: 0,
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
-        });
+        let addresses = [pod.v4().into(), pod.v6().into()];
+        self.endpoints.push(Endpoint::ready(pod.name(), node.host().name(), addresses));
         self
     }
 

@@ -1,11 +1,12 @@
 //! One way of serving a Service, on a simulated cluster of its own.
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::agent::{Agent, Options, Podway, SocketHooks, XdpMode, frontend};
+use lb_tests::bench::services::other_service;
 use lb_tests::kube_proxy::{iptables, nftables};
 use lb_tests::manifests::{Families, Manifests, Service};
 use lb_tests::need::Netns;
@@ -18,8 +19,8 @@ use super::traffic::{Kind, Measured, READY};
 
 /// The pods of a node: all but the last one serve.
 const PODS: u8 = 5;
-/// Endpoints of each Service that nobody dials.
-const OTHER_ENDPOINTS: u8 = 10;
+/// Number of the first Service that nobody dials; the one that is dialled has an address of the first 256.
+const FIRST_OTHER: u32 = 256;
 /// The CPU of clients and servers.
 const CPU: &str = "0";
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -80,7 +81,8 @@ impl Arrangement {
         let mut manifests = Manifests::new(folder.path(), &topology)?;
         let service = served(&topology);
         let vip = service.cluster_ips[0];
-        let others = (1..services).map(|number| other(&service, number));
+        let others =
+            (0..services - 1).map(|number| other_service(&service, FIRST_OTHER + number, NODE_NAMES[0]));
         for service in others.chain([service.clone()]) {
             manifests.put(service)?;
         }
@@ -135,23 +137,6 @@ fn served(topology: &Topology) -> Service {
         service = service.port(name, protocol, port, port);
     }
     node.pods().iter().take(usize::from(PODS) - 1).fold(service, |service, pod| service.backed_by(node, pod))
-}
-
-/// One of those that nobody dials.
-fn other(like: &Service, number: u32) -> Service {
-    let [high, low] = (number as u16).to_be_bytes();
-    let mut service = Service { name: format!("other-{number}"), ..like.clone() };
-    service.cluster_ips[0] = Ipv4Addr::new(10, 96, 100 + high, low).into();
-    let first = service.endpoints[0].clone();
-    service.endpoints = (0..OTHER_ENDPOINTS)
-        .map(|index| {
-            let mut endpoint = first.clone();
-            endpoint.pod = format!("other-{number}-{index}");
-            endpoint.addresses[0] = Ipv4Addr::new(10, 244, 100 + high, low.wrapping_add(index)).into();
-            endpoint
-        })
-        .collect();
-    service
 }
 
 fn podway(need: &Netns, topology: &Topology, folder: &Path, socket_hooks: SocketHooks) -> Result<Agent> {

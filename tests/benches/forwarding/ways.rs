@@ -6,9 +6,7 @@ use aya::Ebpf;
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use lb_common::interface::{self, Interface};
 use lb_common::maps;
-use lb_tests::bench::services::{
-    ENDPOINT_PORT, LOCAL, OTHER_ENDPOINTS, REMOTE_UDP, endpoint_address, other_endpoint, other_vip, tables,
-};
+use lb_tests::bench::services::{ENDPOINT_PORT, LOCAL, REMOTE_UDP, endpoint_address, other_service, tables};
 use lb_tests::bench::transit::Transit;
 use lb_tests::kernel::{Kernel, XDP};
 use lb_tests::kube_proxy::{iptables, nftables};
@@ -191,35 +189,25 @@ fn attach(kernel: &mut Kernel, hook: Hook) -> Result<()> {
     Ok(())
 }
 
+/// Where all endpoints are.
+const OTHER_NODE: &str = "another";
+
 /// The same Services as kube-proxy sees them.
 fn manifests(services: u32) -> Vec<Service> {
-    let endpoint = |name: &str, index: u32, address: IpAddr| Endpoint {
-        pod: format!("{name}-{index}"),
-        node: "another".into(),
-        addresses: [address, world::NODE_V6],
-        ready: true,
-        serving: true,
-        terminating: false,
-        slice: 0,
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
-    };
-    let dialled = |name: &str, vip: IpAddr, port: u16, protocol| {
-        let mut service = Service::new(name, 1).port("main", protocol, port, ENDPOINT_PORT);
+    let on = |vip: IpAddr, port: u16, protocol| {
+        let mut service = Service::new("dialled", 1).port("main", protocol, port, ENDPOINT_PORT);
         service.families = Families::V4;
         service.cluster_ips[0] = vip;
         service
     };
-    let mut first = dialled("dialled", world::VIP_V4, REMOTE_UDP, Protocol::Udp);
-    let endpoints = (0..ENDPOINTS).map(|index| (index, endpoint_address(REMOTE_UDP, index, true)));
-    first.endpoints = endpoints.map(|(index, address)| endpoint("dialled", index, address)).collect();
-    let others = (0..services - 1).map(|number| {
-        let name = format!("other-{number}");
-        let mut service = dialled(&name, other_vip(number).into(), 80, Protocol::Tcp);
-        let endpoints = (0..OTHER_ENDPOINTS).map(|index| (index, other_endpoint(number, index).into()));
-        service.endpoints = endpoints.map(|(index, address)| endpoint(&name, index, address)).collect();
-        service
-    });
+    let mut first = on(world::VIP_V4, REMOTE_UDP, Protocol::Udp);
+    let endpoint = |index| {
+        let addresses = [endpoint_address(REMOTE_UDP, index, true), world::NODE_V6];
+        Endpoint::ready(&format!("dialled-{index}"), OTHER_NODE, addresses)
+    };
+    first.endpoints = (0..ENDPOINTS).map(endpoint).collect();
+    let like = on(world::VIP_V4, 80, Protocol::Tcp);
+    let others = (0..services - 1).map(|number| other_service(&like, number, OTHER_NODE));
     // In the iptables mode a new flow meets the rules of all others first: the worst place, as the best one
     // would be that of a cluster with one Service.
     others.chain([first]).collect()

@@ -9,6 +9,7 @@ use lb_common::protocol::{TCP, UDP};
 use lb_common::{Address, Be16};
 use lb_ebpf::host::HostTables;
 
+use crate::manifests::{self, Service};
 use crate::world;
 
 /// Ten endpoints on this node.
@@ -57,6 +58,20 @@ pub fn other_vip(number: u32) -> Ipv4Addr {
 pub fn other_endpoint(number: u32, index: u32) -> Ipv4Addr {
     let [_, _, high, low] = number.to_be_bytes();
     Ipv4Addr::new(10, 20 + index as u8, high, low)
+}
+
+/// The same as kube-proxy sees it: the ports of `like`, and pods on `node`.
+#[must_use]
+pub fn other_service(like: &Service, number: u32, node: &str) -> Service {
+    let name = format!("other-{number}");
+    let endpoint = |index| {
+        let addresses = [other_endpoint(number, index).into(), world::NODE_V6];
+        manifests::Endpoint::ready(&format!("{name}-{index}"), node, addresses)
+    };
+    let endpoints = (0..OTHER_ENDPOINTS).map(endpoint).collect();
+    let mut service = Service { endpoints, name: name.clone(), ..like.clone() };
+    service.cluster_ips[0] = other_vip(number).into();
+    service
 }
 
 struct Builder {
