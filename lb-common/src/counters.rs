@@ -41,6 +41,8 @@ pub enum Reason {
     HoldFragment,
     /// Passed: to no frontend of ours, or of a connection that another proxy of the node began.
     PassNotOurs,
+    /// Passed: a reply, which gets the VIP as its source where it leaves.
+    PassReply,
     /// Passed: neither IPv4 nor IPv6 in Ethernet.
     PassNotIp,
     /// Passed: neither TCP, UDP nor SCTP, nor an ICMP message about them.
@@ -122,7 +124,7 @@ impl Outcome {
 
 impl Reason {
     /// Every reason in the order of its number.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::ForwardKnown,
         Self::ForwardNew,
         Self::ForwardReply,
@@ -133,6 +135,7 @@ impl Reason {
         Self::AnswerEcho,
         Self::HoldFragment,
         Self::PassNotOurs,
+        Self::PassReply,
         Self::PassNotIp,
         Self::PassOtherProtocol,
         Self::PassFragment,
@@ -170,6 +173,7 @@ impl Reason {
             Self::AnswerEcho => Outcome::Answer,
             Self::HoldFragment => Outcome::Hold,
             Self::PassNotOurs
+            | Self::PassReply
             | Self::PassNotIp
             | Self::PassOtherProtocol
             | Self::PassFragment
@@ -207,6 +211,7 @@ impl Reason {
             Self::AnswerEcho => "echo",
             Self::HoldFragment => "fragment-early",
             Self::PassNotOurs => "not-ours",
+            Self::PassReply => "reply-on-its-way",
             Self::PassNotIp => "not-ip",
             Self::PassOtherProtocol => "other-protocol",
             Self::PassFragment => "fragment",

@@ -1,7 +1,7 @@
 //! The names, default sizes and version of the maps.
 
 /// Rises when the layout of any pinned map changes; a part of the pin path.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// {VIP, port, protocol} → [`crate::frontend::Frontend`]. Hash.
 pub const FRONTENDS: &str = "FRONTENDS";
@@ -34,6 +34,8 @@ pub const VIP_FILTER: &str = "VIP_FILTER";
 pub const NODES: &str = "NODES";
 /// Interface index → [`crate::interface::Interface`]. Hash.
 pub const INTERFACES: &str = "INTERFACES";
+/// 0 → how often the node's routes, neighbours or interfaces have changed (`u32`, wraps). Array.
+pub const ROUTE_GENERATION: &str = "ROUTE_GENERATION";
 /// 0 → [`crate::config::Config`]. Array.
 pub const CONFIG: &str = "CONFIG";
 /// Backend-service id → [`crate::counters::Traffic`]. Per-CPU array.
@@ -44,7 +46,7 @@ pub const ENDPOINT_TRAFFIC: &str = "ENDPOINT_TRAFFIC";
 pub const REASONS: &str = "REASONS";
 
 /// All maps, in the order of the design's table.
-pub const ALL: [&str; 19] = [
+pub const ALL: [&str; 20] = [
     FRONTENDS,
     BACKEND_SERVICES,
     BACKEND_SERVICE_NAMES,
@@ -60,6 +62,7 @@ pub const ALL: [&str; 19] = [
     VIP_FILTER,
     NODES,
     INTERFACES,
+    ROUTE_GENERATION,
     CONFIG,
     BACKEND_SERVICE_TRAFFIC,
     ENDPOINT_TRAFFIC,

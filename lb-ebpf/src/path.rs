@@ -121,7 +121,7 @@ pub fn to_backend<P: Packet, T: Tables>(
             Direction::ToClient if known.is_source_nat() => {
                 return reply(packet, tables, parsed, &known, side);
             }
-            Direction::ToClient => return Verdict::Pass(Reason::PassNotOurs),
+            Direction::ToClient => return Verdict::Pass(Reason::PassReply),
         }
     }
     if !tables.is_maybe_vip(&parsed.key.destination) && !stray::is_service_address(tables, parsed) {

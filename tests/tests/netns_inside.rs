@@ -1,5 +1,7 @@
 //! Pods and processes of a node as clients: through socket hooks, and without them through tc at the
 //! pod's interface. Pods see the client's own address in either case.
+use std::net::IpAddr;
+
 use lb_tests::agent::{Options, Podway, SocketHooks};
 use lb_tests::cluster::{self, Cluster, PROTOCOLS};
 use lb_tests::need;
@@ -109,5 +111,18 @@ fn socket_hooks_lead_a_pod_to_itself() {
         for address in cluster.cluster_addresses("own", protocol) {
             assert_eq!(ask(pod, protocol, address).unwrap().by, "web-a-3", "{address} over {protocol}");
         }
+    }
+}
+
+#[test]
+fn packet_between_pods_is_looked_at_once() {
+    let Some(cluster) = cluster(SocketHooks::Off) else { return };
+    let [asks, answers] = ["web-a-1", "web-a-2"].map(|name| cluster.topology.pod(name));
+    for address in [IpAddr::from(answers.v4()), answers.v6().into()] {
+        let before = cluster.agents[0].count("not-ours").unwrap();
+        let answered = ask(asks, Protocol::Udp, (address, cluster::UDP_PORT).into()).unwrap();
+        assert_eq!(answered.by, "web-a-2");
+        // One for the question, where it enters, and one for the answer.
+        assert_eq!(cluster.agents[0].count("not-ours").unwrap() - before, 2, "{address}");
     }
 }

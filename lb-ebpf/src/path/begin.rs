@@ -65,10 +65,10 @@ pub(super) fn begin<T: Tables>(
     length_bytes: usize,
 ) {
     let Scratch { parsed, entries, way, .. } = scratch;
-    *way = match choose(tables, parsed, entries, entrance) {
-        Ok(()) => way_for(tables, parsed, &entries.flow, length_bytes),
-        Err(reason) => Way::blocked(reason),
-    };
+    match choose(tables, parsed, entries, entrance) {
+        Ok(()) => find_way(tables, parsed, &entries.flow, length_bytes, way),
+        Err(reason) => *way = Way::blocked(reason),
+    }
     if way.is_blocked() {
         return;
     }
@@ -79,6 +79,12 @@ pub(super) fn begin<T: Tables>(
         }
         Err(reason) => *way = Way::blocked(reason),
     }
+}
+
+/// Not inlined, for the stack of the calls that follow.
+#[inline(never)]
+fn find_way<T: Tables>(tables: &mut T, parsed: &Parsed, flow: &Flow, length_bytes: usize, way: &mut Way) {
+    *way = way_for(tables, parsed, flow, length_bytes);
 }
 
 /// Writes the flow to an endpoint that the frontend leads to.

@@ -7,24 +7,23 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lb_common::config::Config;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tracing::{info, warn};
 
-use crate::attach::{self, Attachments, Instance, LinkMonitor};
+use crate::attach::{self, Attachments, Instance};
 use crate::explain::Origins;
 use crate::health::{self, ChangedTargets, HealthEvent};
-use crate::maps::{Object, Pins};
+use crate::maps::{Object, Pins, RouteGeneration};
 use crate::model::{ObjectName, Problem};
 use crate::source::{ProblemList, SourceEvent};
 
 mod applier;
 mod beginnings;
 mod chain;
+mod changes;
 mod fragment_holder;
 mod node_addresses;
 mod node_flags;
@@ -68,11 +67,12 @@ pub fn run(options: &Options) -> Result<()> {
         let events = beginnings::start_source(options).await?;
         let (ebpf, maps) = beginnings::load_maps(object, &pins, options).await?;
         // Before the programs are attached: changes from here on are not missed.
-        let links = LinkMonitor::new().context("cannot listen for changes of network interfaces")?;
+        let links = changes::watch_links()?;
+        changes::watch_routes(RouteGeneration::open(&pins)?)?;
         let programs = beginnings::load_programs(ebpf, &pins, options);
         let sockets = SocketMover::start(maps.reader(&pins)?)?;
         let agent = Agent::new(options, Applier::new(maps, sockets)?, pins.clone())?;
-        agent.run(events, programs, watch_links(links)?).await?;
+        agent.run(events, programs, links).await?;
         if options.detach_on_exit {
             step_back(&pins, &options.run_dir)?;
             info!(pins = %pins.root().display(), "removed programs, maps and pins");
@@ -366,29 +366,6 @@ impl Agent {
             warn!(error = format!("{error:#}"), "interfaces are left as they are");
         }
     }
-}
-
-/// Marks changes of interfaces: a thread waits for the kernel's messages, since only the fact that there
-/// are some matters. Marks that nobody took yet are one mark.
-fn watch_links(monitor: LinkMonitor) -> Result<mpsc::Receiver<()>> {
-    let (sender, receiver) = mpsc::channel(1);
-    let wait = move || {
-        while !sender.is_closed() {
-            let mut wanted = [PollFd::new(&monitor, PollFlags::IN)];
-            match poll(&mut wanted, None) {
-                Ok(_) => monitor.drain(),
-                Err(Errno::INTR) => continue,
-                Err(error) => {
-                    warn!(error = %error, "new interfaces are no longer seen");
-                    return;
-                }
-            }
-            // A full channel has a mark already.
-            let _ = sender.try_send(());
-        }
-    };
-    std::thread::Builder::new().name("links".into()).spawn(wait).context("cannot start a thread")?;
-    Ok(receiver)
 }
 
 /// Waits for an instant; without one, for ever.

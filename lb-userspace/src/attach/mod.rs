@@ -29,7 +29,7 @@ pub use hook::{Hook, Place, SOCKET_PROGRAMS, parse_pin};
 pub use inspect::{AttachedProgram, Mode, inspect};
 pub use instance::Instance;
 pub use namespace::namespace_cookie;
-pub use netlink::{AttachedXdp, Link, LinkMonitor, links};
+pub use netlink::{AttachedXdp, Link, Monitor, links};
 pub use node_config::{Cidr, NodeConfig, PortRange, check_snat_ports, config};
 pub use pattern::Pattern;
 pub use reentry::Reentry;

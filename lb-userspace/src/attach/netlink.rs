@@ -49,7 +49,10 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
-const RTMGRP_LINK: u32 = 1;
+const RTNLGRP_LINK: u32 = 1;
+/// `RTNLGRP_LINK`, `NEIGH`, `IPV4_IFADDR`, `IPV4_ROUTE`, `IPV4_RULE`, `IPV6_IFADDR`, `IPV6_ROUTE`, `IPV6_RULE` and
+/// `NEXTHOP`.
+const ROUTE_GROUPS: [u32; 9] = [RTNLGRP_LINK, 3, 5, 7, 8, 9, 11, 19, 32];
 const IFINFO_BYTES: usize = 16;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
@@ -149,20 +152,33 @@ fn xdp_features() -> BTreeMap<u32, u64> {
     answers.iter().filter_map(feature).collect()
 }
 
-/// Hears that an interface came, went or changed. What exactly is asked for afterwards: messages can be
-/// lost, the state cannot.
+/// Hears that something changed. What exactly is asked for afterwards: messages can be lost, the state
+/// cannot.
 #[derive(Debug)]
-pub struct LinkMonitor(OwnedFd);
+pub struct Monitor(OwnedFd);
 
-impl LinkMonitor {
-    /// Begins to listen.
+impl Monitor {
+    /// Begins to listen for interfaces that come, go or change.
     ///
     /// # Errors
     /// The kernel refuses a netlink socket.
-    pub fn new() -> io::Result<Self> {
+    pub fn of_links() -> io::Result<Self> {
+        Self::new(group(RTNLGRP_LINK))
+    }
+
+    /// Begins to listen for all that may lead packets another way: routes, their rules and next hops, neighbours,
+    /// addresses and interfaces.
+    ///
+    /// # Errors
+    /// The kernel refuses a netlink socket.
+    pub fn of_routes() -> io::Result<Self> {
+        Self::new(ROUTE_GROUPS.into_iter().map(group).sum())
+    }
+
+    fn new(groups: u32) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-        bind(&socket, &netlink::SocketAddrNetlink::new(0, RTMGRP_LINK))?;
+        bind(&socket, &netlink::SocketAddrNetlink::new(0, groups))?;
         Ok(Self(socket))
     }
 
@@ -178,10 +194,15 @@ impl LinkMonitor {
     }
 }
 
-impl std::os::fd::AsFd for LinkMonitor {
+impl std::os::fd::AsFd for Monitor {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// The bit of a multicast group: groups are counted from one.
+const fn group(number: u32) -> u32 {
+    1 << (number - 1)
 }
 
 struct Message {

@@ -101,6 +101,7 @@ pub(super) fn shapes(sizes: &Sizes) -> [Shape; maps::ALL.len()] {
         shape::<u32, u64>(maps::VIP_FILTER, Array, VIP_FILTER_WORDS, ""),
         shape::<Address, u32>(maps::NODES, Hash, maps::NODES_MAX, ""),
         shape::<u32, Interface>(maps::INTERFACES, Hash, maps::INTERFACES_MAX, ""),
+        shape::<u32, u32>(maps::ROUTE_GENERATION, Array, 1, ""),
         shape::<u32, Config>(maps::CONFIG, Array, 1, ""),
         shape::<u32, Traffic>(maps::BACKEND_SERVICE_TRAFFIC, PerCpuArray, backend_services_max, of_services),
         shape::<u32, Traffic>(maps::ENDPOINT_TRAFFIC, PerCpuArray, endpoints_max, of_endpoints),

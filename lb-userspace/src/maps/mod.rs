@@ -26,6 +26,7 @@ mod mapped;
 mod pins;
 mod range_table;
 mod read;
+mod route_generation;
 mod syscall;
 mod table;
 mod vip_filter;
@@ -37,6 +38,7 @@ pub use held_frames::HeldFrames;
 pub use layout::Sizes;
 pub use load::{Object, load};
 pub use pins::{PIN_PATH_DEFAULT, Pins};
+pub use route_generation::RouteGeneration;
 
 use conntrack::Conntrack;
 use mapped::{Access, Mapped};

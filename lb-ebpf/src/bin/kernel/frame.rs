@@ -179,6 +179,31 @@ pub(crate) fn sender(ctx: &TcContext) -> Sender {
     if unsafe { (*ctx.skb.skb).ingress_ifindex } == 0 { Sender::Node } else { Sender::Other }
 }
 
+/// Notes in an skb that enters whether a program has anything to do with it where it leaves: what is no flow's
+/// where it enters is none's there, and a translated packet is done. The note is about the interface by which it
+/// enters, since what carries the skb on may take it in again elsewhere as another packet (a tunnel's end, a
+/// bridge): that is settled anew, or not at all.
+#[inline(always)]
+pub(crate) fn settle(ctx: &TcContext, is_settled: bool) {
+    let note = if is_settled { note(interface(ctx)) } else { 0 };
+    // SAFETY: the context is valid while the program runs.
+    unsafe { (*ctx.skb.skb).tc_index = note };
+}
+
+/// Whether an skb that leaves was settled where it entered.
+#[inline(always)]
+pub(crate) fn is_settled(ctx: &TcContext) -> bool {
+    // SAFETY: the context is valid while the program runs.
+    let (interface, found) = unsafe { ((*ctx.skb.skb).ingress_ifindex, (*ctx.skb.skb).tc_index) };
+    interface != 0 && found == note(interface)
+}
+
+/// Fits the 16 bits of the field, and is not zero.
+#[inline(always)]
+const fn note(interface: u32) -> u32 {
+    0x8000 | (interface & 0x7fff)
+}
+
 impl SkbFrame {
     /// Makes the headers linear. `None`: the kernel had no memory for that; the packet goes on.
     #[inline(always)]

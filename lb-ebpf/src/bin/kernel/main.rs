@@ -13,6 +13,8 @@ use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::helpers::{bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
+use lb_common::counters::Reason;
+use lb_ebpf::parse::Form;
 use lb_ebpf::path::{self, Side};
 use lb_ebpf::tables::Tables;
 use lb_ebpf::verdict::Verdict;
@@ -63,6 +65,9 @@ fn tc_pod_in(ctx: TcContext) -> i32 {
 /// tc egress of every interface.
 #[classifier]
 fn tc_egress(ctx: TcContext) -> i32 {
+    if frame::is_settled(&ctx) {
+        return GO_ON;
+    }
     let interface = frame::interface(&ctx);
     let mut tables = KernelTables::new(ctx.as_ptr(), Hook::Tc, interface);
     let Some(mut frame) = SkbFrame::new(&ctx) else {
@@ -96,10 +101,15 @@ fn tc_ingress(ctx: &TcContext, side: Side) -> i32 {
     let Some(mut frame) = SkbFrame::new(ctx) else {
         return GO_ON;
     };
-    let verdict = match maps::scratch_for(&frame) {
-        Ok(scratch) => path::to_backend(&mut frame, &mut tables, scratch, side),
-        Err(reason) => Verdict::Pass(reason),
+    let scratch = match maps::scratch_for(&frame) {
+        Ok(scratch) => scratch,
+        Err(reason) => return tc_action(&mut tables, Verdict::Pass(reason), interface, 0),
     };
+    let verdict = path::to_backend(&mut frame, &mut tables, scratch, side);
+    // Asked for behind the path, lest the verifier walk it once for each answer.
+    let is_settled = scratch.parsed.form == Form::Whole
+        && matches!(verdict, Verdict::Pass(Reason::PassNotOurs) | Verdict::ToStack(_));
+    frame::settle(ctx, is_settled);
     tc_action(&mut tables, verdict, interface, 0)
 }
 

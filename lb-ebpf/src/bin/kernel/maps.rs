@@ -5,7 +5,7 @@ use core::ops::Deref;
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{self, ArrayOfMaps};
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_map_lookup_elem};
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_map_lookup_elem};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
@@ -83,6 +83,8 @@ static VIP_FILTER: Array<u64> = Array::with_max_entries(vip_filter::VIP_FILTER_W
 static NODES: HashMap<Address, u32> = HashMap::with_max_entries(bounds::NODES_MAX, 0);
 #[map]
 pub(crate) static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(bounds::INTERFACES_MAX, 0);
+#[map]
+pub(crate) static ROUTE_GENERATION: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
@@ -163,12 +165,47 @@ pub(crate) struct KernelTables {
 }
 
 impl KernelTables {
-    /// Reads the clock once: it costs as much as ten array lookups.
     #[inline(always)]
     pub(crate) fn new(ctx: *mut c_void, hook: Hook, interface: u32) -> Self {
-        // SAFETY: a helper call without arguments.
-        let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
-        Self { ctx, hook, interface, now_s: (now_ns / 1_000_000_000) as u32 }
+        let now_s = if hook == Hook::Socket { clock_s() } else { clock_of_tick_s() };
+        Self { ctx, hook, interface, now_s }
+    }
+}
+
+/// What the clock said when this CPU last read it.
+#[repr(C)]
+struct Clock {
+    jiffies: u64,
+    now_s: u32,
+    padding: u32,
+}
+
+#[map]
+static CLOCK: PerCpuArray<Clock> = PerCpuArray::with_max_entries(1, 0);
+
+/// Seconds of the monotonic clock. Takes as long as ten array lookups.
+#[inline(always)]
+fn clock_s() -> u32 {
+    // SAFETY: a helper call without arguments.
+    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    (now_ns / 1_000_000_000) as u32
+}
+
+/// The same, read once in each tick of the kernel: the coarse clock moves no oftener. A packet that comes between
+/// the two writes, or a tick that comes between the two readings, at worst finds the second before.
+#[inline(always)]
+fn clock_of_tick_s() -> u32 {
+    let Some(clock) = CLOCK.get_ptr_mut(0) else {
+        return clock_s();
+    };
+    // SAFETY: a helper call without arguments; the pointer is to this CPU's own value.
+    unsafe {
+        let jiffies = bpf_jiffies64();
+        if (*clock).jiffies != jiffies {
+            (*clock).now_s = clock_s();
+            (*clock).jiffies = jiffies;
+        }
+        (*clock).now_s
     }
 }
 
