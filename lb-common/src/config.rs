@@ -51,6 +51,8 @@ pub mod flags {
     pub const NODE_V6: u32 = 1 << 1;
     /// Another proxy serves on this node too: a TCP connection whose beginning was not seen is its.
     pub const BESIDE_PROXY: u32 = 1 << 2;
+    /// Packets to a pod of this node are handed to its interface, past the network stack, where a hook can.
+    pub const DELIVER_DIRECTLY: u32 = 1 << 3;
 }
 
 impl Config {
@@ -70,6 +72,13 @@ impl Config {
     #[inline(always)]
     pub const fn is_beside_proxy(&self) -> bool {
         self.flags & flags::BESIDE_PROXY != 0
+    }
+
+    /// Whether packets to a pod of this node are handed to its interface, past the network stack.
+    #[must_use]
+    #[inline(always)]
+    pub const fn delivers_directly(&self) -> bool {
+        self.flags & flags::DELIVER_DIRECTLY != 0
     }
 
     /// Whether `address` is a pod of the cluster.

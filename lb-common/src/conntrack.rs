@@ -74,6 +74,8 @@ pub mod flags {
     /// The client is this node: replies are undone where they arrive, before the network stack, and go
     /// on to it.
     pub const CLIENT_IS_NODE: u32 = 1 << 3;
+    /// The endpoint is on this node; on entries to an endpoint alone that keep the client's address.
+    pub const LOCAL: u32 = 1 << 4;
 }
 
 /// The endpoint and the backend service of an entry that stands on the endpoint's node for a flow that

@@ -116,6 +116,8 @@ pub struct HostTables {
     pub config: Option<Config>,
     /// FRONTENDS.
     pub frontends: HashMap<FrontendKey, Frontend>,
+    /// What [`Tables::can_deliver`] says.
+    pub can_deliver: bool,
     /// BACKEND_SERVICES.
     pub backend_services: HashMap<u32, BackendService>,
     /// NEGS.
@@ -271,6 +273,10 @@ impl Tables for HostTables {
         let length_bytes = packet.copy_to(&mut room).ok_or(TableFull)?;
         self.held.push(room.iter().take(length_bytes as usize).copied().collect());
         Ok(())
+    }
+
+    fn can_deliver(&self) -> bool {
+        self.can_deliver
     }
 
     fn route(&mut self, _source: &Address, destination: &Address, length_bytes: u16) -> Route {

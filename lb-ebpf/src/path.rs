@@ -258,7 +258,7 @@ fn reply_flow(parsed: &Parsed, flow: &Flow) -> Flow {
         new_destination: parsed.key.source,
         new_source_port: parsed.key.destination_port,
         new_destination_port: parsed.key.source_port,
-        flags: flow.flags | flags::TO_CLIENT,
+        flags: flow.flags & !flags::LOCAL | flags::TO_CLIENT,
         ..*flow
     }
 }

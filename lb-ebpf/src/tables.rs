@@ -122,6 +122,8 @@ pub trait Tables {
     /// [`TableFull`]: there is no room for it, or it is too long to be kept.
     fn hold<P: Packet>(&mut self, packet: &P, way: HeldWay) -> Result<(), TableFull>;
 
+    /// Whether this hook can hand a packet to the interface of a pod.
+    fn can_deliver(&self) -> bool;
     /// The way from `source` to `destination` for a packet of `length_bytes` from its IP header on.
     fn route(&mut self, source: &Address, destination: &Address, length_bytes: u16) -> Route;
 

@@ -185,6 +185,17 @@ pub enum ExternalMode {
     Dsr,
 }
 
+/// How packets get to a pod of this node at the hooks of tc.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LocalDelivery {
+    /// Through the network stack: netfilter, and with it policies of a CNI that are made of it, sees them.
+    #[default]
+    Stack,
+    /// To the pod's interface at once: faster, past netfilter.
+    Direct,
+}
+
 /// `spec.loadBalancerSourceRanges`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SourceRanges {

@@ -2,6 +2,7 @@
 //! same verdict and the same bytes on the host and in the kernel.
 use std::net::{IpAddr, SocketAddr};
 
+use lb_common::config::{self, Config};
 use lb_common::counters::Reason;
 use lb_common::{Address, maps};
 use lb_ebpf::host::{HostFrame, HostTables};
@@ -194,6 +195,34 @@ fn host_and_kernel_agree_on_clients_of_the_node_itself() {
             assert_eq!(verdict, Verdict::Pass(Reason::PassNotOurs), "forwarded for somebody else");
         }
     });
+}
+
+#[test]
+fn host_and_kernel_agree_on_packets_handed_to_pods() {
+    let Some(_) = need::kernel() else { return };
+    for hook in [Hook::Xdp, Hook::UplinkIn, Hook::PodIn] {
+        both(|both| {
+            let Both { kernel, tables, uplink } = both;
+            tables.can_deliver = hook != Hook::Xdp;
+            tables.config.as_mut().unwrap().flags |= config::flags::DELIVER_DIRECTLY;
+            let value = tables.config.unwrap();
+            kernel.put_array::<{ size_of::<Config>() }>(maps::CONFIG, 0, &value).unwrap();
+            let mut both = Both { kernel, tables, uplink };
+            let mut delivered = 0;
+            for (protocol, vip, client) in cases("203.0.113.7", "2001:db8:9::7") {
+                for port in 40_000..40_010 {
+                    let client = SocketAddr::new(client, port);
+                    let asked = first(protocol, client, (vip, world::PORT_LOCAL).into()).build();
+                    for _ in 0..2 {
+                        let (verdict, sent) = step(&mut both, &asked, hook);
+                        verify_checksums(&sent).unwrap();
+                        delivered += u32::from(matches!(verdict, Verdict::ToLink { .. }));
+                    }
+                }
+            }
+            assert_eq!(delivered, if hook == Hook::Xdp { 0 } else { 4 * 10 * 2 }, "{hook:?}");
+        });
+    }
 }
 
 #[test]

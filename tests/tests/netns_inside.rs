@@ -2,7 +2,7 @@
 //! pod's interface. Pods see the client's own address in either case.
 use std::net::IpAddr;
 
-use lb_tests::agent::{Options, Podway, SocketHooks};
+use lb_tests::agent::{Options, Podway, SocketHooks, XdpMode};
 use lb_tests::cluster::{self, Cluster, PROTOCOLS};
 use lb_tests::need;
 use lb_tests::topology::Host;
@@ -124,5 +124,42 @@ fn packet_between_pods_is_looked_at_once() {
         assert_eq!(answered.by, "web-a-2");
         // One for the question, where it enters, and one for the answer.
         assert_eq!(cluster.agents[0].count("not-ours").unwrap() - before, 2, "{address}");
+    }
+}
+
+/// What netfilter is asked to forward to the pods' ports is lost on both nodes.
+fn drop_what_the_stack_forwards(cluster: &Cluster) {
+    const RULES: &str = "table inet test { chain forward { type filter hook forward priority 0; \
+                         meta l4proto { tcp, udp } th dport { 8080, 5353 } counter drop; }; }";
+    for node in cluster.topology.nodes() {
+        let status = node.host().command("nft").arg(RULES).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+#[test]
+fn pods_are_served_past_the_network_stack_where_that_is_wanted() {
+    let Some(need) = need::netns() else { return };
+    let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
+    for (further, is_served) in [(&["--local-delivery", "direct"][..], true), (&[], false)] {
+        let (socket_hooks, xdp_mode) = (SocketHooks::Off, XdpMode::Off);
+        let cluster = Cluster::start(&podway, Options { xdp_mode, socket_hooks, further }).unwrap();
+        drop_what_the_stack_forwards(&cluster);
+        for client in [cluster.topology.client(), cluster.topology.pod("web-a-3")] {
+            for protocol in PROTOCOLS {
+                for address in cluster.addresses("near", protocol) {
+                    let answered = ask(client, protocol, address);
+                    let what = format!("{} to {address} over {protocol}: {answered:?}", client.name());
+                    assert_eq!(answered.is_ok(), is_served, "{what}");
+                    if let Ok(answered) = answered {
+                        assert_eq!(answered.seen_source.ip(), client.address_for(address.ip()), "{what}");
+                        assert_eq!(answered.peer, address, "{what}");
+                    } else {
+                        // One is enough to see that the rules hold.
+                        return;
+                    }
+                }
+            }
+        }
     }
 }

@@ -119,6 +119,51 @@ fn pod_keeps_its_address_with_other_pods_of_the_node() {
     assert!(tables.flows.values().all(|flow| flow.flags & flags::SOURCE_NAT == 0));
 }
 
+#[test]
+fn packet_to_a_pod_of_the_node_is_handed_to_its_interface_where_that_is_wanted() {
+    let delivered = Verdict::ToLink { reason: Reason::ForwardNew, interface: POD_INTERFACE };
+    let by_stack = Verdict::ToStack(Reason::ForwardNew);
+    for (is_wanted, can_deliver, expected) in
+        [(true, true, delivered), (true, false, by_stack), (false, true, by_stack)]
+    {
+        for (client, side) in [("203.0.113.7", Side::Uplink), ("10.244.1.77", Side::Pod)] {
+            let mut tables = HostTables { can_deliver, ..tables() };
+            if is_wanted {
+                tables.config.as_mut().unwrap().flags |= lb_common::config::flags::DELIVER_DIRECTLY;
+            }
+            let endpoint = only_endpoint(&mut tables, VIP_V4);
+            let asked = syn(client, VIP_V4, world::PORT_LOCAL);
+            let (verdict, frame) = enter(&mut tables, &asked, side);
+            assert_eq!(verdict, expected, "{client}, wanted: {is_wanted}, can: {can_deliver}");
+            verify_checksums(&frame).unwrap();
+            let tuple = five_tuple(&frame).unwrap();
+            assert_eq!((tuple.source.ip().to_string(), tuple.destination), (client.to_owned(), endpoint));
+            // One router was passed either way; the stack takes the hop itself.
+            assert_eq!(frame[22], asked[22] - u8::from(verdict == delivered));
+        }
+    }
+}
+
+#[test]
+fn packet_that_a_pods_interface_does_not_take_goes_by_the_stack() {
+    let direct = || {
+        let mut tables = HostTables { can_deliver: true, ..tables() };
+        tables.config.as_mut().unwrap().flags |= lb_common::config::flags::DELIVER_DIRECTLY;
+        tables
+    };
+    let to_pod =
+        PacketBuilder::tcp("203.0.113.7:40000".parse().unwrap(), (VIP_V4, world::PORT_LOCAL).into(), SYN);
+    let without_route = HostTables { default_route: None, ..direct() };
+    let too_big = HostTables { mtu_bytes: Some(1_400), ..direct() };
+    for (mut tables, frame) in
+        [(without_route, to_pod.clone().build()), (too_big, to_pod.clone().payload(&[7; 1_450]).build())]
+    {
+        only_endpoint(&mut tables, VIP_V4);
+        let (verdict, _) = enter(&mut tables, &frame, Side::Uplink);
+        assert_eq!(verdict, Verdict::ToStack(Reason::ForwardNew));
+    }
+}
+
 /// A flow to an endpoint on another node, under source NAT: its client, its first packet as it was sent.
 fn source_natted(tables: &mut HostTables, vip: IpAddr, client: &str) -> (SocketAddr, Vec<u8>) {
     for port in 40_000..40_100 {

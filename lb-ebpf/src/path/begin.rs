@@ -196,7 +196,7 @@ fn flow_to(id: u32, endpoint: &Endpoint, parsed: &Parsed, backend_service: u32, 
         created_s: now_s,
         last_seen_s: now_s,
         state: state as u32,
-        flags: 0,
+        flags: if endpoint.is_local() { flags::LOCAL } else { 0 },
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a packet goes on after the rewrite.
 use lb_common::Address;
+use lb_common::config::Config;
 use lb_common::conntrack::{Flow, flags};
 use lb_common::counters::{Outcome, Reason};
 
@@ -67,7 +68,8 @@ impl Way {
 /// packet as it is to the next hook. `length_bytes` is that of the frame.
 #[inline(always)]
 pub(super) fn way_for<T: Tables>(tables: &mut T, parsed: &Parsed, flow: &Flow, length_bytes: usize) -> Way {
-    if flow.flags & (flags::SOURCE_NAT | flags::DSR) == 0 {
+    let is_direct = flow.flags & (flags::SOURCE_NAT | flags::DSR) == 0;
+    if is_direct && !is_delivered(tables, parsed, flow) {
         return Way::STACK;
     }
     if flow.flags & flags::CLIENT_IS_NODE != 0 {
@@ -90,7 +92,19 @@ pub(super) fn way_for<T: Tables>(tables: &mut T, parsed: &Parsed, flow: &Flow, l
         };
         return route(tables, [&node, &flow.new_destination], packet_bytes, overhead_bytes);
     }
-    route(tables, [&flow.new_source, &flow.new_destination], packet_bytes, 0)
+    let way = route(tables, [&flow.new_source, &flow.new_destination], packet_bytes, 0);
+    // What the pod's interface does not take as it is, the stack refuses or looks up.
+    if is_direct && way.is_blocked() { Way::STACK } else { way }
+}
+
+/// Whether the packet of a flow that keeps its client's address is handed to the endpoint's interface. The stack answers
+/// for a hop limit that ends here.
+#[inline(always)]
+fn is_delivered<T: Tables>(tables: &T, parsed: &Parsed, flow: &Flow) -> bool {
+    flow.flags & flags::LOCAL != 0
+        && tables.can_deliver()
+        && tables.config().is_some_and(Config::delivers_directly)
+        && parsed.hop_limit > 1
 }
 
 /// The way from the first address to the second for a packet that grows by `overhead_bytes`.

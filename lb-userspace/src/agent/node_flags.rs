@@ -7,7 +7,7 @@ use clap::Args;
 use lb_common::config::Config;
 
 use crate::attach::{self, Cidr, NodeConfig, PortRange};
-use crate::model::{ExternalMode, Node, ObjectName, Snapshot};
+use crate::model::{ExternalMode, LocalDelivery, Node, ObjectName, Snapshot};
 use crate::plan::{LabelSelector, NodeContext, NodePortAddresses, Selection};
 
 /// What a node is like, where its Node object shall not say it.
@@ -31,6 +31,10 @@ pub struct NodeFlags {
     /// `podway.io/external-mode`.
     #[arg(long, value_enum, default_value_t)]
     pub external_mode: ExternalMode,
+    /// How tc brings packets of Services to pods of this node; `direct` goes past netfilter, so past network
+    /// policies that a CNI makes of it.
+    #[arg(long, value_enum, default_value_t)]
+    pub local_delivery: LocalDelivery,
     /// Serve this Service, NAMESPACE/NAME, and leave all others to kube-proxy; may be given more than once.
     #[arg(long, value_parser = object_name)]
     pub only_service: Vec<ObjectName>,
@@ -93,6 +97,7 @@ impl NodeFlags {
             dsr_port: self.dsr_port,
             namespace_cookie,
             is_beside_proxy: !self.selection().is_all(),
+            delivers_directly: self.local_delivery == LocalDelivery::Direct,
         })
     }
 }
@@ -107,6 +112,7 @@ impl Default for NodeFlags {
             service_cidr: Vec::new(),
             nodeport_addresses: NodePortAddresses::default(),
             external_mode: ExternalMode::default(),
+            local_delivery: LocalDelivery::default(),
             only_service: Vec::new(),
             service_selector: None,
             dsr_port: DSR_PORT_DEFAULT,

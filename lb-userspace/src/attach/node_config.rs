@@ -123,6 +123,8 @@ pub struct NodeConfig<'a> {
     pub namespace_cookie: u64,
     /// Whether another proxy serves some of the Services.
     pub is_beside_proxy: bool,
+    /// Whether packets to pods of this node go past the network stack.
+    pub delivers_directly: bool,
 }
 
 /// The value of CONFIG.
@@ -136,6 +138,9 @@ pub fn config(node: &NodeConfig<'_>) -> Config {
         node_namespace_cookie: node.namespace_cookie,
         ..Config::default()
     };
+    if node.delivers_directly {
+        config.flags |= flags::DELIVER_DIRECTLY;
+    }
     if node.is_beside_proxy {
         config.flags |= flags::BESIDE_PROXY;
     }
@@ -263,10 +268,14 @@ mod tests {
             dsr_port: 6_081,
             namespace_cookie: 7,
             is_beside_proxy: true,
+            delivers_directly: true,
         });
         assert_eq!(config.node_v4.to_string(), "192.0.2.11");
         assert_eq!(config.node_v6.to_string(), "2001:db8::11");
-        assert_eq!(config.flags, flags::NODE_V4 | flags::NODE_V6 | flags::BESIDE_PROXY);
+        assert_eq!(
+            config.flags,
+            flags::NODE_V4 | flags::NODE_V6 | flags::BESIDE_PROXY | flags::DELIVER_DIRECTLY
+        );
         assert_eq!((config.snat_port_first, config.snat_ports), (61_000, 4_536));
         assert_eq!(config.cluster_prefixes_count, 1);
         assert!(config.is_in_cluster(&IpAddr::from([10, 244, 255, 1]).into()));

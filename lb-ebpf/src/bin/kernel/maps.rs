@@ -432,6 +432,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn can_deliver(&self) -> bool {
+        self.hook == Hook::Tc
+    }
+
+    #[inline(always)]
     fn route(&mut self, source: &Address, destination: &Address, length_bytes: u16) -> Route {
         route::find(self, source, destination, length_bytes)
     }

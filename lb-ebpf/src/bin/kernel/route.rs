@@ -138,8 +138,15 @@ fn is_checked(tables: &KernelTables) -> bool {
     tables.hook == Hook::Xdp || !is_cut_later(tables.ctx)
 }
 
-/// Asks the kernel's FIB and notes the answer. Not inlined: the query takes 64 of a kernel program's 512 bytes
-/// of stack.
+/// The question to the FIB: 64 bytes that the stack does not have for the longest chain of calls.
+#[map]
+static QUERY: PerCpuArray<Query> = PerCpuArray::with_max_entries(1, 0);
+
+/// At an alignment at which its addresses can be written in whole words.
+#[repr(C, align(8))]
+struct Query(FibLookup);
+
+/// Asks the kernel's FIB and notes the answer.
 #[inline(never)]
 fn look_up(
     tables: &KernelTables,
@@ -154,9 +161,15 @@ fn look_up(
     (hop.source, hop.destination, hop.asker) = (*source, *destination, asker(tables));
     // Read first: a change during the lookup makes what was found old.
     hop.generation = generation();
-    // SAFETY: a plain C struct of integers, for which all zero is a value.
-    let mut aligned: Aligned = unsafe { core::mem::zeroed() };
-    let query = &mut aligned.0;
+    let Some(query) = QUERY.get_ptr_mut(0) else {
+        return Found::None;
+    };
+    // SAFETY: the pointer is to this CPU's own value, a plain C struct of integers for which all zero is a value, and no
+    // other reference to it is alive.
+    let query = unsafe {
+        query.write_bytes(0, 1);
+        &mut (*query).0
+    };
     query.ifindex = tables.interface;
     // With any length the kernel says what fits (`mtu_result`).
     query.__bindgen_anon_1.tot_len = if is_checked(tables) { length_bytes } else { 1 };
@@ -210,10 +223,6 @@ fn is_aggregated(ctx: *mut c_void) -> bool {
     // SAFETY: the integer lives through the call; interface zero is the packet's own.
     unsafe { bpf_check_mtu(ctx, 0, &raw mut mtu_bytes, 0, 0) != 0 }
 }
-
-/// The query, at an alignment at which its addresses can be written in whole words.
-#[repr(C, align(8))]
-struct Aligned(FibLookup);
 
 #[inline(always)]
 fn words(address: &Address) -> [u32; 4] {
