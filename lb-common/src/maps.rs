@@ -18,6 +18,8 @@ pub const ENDPOINTS: &str = "ENDPOINTS";
 /// [`crate::conntrack::CURRENT`] or [`crate::conntrack::PREVIOUS`] → an LRU hash of
 /// [`crate::conntrack::FlowKey`] → [`crate::conntrack::Flow`]. Array of maps.
 pub const CONNTRACK: &str = "CONNTRACK";
+/// Word → `u64`, see [`crate::flow_filter`]. Array, memory-mapped.
+pub const FLOW_FILTER: &str = "FLOW_FILTER";
 /// [`crate::affinity::AffinityKey`] → [`crate::affinity::Affinity`]. LRU hash.
 pub const AFFINITY: &str = "AFFINITY";
 /// [`crate::socket_flow::SocketFlowKey`] → [`crate::socket_flow::SocketFlow`]. LRU hash.
@@ -46,7 +48,7 @@ pub const ENDPOINT_TRAFFIC: &str = "ENDPOINT_TRAFFIC";
 pub const REASONS: &str = "REASONS";
 
 /// All maps, in the order of the design's table.
-pub const ALL: [&str; 20] = [
+pub const ALL: [&str; 21] = [
     FRONTENDS,
     BACKEND_SERVICES,
     BACKEND_SERVICE_NAMES,
@@ -54,6 +56,7 @@ pub const ALL: [&str; 20] = [
     RING_SLOTS,
     ENDPOINTS,
     CONNTRACK,
+    FLOW_FILTER,
     AFFINITY,
     SOCKET_FLOWS,
     SOURCE_RANGES,

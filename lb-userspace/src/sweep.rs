@@ -65,10 +65,12 @@ enum Stage {
     Fragments,
 }
 
-/// A sweep, one step after the other.
+/// A sweep, one step after the other. It walks through CONNTRACK only while that is one map.
 #[derive(Debug)]
 pub struct Sweep {
     stage: Stage,
+    /// Whether the walk through the flows has begun.
+    is_walking: bool,
     place: Place,
     found: Found,
     pass: Pass,
@@ -83,7 +85,8 @@ struct View<'a> {
 impl Default for Sweep {
     fn default() -> Self {
         let pass = Pass { began_s: now_s(), ..Pass::default() };
-        Self { stage: Stage::Flows, place: Place::default(), found: Found::default(), pass }
+        let (stage, is_walking) = (Stage::Flows, false);
+        Self { stage, is_walking, place: Place::default(), found: Found::default(), pass }
     }
 }
 
@@ -121,7 +124,10 @@ impl Sweep {
 
     fn end_stage(&mut self, maps: &mut Maps) -> Option<Pass> {
         let (name, entries_max, next) = match self.stage {
-            Stage::Flows => (FlowKey::NAME, maps.entries_max::<FlowKey>(), Some(Stage::Affinities)),
+            Stage::Flows => {
+                maps.end_flow_walk();
+                (FlowKey::NAME, maps.entries_max::<FlowKey>(), Some(Stage::Affinities))
+            }
             Stage::Affinities => {
                 (AffinityKey::NAME, maps.entries_max::<AffinityKey>(), Some(Stage::SocketFlows))
             }
@@ -143,12 +149,17 @@ impl Sweep {
     }
 
     fn flows(&mut self, maps: &mut Maps, view: &View<'_>) -> Result<Option<Place>> {
+        if !self.is_walking {
+            maps.begin_flow_walk();
+            self.is_walking = true;
+        }
         let batch = maps.some_entries::<FlowKey>(self.place, STEP_ENTRIES_MAX)?;
         let mut over = Vec::new();
         for (key, flow) in &batch.entries {
             if is_over(key, flow, None, view.now_s) && is_still_over(maps, key, view.now_s)? {
                 over.push(*key);
             } else {
+                maps.note_flow(key);
                 self.pass.flows.add(key, flow, view.now_s);
             }
         }

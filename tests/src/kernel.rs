@@ -14,7 +14,7 @@ use lb_common::conntrack::{self, Flow, FlowKey};
 use lb_common::counters::Reason;
 use lb_common::endpoint::Endpoint;
 use lb_common::source_range::SourceRangeKey;
-use lb_common::{maps, vip_filter};
+use lb_common::{Address, flow_filter, maps, vip_filter};
 use lb_ebpf::host::HostTables;
 use lb_userspace::maps::new_flow_table;
 
@@ -195,6 +195,7 @@ impl Kernel {
             self.put_array::<{ size_of::<Endpoint>() }>(maps::ENDPOINTS, *id, value)?;
         }
         for (key, value) in &tables.flows {
+            self.note_flow_to(&key.destination)?;
             self.flows.insert(
                 bytemuck::cast::<FlowKey, [u8; FLOW_KEY]>(*key),
                 bytemuck::cast::<Flow, [u8; 64]>(*value),
@@ -214,6 +215,14 @@ impl Kernel {
             self.put_array::<{ size_of::<Config>() }>(maps::CONFIG, 0, config)?;
         }
         Ok(())
+    }
+
+    /// Sets the bits of FLOW_FILTER, as a program does that enters a flow.
+    fn note_flow_to(&mut self, destination: &Address) -> Result<()> {
+        let (word, bits) = flow_filter::place(destination);
+        let mut filter: Array<&mut MapData, u64> = Array::try_from(self.map(maps::FLOW_FILTER)?)?;
+        let found = filter.get(&word, 0)?;
+        Ok(filter.set(word, found | bits, 0)?)
     }
 
     /// Puts one entry into a hash map.

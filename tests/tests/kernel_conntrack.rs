@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use aya::Ebpf;
-use aya::maps::{ArrayOfMaps, HashMap, Map, MapData};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use lb_common::conntrack::{CURRENT, Flow, FlowKey, FlowState, PREVIOUS};
 use lb_common::endpoint::{Endpoint, state};
+use lb_common::flow_filter::{self, Half};
 use lb_common::{Address, Be16, maps as names, protocol};
 use lb_tests::need;
 use lb_tests::packet::build::tcp_flags::ACK;
@@ -101,6 +102,7 @@ fn begin(need: &need::Kernel, pins: &TestPins) -> (Ebpf, Maps) {
     maps.apply(&Op::PutEndpoint { id: 0, endpoint }).unwrap();
     let table = places(pins).get(&CURRENT, 0).unwrap();
     let mut table: Table = Map::from_map_data(table).unwrap().try_into().unwrap();
+    maps.note_flow(&entry(0).0);
     for (key, value) in (0..FLOWS).map(entry) {
         table
             .insert(
@@ -281,4 +283,78 @@ fn a_sweep_removes_the_flows_that_are_over_and_reports() {
     assert_eq!(maps.flows().count(), FLOWS as usize - 100);
     assert_eq!(maps.flow(&entry(0).0).unwrap(), None);
     assert!(maps.flow(&entry(100).0).unwrap().is_some());
+}
+
+/// The bits of an address in FLOW_FILTER: in the lower and in the upper half.
+fn filter_bits(pins: &TestPins, address: &Address) -> [bool; 2] {
+    let map = MapData::from_pin(pins.map(names::FLOW_FILTER)).unwrap();
+    let map: Array<MapData, u64> = Map::from_map_data(map).unwrap().try_into().unwrap();
+    let (word, bits) = flow_filter::place(address);
+    let found = map.get(&word, 0).unwrap();
+    [Half::Lower, Half::Upper].map(|half| found & bits & half.mask() != 0)
+}
+
+/// Sweeps until a pass has ended.
+fn sweep(maps: &mut Maps, sweep: &mut Sweep) {
+    let tables = maps.tables().unwrap();
+    (0..64).find_map(|_| sweep.step(maps, &tables).unwrap()).expect("a pass ends");
+}
+
+#[test]
+fn two_walks_clear_the_filters_bits_of_flows_that_are_over_and_no_others() {
+    let Some(need) = need::kernel() else { return };
+    let pins = TestPins::new().unwrap();
+    let (_ebpf, mut maps) = begin(&need, &pins);
+    let stays = entry(0).0.destination;
+    let (key, value) = entry(1);
+    let over = FlowKey { destination: Address::v4([203, 0, 113, 99]), ..key };
+    maps.note_flow(&over);
+    let table = places(&pins).get(&CURRENT, 0).unwrap();
+    let mut table: Table = Map::from_map_data(table).unwrap().try_into().unwrap();
+    let value = Flow { last_seen_s: 0, state: FlowState::Reset as u32, ..value };
+    let bytes = bytemuck::cast::<_, [u8; size_of::<FlowKey>()]>(over);
+    table.insert(bytes, bytemuck::cast::<_, [u8; size_of::<Flow>()]>(value), 0).unwrap();
+    assert_eq!(filter_bits(&pins, &over.destination), [true, true]);
+    let mut walks = Sweep::default();
+    sweep(&mut maps, &mut walks);
+    assert_eq!(filter_bits(&pins, &over.destination), [false, true]);
+    assert_eq!(filter_bits(&pins, &stays), [true, true]);
+    sweep(&mut maps, &mut walks);
+    assert_eq!(filter_bits(&pins, &over.destination), [false, false]);
+    assert_eq!(filter_bits(&pins, &stays), [true, true]);
+}
+
+#[test]
+fn a_walk_that_nobody_ended_leaves_no_flow_without_its_bit() {
+    let Some(need) = need::kernel() else { return };
+    let pins = TestPins::new().unwrap();
+    let (ebpf, maps) = begin(&need, &pins);
+    let stays = entry(0).0.destination;
+    // Its agent is killed before it has met a flow.
+    maps.begin_flow_walk();
+    assert_eq!(filter_bits(&pins, &stays), [false, true]);
+    drop((ebpf, maps));
+    let (_ebpf, maps) = open(&need, &pins, 32_768);
+    assert_eq!(filter_bits(&pins, &stays), [true, true]);
+    // The next one begins with the same half, and may be killed too.
+    maps.begin_flow_walk();
+    assert_eq!(filter_bits(&pins, &stays), [false, true]);
+}
+
+#[test]
+fn a_flow_is_found_whichever_half_has_its_bit() {
+    let Some(need) = need::kernel() else { return };
+    let pins = TestPins::new().unwrap();
+    let (mut ebpf, mut maps) = begin(&need, &pins);
+    let program = program(&mut ebpf);
+    for _ in 0..2 {
+        maps.begin_flow_walk();
+        assert_eq!(led_to(program, 7), endpoint(7));
+        maps.note_flow(&entry(0).0);
+        maps.end_flow_walk();
+    }
+    maps.begin_flow_walk();
+    maps.end_flow_walk();
+    maps.begin_flow_walk();
+    assert_eq!(led_to(program, 7), VIP, "no bit, no flow");
 }

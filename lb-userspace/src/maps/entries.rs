@@ -101,6 +101,21 @@ impl Maps {
         K::table(self).entries_max()
     }
 
+    /// Begins a walk through all flows, for FLOW_FILTER; one that was begun before and not ended counts for nothing.
+    pub fn begin_flow_walk(&self) {
+        self.flow_filter.begin();
+    }
+
+    /// Notes a flow that the walk has met and that stays.
+    pub fn note_flow(&self, key: &FlowKey) {
+        self.flow_filter.note(key);
+    }
+
+    /// Ends a walk that has met all flows of CONNTRACK, none of which was moved meanwhile.
+    pub fn end_flow_walk(&mut self) {
+        self.flow_filter.end();
+    }
+
     /// Whether CONNTRACK is growing: flows are still to be moved to the larger map.
     #[must_use]
     pub fn is_growing(&self) -> bool {

@@ -7,6 +7,7 @@ use lb_common::config::Config;
 use lb_common::conntrack;
 use lb_common::counters::{Reason, Traffic};
 use lb_common::endpoint::Endpoint;
+use lb_common::flow_filter::FLOW_FILTER_WORDS;
 use lb_common::fragment::{FragmentKey, FragmentPorts};
 use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::interface::Interface;
@@ -88,6 +89,7 @@ pub(super) fn shapes(sizes: &Sizes) -> [Shape; maps::ALL.len()] {
         shape::<u32, u32>(maps::RING_SLOTS, Array, ring_slots_max, "--ring-slots-max"),
         shape::<u32, Endpoint>(maps::ENDPOINTS, Array, endpoints_max, of_endpoints),
         shape::<u32, u32>(maps::CONNTRACK, ArrayOfMaps, conntrack::SLOTS, ""),
+        shape::<u32, u64>(maps::FLOW_FILTER, Array, FLOW_FILTER_WORDS, ""),
         shape::<AffinityKey, Affinity>(maps::AFFINITY, LruHash, sizes.affinity_max, "--affinity-max"),
         shape::<SocketFlowKey, SocketFlow>(
             maps::SOCKET_FLOWS,

@@ -19,6 +19,7 @@ use crate::diff::Limits;
 
 mod conntrack;
 mod entries;
+mod flow_filter;
 mod held_frames;
 mod layout;
 mod load;
@@ -41,6 +42,7 @@ pub use pins::{PIN_PATH_DEFAULT, Pins};
 pub use route_generation::RouteGeneration;
 
 use conntrack::Conntrack;
+use flow_filter::FlowFilter;
 use mapped::{Access, Mapped};
 use range_table::RangeTable;
 use table::{ArrayTable, HashTable, PerCpuTable};
@@ -53,6 +55,7 @@ struct Arrays {
     ring_slots: Arc<Mapped>,
     endpoints: Arc<Mapped>,
     vip_filter: Arc<Mapped>,
+    flow_filter: Arc<Mapped>,
 }
 
 /// The open maps of one node.
@@ -63,6 +66,7 @@ pub struct Maps {
     names: ArrayTable<BackendServiceName>,
     arrays: Arrays,
     conntrack: Conntrack,
+    flow_filter: FlowFilter,
     affinity: HashTable<AffinityKey, Affinity>,
     socket_flows: HashTable<SocketFlowKey, SocketFlow>,
     fragments: HashTable<FragmentKey, FragmentPorts>,
@@ -100,6 +104,7 @@ impl Maps {
                 ring_slots: mapped(maps::RING_SLOTS, size_of::<u32>())?,
                 endpoints: mapped(maps::ENDPOINTS, size_of::<lb_common::endpoint::Endpoint>())?,
                 vip_filter: mapped(maps::VIP_FILTER, size_of::<u64>())?,
+                flow_filter: mapped(maps::FLOW_FILTER, size_of::<u64>())?,
             },
         )
     }
@@ -119,6 +124,7 @@ impl Maps {
         Ok(Self {
             access,
             vip_filter: VipFilter::new(Arc::clone(&arrays.vip_filter), &frontends, access)?,
+            flow_filter: FlowFilter::new(Arc::clone(&arrays.flow_filter), access),
             arrays,
             frontends,
             backend_services: ArrayTable::open(&dir, maps::BACKEND_SERVICES)?,

@@ -2,6 +2,7 @@
 //! verdict into a return code. All `unsafe` of this crate is in this binary.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod frame;
 mod maps;

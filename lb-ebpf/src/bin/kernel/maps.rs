@@ -1,4 +1,5 @@
 //! The maps, and the path's tables on them.
+use core::arch::asm;
 use core::ffi::c_void;
 use core::ops::Deref;
 
@@ -16,6 +17,7 @@ use lb_common::config::Config;
 use lb_common::conntrack::{self, Flow, FlowKey, FlowState};
 use lb_common::counters::{Reason, Traffic};
 use lb_common::endpoint::Endpoint;
+use lb_common::flow_filter;
 use lb_common::fragment::{FragmentKey, FragmentPorts, HeldFrame, HeldWay};
 use lb_common::frontend::{Frontend, FrontendKey};
 use lb_common::interface::Interface;
@@ -64,6 +66,31 @@ fn flow_table(place: &'static u32) -> Option<&'static FlowTable> {
         bpf_map_lookup_elem(map, (&raw const *place).cast()).cast::<FlowTable>().as_ref()
     }
 }
+#[map]
+static FLOW_FILTER: Array<u64> = Array::with_max_entries(flow_filter::FLOW_FILTER_WORDS, BPF_F_MMAPABLE);
+
+/// Whether a flow may have the address as its destination; `false` is certain. A pod's packets to addresses
+/// without flows are most of what the programs see, and a look into CONNTRACK is most of what such a packet costs.
+#[inline(always)]
+fn may_have_flows(destination: &Address) -> bool {
+    let (word, bits) = flow_filter::place(destination);
+    FLOW_FILTER.get(word).is_none_or(|found| found & bits != 0)
+}
+
+/// Notes that a flow goes to an address, once its entry is there: see [`flow_filter`].
+#[inline(always)]
+fn note_flow_to(destination: &Address) {
+    let (word, bits) = flow_filter::place(destination);
+    let Some(found) = FLOW_FILTER.get_ptr_mut(word) else { return };
+    // SAFETY: the pointer is to an aligned word of the map, which others write by atomics alone. The target has the
+    // instruction, but no compare-and-swap, without which `core` has no read-modify-write at all.
+    unsafe {
+        if found.read_volatile() & bits != bits {
+            asm!("lock *(u64 *)({found} + 0) |= {bits}", found = in(reg) found, bits = in(reg) bits);
+        }
+    }
+}
+
 #[map]
 static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(bounds::AFFINITY_MAX, 0);
 #[map]
@@ -300,6 +327,9 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn flow(&mut self, key: &FlowKey) -> Option<FlowEntry> {
+        if !may_have_flows(&key.destination) {
+            return None;
+        }
         let current = flow_table(&CURRENT)?;
         if let Some(entry) = current.get_ptr_mut(key) {
             return Some(FlowEntry(entry));
@@ -327,7 +357,9 @@ impl Tables for KernelTables {
             return Ok(());
         }
         let current = flow_table(&CURRENT).ok_or(TableFull)?;
-        current.insert(key, flow, u64::from(BPF_ANY)).map_err(|_| TableFull)
+        current.insert(key, flow, u64::from(BPF_ANY)).map_err(|_| TableFull)?;
+        note_flow_to(&key.destination);
+        Ok(())
     }
 
     #[inline(always)]
@@ -342,7 +374,10 @@ impl Tables for KernelTables {
             return Ok(Inserted::Taken);
         }
         match current.insert(key, flow, u64::from(BPF_NOEXIST)) {
-            Ok(()) => Ok(Inserted::New),
+            Ok(()) => {
+                note_flow_to(&key.destination);
+                Ok(Inserted::New)
+            }
             Err(EEXIST) => Ok(Inserted::Taken),
             Err(_) => Err(TableFull),
         }
