@@ -50,7 +50,15 @@ static ENDPOINTS: Array<Endpoint> = Array::with_max_entries(bounds::ENDPOINTS_MA
 /// maps inside; the size here is only that of a pattern.
 #[btf_map]
 static CONNTRACK: ArrayOfMaps<FlowTable, { conntrack::SLOTS as usize }> = ArrayOfMaps::new();
-type FlowTable = btf_maps::LruHashMap<FlowKey, Flow, 16>;
+/// Its values are flows. An array in their place is a type in which Linux 6.1 looks for no timer or lock, so the pattern
+/// is equal there to the maps that the agent makes without types (`bpf_map_meta_equal`).
+type FlowTable = btf_maps::LruHashMap<FlowKey, FlowWords, 16>;
+type FlowWords = [u64; size_of::<Flow>() / size_of::<u64>()];
+
+#[inline(always)]
+fn words(flow: &Flow) -> &FlowWords {
+    bytemuck::cast_ref(flow)
+}
 
 /// The places in CONNTRACK, in memory of their own: on the stack of each caller they would take what the
 /// longest chain of calls does not have.
@@ -259,12 +267,12 @@ fn move_flow(current: &FlowTable, key: &FlowKey) -> *mut Flow {
         return core::ptr::null_mut();
     };
     if is_dry_run() {
-        return old;
+        return old.cast();
     }
     // SAFETY: a found entry is readable while the program runs. Whoever was first has moved it, which is
     // as well; a map without memory leaves it where it is.
     let _ = current.insert(key, unsafe { &*old }, u64::from(BPF_NOEXIST));
-    current.get_ptr_mut(key).unwrap_or(old)
+    current.get_ptr_mut(key).unwrap_or(old).cast()
 }
 
 /// Adds to a per-CPU value; an id beyond the bound counts nowhere, since no map holds it either.
@@ -332,7 +340,7 @@ impl Tables for KernelTables {
         }
         let current = flow_table(&CURRENT)?;
         if let Some(entry) = current.get_ptr_mut(key) {
-            return Some(FlowEntry(entry));
+            return Some(FlowEntry(entry.cast()));
         }
         flow_table(&PREVIOUS)?;
         let moved = move_flow(current, key);
@@ -357,7 +365,7 @@ impl Tables for KernelTables {
             return Ok(());
         }
         let current = flow_table(&CURRENT).ok_or(TableFull)?;
-        current.insert(key, flow, u64::from(BPF_ANY)).map_err(|_| TableFull)?;
+        current.insert(key, words(flow), u64::from(BPF_ANY)).map_err(|_| TableFull)?;
         note_flow_to(&key.destination);
         Ok(())
     }
@@ -373,7 +381,7 @@ impl Tables for KernelTables {
         if !move_flow(current, key).is_null() {
             return Ok(Inserted::Taken);
         }
-        match current.insert(key, flow, u64::from(BPF_NOEXIST)) {
+        match current.insert(key, words(flow), u64::from(BPF_NOEXIST)) {
             Ok(()) => {
                 note_flow_to(&key.destination);
                 Ok(Inserted::New)
