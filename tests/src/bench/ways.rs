@@ -6,13 +6,13 @@ use aya::Ebpf;
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use lb_common::interface::{self, Interface};
 use lb_common::maps;
-use lb_tests::bench::services::{ENDPOINT_PORT, LOCAL, REMOTE_UDP, endpoint_address, other_service, tables};
-use lb_tests::bench::transit::Transit;
-use lb_tests::kernel::{Kernel, XDP};
-use lb_tests::kube_proxy::{iptables, nftables};
-use lb_tests::manifests::{Endpoint, Families, Service};
-use lb_tests::uplink::now_s;
-use lb_tests::world;
+use crate::bench::services::{ENDPOINT_PORT, LOCAL, REMOTE_UDP, endpoint_address, other_service, tables};
+use crate::bench::transit::Transit;
+use crate::kernel::{Kernel, XDP};
+use crate::kube_proxy::{iptables, nftables};
+use crate::manifests::{Endpoint, Families, Service};
+use crate::uplink::now_s;
+use crate::world;
 use lb_userspace::model::Protocol;
 
 /// Entries of CONNTRACK, more than all flows of a round.
@@ -22,15 +22,18 @@ const ENDPOINTS: u32 = 10;
 
 /// Where Podway's program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hook {
+pub enum Hook {
+    /// XDP in the driver.
     Native,
+    /// XDP behind the driver.
     Generic,
+    /// tc ingress.
     Tc,
 }
 
 /// Who forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub enum Way {
     /// Nobody: the node discards what it gets, in XDP.
     Discard,
     /// An XDP program that looks nothing up.
@@ -38,16 +41,30 @@ pub(crate) enum Way {
     /// The kernel, without any Service: the client dials the endpoint.
     Routing,
     /// Podway, to an endpoint on the node or on another one.
-    Podway { hook: Hook, is_local: bool, services: u32 },
+    Podway {
+        /// Where it is attached.
+        hook: Hook,
+        /// Whether its endpoints are on the node.
+        is_local: bool,
+        /// How many Services there are.
+        services: u32,
+    },
     /// Rules of kube-proxy's nftables mode.
-    Nftables { services: u32 },
+    Nftables {
+        /// How many Services there are.
+        services: u32,
+    },
     /// Rules of kube-proxy's iptables mode.
-    Iptables { services: u32 },
+    Iptables {
+        /// How many Services there are.
+        services: u32,
+    },
 }
 
 impl Way {
     /// As tables show it.
-    pub(crate) const fn name(self) -> &'static str {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Discard => "floor: XDP, discard",
             Self::Redirect => "floor: XDP, redirect",
@@ -66,7 +83,8 @@ impl Way {
     }
 
     /// How many Services there are.
-    pub(crate) const fn services(self) -> Option<u32> {
+    #[must_use]
+    pub const fn services(self) -> Option<u32> {
         match self {
             Self::Discard | Self::Redirect | Self::Routing => None,
             Self::Podway { services, .. } | Self::Nftables { services } | Self::Iptables { services } => {
@@ -76,12 +94,14 @@ impl Way {
     }
 
     /// Whether a new flow means anything to it.
-    pub(crate) const fn has_flows(self) -> bool {
+    #[must_use]
+    pub const fn has_flows(self) -> bool {
         !matches!(self, Self::Discard | Self::Redirect | Self::Routing)
     }
 
     /// Where the client dials.
-    pub(crate) fn destination(self) -> SocketAddr {
+    #[must_use]
+    pub fn destination(self) -> SocketAddr {
         match self {
             Self::Routing | Self::Discard | Self::Redirect => {
                 (endpoint_address(REMOTE_UDP, 0, true), ENDPOINT_PORT).into()
@@ -93,11 +113,13 @@ impl Way {
 }
 
 /// A node that forwards in one way.
-pub(crate) struct Forwarder {
-    pub(crate) way: Way,
+pub struct Forwarder {
+    /// In which way.
+    pub way: Way,
     /// What is attached; dropped before the namespaces.
     attached: Attached,
-    pub(crate) transit: Transit,
+    /// The node and its cables.
+    pub transit: Transit,
 }
 
 enum Attached {
@@ -111,7 +133,11 @@ enum Attached {
 }
 
 impl Forwarder {
-    pub(crate) fn start(way: Way) -> Result<Self> {
+    /// Makes the node and what forwards on it.
+    ///
+    /// # Errors
+    /// Something cannot be set up.
+    pub fn start(way: Way) -> Result<Self> {
         let transit = Transit::new()?;
         let attached = match way {
             Way::Routing => Attached::Nothing,
@@ -131,7 +157,10 @@ impl Forwarder {
     }
 
     /// Makes room for as many new flows as before. The kernel's own table is large enough for all of them.
-    pub(crate) fn forget_flows(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// The kernel makes no new table.
+    pub fn forget_flows(&mut self) -> Result<()> {
         match &mut self.attached {
             Attached::Podway(kernel) => kernel.forget_flows(CONNTRACK_MAX),
             Attached::Nothing | Attached::Floor { .. } => Ok(()),
@@ -139,7 +168,10 @@ impl Forwarder {
     }
 
     /// What Podway has counted, for a figure that cannot be right.
-    pub(crate) fn counts(&self) -> Result<String> {
+    ///
+    /// # Errors
+    /// A counter cannot be read.
+    pub fn counts(&self) -> Result<String> {
         let Attached::Podway(kernel) = &self.attached else { return Ok(String::new()) };
         let mut text = String::new();
         for reason in lb_common::counters::Reason::ALL {

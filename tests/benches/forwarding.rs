@@ -7,11 +7,8 @@
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::bench::data::{Better, Parameter};
 use lb_tests::bench::transit::{Generator, Sent};
+use lb_tests::bench::ways::{Forwarder, Hook, Way};
 use lb_tests::bench::{Bench, RowId};
-
-mod ways;
-
-use ways::{Forwarder, Hook, Way};
 
 /// Established flows.
 const FLOWS: u32 = 1_024;
