@@ -5,9 +5,10 @@
 //! is that of the thread that makes the packets and of the kernel's thread for soft interrupts: making a
 //! packet is part of every figure, and `floor: XDP, discard` says how much.
 use anyhow::{Context as _, Result, ensure};
+use lb_ebpf::parse::Family;
 use lb_tests::bench::data::{Better, Parameter};
 use lb_tests::bench::transit::{Generator, Sent};
-use lb_tests::bench::ways::{Forwarder, Hook, Way};
+use lb_tests::bench::ways::{By, Forwarder, Hook, Place, Way};
 use lb_tests::bench::{Bench, RowId};
 
 /// Established flows.
@@ -41,8 +42,8 @@ fn main() -> Result<()> {
     let podway: Vec<u32> = bench.choose(vec![1, 5_000, 10_000], vec![1, 100]);
     let (rounds, packets) = bench.choose((9, 200_000), (3, 50_000));
     let forwarders = ways(&podway, &peers).into_iter().map(|way| {
-        println!("setting up: {}, {:?} Services", way.name(), way.services());
-        Forwarder::start(way).with_context(|| format!("cannot set up: {}", way.name()))
+        println!("setting up: {}, {}, {:?} Services", way.by.name(), way.family_name(), way.by.services());
+        Forwarder::start(way).with_context(|| format!("cannot set up: {}", way.by.name()))
     });
     let forwarders = forwarders.collect::<Result<Vec<_>>>()?;
     let mut runs = runs(&mut bench, forwarders)?;
@@ -60,14 +61,28 @@ fn main() -> Result<()> {
 }
 
 fn ways(podway: &[u32], peers: &[u32]) -> Vec<Way> {
-    let mut ways = vec![Way::Discard, Way::Redirect, Way::Routing];
-    let native = |services| Way::Podway { hook: Hook::Native, is_local: false, services };
-    ways.extend(podway.iter().copied().map(native));
-    let places = [(Hook::Native, true), (Hook::Generic, false), (Hook::Tc, false), (Hook::Tc, true)];
-    ways.extend(places.map(|(hook, is_local)| Way::Podway { hook, is_local, services: 1 }));
-    ways.extend(peers.iter().map(|services| Way::Nftables { services: *services }));
-    ways.extend(peers.iter().map(|services| Way::Iptables { services: *services }));
+    let mut ways = vec![By::Discard.v4(), By::Redirect.v4(), By::Routing.v4()];
+    ways.extend(podway.iter().map(|services| native(*services).v4()));
+    let places = [
+        (Hook::Native, Place::Here),
+        (Hook::Native, Place::ElsewhereDirect),
+        (Hook::Generic, Place::Elsewhere),
+        (Hook::Tc, Place::Elsewhere),
+        (Hook::Tc, Place::Here),
+        (Hook::Tc, Place::ElsewhereDirect),
+    ];
+    ways.extend(places.map(|(hook, place)| By::Podway { hook, place, services: 1 }.v4()));
+    ways.extend(peers.iter().map(|services| By::Nftables { services: *services }.v4()));
+    ways.extend(peers.iter().map(|services| By::Iptables { services: *services }.v4()));
+    ways.extend([By::Discard.v6(), By::Routing.v6(), native(1).v6()]);
+    let tc = By::Podway { hook: Hook::Tc, place: Place::Elsewhere, services: 1 };
+    ways.extend([tc.v6(), By::Nftables { services: 1 }.v6()]);
     ways
+}
+
+/// Podway by native XDP to another node.
+const fn native(services: u32) -> By {
+    By::Podway { hook: Hook::Native, place: Place::Elsewhere, services }
 }
 
 fn runs(bench: &mut Bench, forwarders: Vec<Forwarder>) -> Result<Vec<Run>> {
@@ -79,7 +94,7 @@ fn runs(bench: &mut Bench, forwarders: Vec<Forwarder>) -> Result<Vec<Run>> {
     let mut runs = Vec::new();
     for (forwarder, established) in forwarders.into_iter().zip(established) {
         let way = forwarder.way;
-        let new = way.has_flows().then(|| {
+        let new = way.by.has_flows().then(|| {
             let generator = forwarder.transit.generator(way.destination(), u32::MAX, FIRST_NEW)?;
             Ok::<_, anyhow::Error>((generator, rows(bench, "a new flow per packet", way)))
         });
@@ -90,8 +105,10 @@ fn runs(bench: &mut Bench, forwarders: Vec<Forwarder>) -> Result<Vec<Run>> {
 
 fn rows(bench: &mut Bench, traffic: &str, way: Way) -> Rows {
     let mut row = |what: &str, unit, better| {
-        let services = way.services().map(|services| ("Services", Parameter::from(services)));
-        bench.row(&format!("{what}, {traffic}"), way.name(), services, unit, better)
+        let family = ("family", Parameter::from(way.family_name()));
+        let services = way.by.services().map(|services| ("Services", Parameter::from(services)));
+        let parameters = std::iter::once(family).chain(services);
+        bench.row(&format!("{what}, {traffic}"), way.by.name(), parameters, unit, better)
     };
     Rows {
         cpu: row("CPU time of a forwarded packet", "ns", Better::Less),
@@ -120,9 +137,10 @@ impl Forwarder {
     fn note(&self, bench: &mut Bench, rows: Rows, sent: Sent) -> Result<()> {
         let lost = 100.0 - 100.0 * sent.arrived as f64 / f64::from(sent.sent);
         ensure!(
-            self.way == Way::Discard || lost <= LOST_MAX,
-            "{}: {} of {} frames arrived, {} came back{}",
-            self.way.name(),
+            self.way.by == By::Discard || lost <= LOST_MAX,
+            "{}, {}: {} of {} frames arrived, {} came back{}",
+            self.way.by.name(),
+            self.way.family_name(),
             sent.arrived,
             sent.sent,
             self.transit.came_back()?,
@@ -143,21 +161,30 @@ fn ratios(bench: &mut Bench, runs: &[Run]) {
         let rows = if is_new { run.new.as_ref().map(|(_, rows)| *rows) } else { Some(run.established.1) };
         rows.map(|rows| rows.cpu)
     };
-    let Some(floor) = cpu(Way::Discard, false) else { return };
-    let native = |services| Way::Podway { hook: Hook::Native, is_local: false, services };
-    let tc_local = Way::Podway { hook: Hook::Tc, is_local: true, services: 1 };
-    let (nftables, iptables) = (Way::Nftables { services: 1 }, Way::Iptables { services: 5_000 });
+    let tc_local = By::Podway { hook: Hook::Tc, place: Place::Here, services: 1 };
+    let (nftables, iptables) = (By::Nftables { services: 1 }, By::Iptables { services: 5_000 });
     for (name, of, to, is_new) in [
         ("established: nftables, 1 Service, to Podway, native XDP", nftables, native(1), false),
-        ("established: kernel routing to Podway, native XDP", Way::Routing, native(1), false),
+        ("established: kernel routing to Podway, native XDP", By::Routing, native(1), false),
         ("new flows: nftables, 1 Service, to Podway, native XDP", nftables, native(1), true),
         ("new flows: iptables to Podway, native XDP, 5,000 Services", iptables, native(5_000), true),
         ("established: Podway, native XDP, 10,000 Services to 1", native(10_000), native(1), false),
-        ("established: Podway, tc to a local pod, to kernel routing", tc_local, Way::Routing, false),
+        ("established: Podway, tc to a local pod, to kernel routing", tc_local, By::Routing, false),
     ] {
-        if let (Some(of), Some(to)) = (cpu(of, is_new), cpu(to, is_new)) {
-            bench.ratio("Ratios of CPU time per packet", name, [], of, to);
-            bench.ratio_above("Ratios of CPU time per packet, less discarding it", name, [], (of, to), floor);
+        for family in [Family::V4, Family::V6] {
+            let [of, to, floor] = [of, to, By::Discard].map(|by| Way { family, by });
+            let cpus = (cpu(of, is_new), cpu(to, is_new), cpu(floor, false));
+            let family_name = to.family_name();
+            let (Some(of), Some(to), Some(floor)) = cpus else { continue };
+            let family = || [("family", Parameter::from(family_name))];
+            bench.ratio("Ratios of CPU time per packet", name, family(), of, to);
+            let group = "Ratios of CPU time per packet, less discarding it";
+            bench.ratio_above(group, name, family(), (of, to), floor);
         }
+    }
+    let families = (cpu(native(1).v6(), false), cpu(native(1).v4(), false));
+    if let (Some(v6), Some(v4)) = families {
+        let name = "established: Podway, native XDP, IPv6 to IPv4";
+        bench.ratio("Ratios of CPU time per packet", name, [], v6, v4);
     }
 }

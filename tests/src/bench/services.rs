@@ -18,7 +18,7 @@ pub const LOCAL: u16 = 80;
 pub const REMOTE: u16 = 81;
 /// Ten endpoints on this node; clients keep theirs.
 pub const AFFINITY: u16 = 82;
-/// Ten endpoints on another node, which answers the client itself.
+/// Ten endpoints on another node, which answers the client itself; over TCP and over UDP.
 pub const DSR: u16 = 83;
 /// One endpoint on this node: [`endpoint_address`].
 pub const ONE_LOCAL: u16 = 84;
@@ -29,8 +29,8 @@ pub const REMOTE_UDP: u16 = 86;
 /// Every endpoint's port.
 pub const ENDPOINT_PORT: u16 = 8080;
 
-/// Services that are dialled: six over TCP, the first of them over UDP too, and one more.
-const DIALLED: u32 = 8;
+/// Services that are dialled: six over TCP, two of them over UDP too, and one over UDP alone.
+const DIALLED: u32 = 9;
 /// Endpoints of each of the others.
 pub const OTHER_ENDPOINTS: u32 = 10;
 /// Slots of a dialled Service's ring, what the agent gives ten endpoints for clients outside.
@@ -98,6 +98,7 @@ pub fn tables(now_s: u32, services: u32) -> HostTables {
     builder.dialled(ONE_LOCAL, TCP, 1, state::LOCAL, 0);
     builder.dialled(ONE_REMOTE, TCP, 1, 0, 0);
     builder.dialled(REMOTE_UDP, UDP, 10, 0, 0);
+    builder.dialled(DSR, UDP, 10, 0, flags::DSR);
     for number in 0..services.saturating_sub(DIALLED) {
         builder.other(number);
     }

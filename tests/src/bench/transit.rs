@@ -3,19 +3,20 @@
 //! ```text
 //!     client eth0 ──────── eth0 node eth1 ──────── eth0 far
 //!     192.0.2.100     192.0.2.11  203.0.113.11     203.0.113.2
+//!     2001:db8:0:1::100    ::11   2001:db8:113::11   ::2
 //! ```
 //!
-//! All is IPv4. The node leads every endpoint to the far end, and knows both neighbours. Frames are made at
+//! The node leads every endpoint to the far end, and knows both neighbours. Frames are made at
 //! the client's end by XDP and counted and discarded by XDP at the far one, and at the client's if they
 //! come back.
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::bench::DATAGRAM_BYTES;
+use lb_common::bench::{DATAGRAM_BYTES, DATAGRAM_V6_BYTES};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 
@@ -30,6 +31,8 @@ use crate::wiring;
 
 /// What the client sends from; flows beyond the first address's go on from there.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 0);
+/// The same over IPv6.
+pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x128, 0, 0, 0, 0, 0);
 
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const NODE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
@@ -116,26 +119,21 @@ impl Transit {
     /// # Errors
     /// There is no bench object.
     pub fn generator(&self, to: SocketAddr, flows: u32, first: u32) -> Result<Generator> {
-        let packet = PacketBuilder::udp((CLIENT, lb_common::bench::PORT_FIRST).into(), to)
-            .payload(&[0; DATAGRAM_BYTES - 42])
-            .without_udp_checksum()
-            .build();
-        let mut datagram: [u8; DATAGRAM_BYTES] =
-            packet.try_into().ok().context("a datagram has its length")?;
-        datagram[..6].copy_from_slice(&NODE_MAC);
-        datagram[6..12].copy_from_slice(&CLIENT_MAC);
         let out = self.client.run(|| index("eth0"))??;
         let mut ebpf = EbpfLoader::new()
             .override_global("OUT", &out, true)
             .override_global("TRAFFIC_FLOWS", &flows, true)
             .load(&bench_object()?)?;
-        let mut template: Array<&mut MapData, [u8; DATAGRAM_BYTES]> =
-            Array::try_from(ebpf.map_mut("DATAGRAM").context("no DATAGRAM")?)?;
-        template.set(0, datagram, 0)?;
+        let datagram = datagram(to);
+        match to {
+            SocketAddr::V4(_) => set_template::<DATAGRAM_BYTES>(&mut ebpf, "DATAGRAM", &datagram)?,
+            SocketAddr::V6(_) => set_template::<DATAGRAM_V6_BYTES>(&mut ebpf, "DATAGRAM_V6", &datagram)?,
+        }
         let mut next: Array<&mut MapData, u32> = Array::try_from(ebpf.map_mut("NEXT").context("no NEXT")?)?;
         next.set(0, first, 0)?;
-        xdp(&mut ebpf, "generate")?.load()?;
-        Ok(Generator { ebpf, datagram })
+        let program = if to.is_ipv4() { "generate" } else { "generate_v6" };
+        xdp(&mut ebpf, program)?.load()?;
+        Ok(Generator { ebpf, program, datagram })
     }
 
     /// Sends `count` frames and waits for them.
@@ -143,7 +141,7 @@ impl Transit {
     /// # Errors
     /// The kernel refuses live frames.
     pub fn send(&self, generator: &Generator, count: u32) -> Result<Sent> {
-        let program: &Xdp = generator.ebpf.program("generate").context("no generate")?.try_into()?;
+        let program = generator.program()?;
         let before = arrived(&self.sinks[0])?;
         let soft_interrupts = SoftInterrupts::find()?;
         self.client.run(|| {
@@ -178,7 +176,52 @@ impl Transit {
 /// Makes frames of one kind.
 pub struct Generator {
     ebpf: Ebpf,
-    datagram: [u8; DATAGRAM_BYTES],
+    program: &'static str,
+    datagram: Vec<u8>,
+}
+
+impl Generator {
+    /// Makes the next flow's frame without sending it.
+    ///
+    /// # Errors
+    /// The kernel refuses the test run.
+    pub fn frame(&self) -> Result<Vec<u8>> {
+        let mut frame = vec![0; self.datagram.len()];
+        self.program()?.test_run(TestRunOptions {
+            data_in: Some(&self.datagram),
+            data_out: Some(&mut frame),
+            ..TestRunOptions::default()
+        })?;
+        Ok(frame)
+    }
+
+    fn program(&self) -> Result<&Xdp> {
+        Ok(self.ebpf.program(self.program).context("no such generator")?.try_into()?)
+    }
+}
+
+/// The first flow's frame, as the client sends it to the node.
+fn datagram(to: SocketAddr) -> Vec<u8> {
+    let from = |client: IpAddr| SocketAddr::new(client, lb_common::bench::PORT_FIRST);
+    let packet = match to {
+        SocketAddr::V4(_) => PacketBuilder::udp(from(CLIENT.into()), to)
+            .payload(&[0; DATAGRAM_BYTES - 42])
+            .without_udp_checksum(),
+        SocketAddr::V6(_) => {
+            PacketBuilder::udp(from(CLIENT_V6.into()), to).payload(&[0; DATAGRAM_V6_BYTES - 62])
+        }
+    };
+    let mut datagram = packet.build();
+    datagram[..6].copy_from_slice(&NODE_MAC);
+    datagram[6..12].copy_from_slice(&CLIENT_MAC);
+    datagram
+}
+
+fn set_template<const LENGTH: usize>(ebpf: &mut Ebpf, map: &str, datagram: &[u8]) -> Result<()> {
+    let datagram: [u8; LENGTH] = datagram.try_into().context("a datagram has its length")?;
+    let map = ebpf.map_mut(map).with_context(|| format!("no {map}"))?;
+    let mut template: Array<&mut MapData, [u8; LENGTH]> = Array::try_from(map)?;
+    Ok(template.set(0, datagram, 0)?)
 }
 
 /// What its `sink` program has counted.
@@ -207,14 +250,17 @@ fn index(interface: &str) -> Result<u32> {
 fn connect(client: &Namespace, node: &Namespace, far: &Namespace) -> Result<()> {
     for namespace in [client, node, far] {
         namespace.set_sysctls(&[
-            ("ipv6/conf/default/disable_ipv6", "1"),
             ("ipv4/conf/all/rp_filter", "0"),
             ("ipv4/conf/default/rp_filter", "0"),
             ("ipv4/conf/all/send_redirects", "0"),
             ("ipv4/conf/default/send_redirects", "0"),
         ])?;
     }
-    node.set_sysctls(&[("ipv4/ip_forward", "1")])?;
+    node.set_sysctls(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+    for end in [client, far] {
+        // Their frames are those of XDP alone.
+        end.set_sysctls(&[("ipv6/conf/default/disable_ipv6", "1")])?;
+    }
     let mac = |bytes: [u8; 6]| bytes.map(|byte| format!("{byte:02x}")).join(":");
     let pair = |mine: &str, mac_node: [u8; 6], other: &Namespace, mac_other: [u8; 6]| {
         let (node, other) = (node.name(), other.name());
@@ -231,7 +277,11 @@ fn connect(client: &Namespace, node: &Namespace, far: &Namespace) -> Result<()> 
          addr add 192.0.2.11/24 dev eth0\naddr add 203.0.113.11/24 dev eth1\n\
          neigh add 192.0.2.100 lladdr {client_mac} dev eth0 nud permanent\n\
          neigh add 203.0.113.2 lladdr {far_mac} dev eth1 nud permanent\n\
-         route add default via 192.0.2.100\nroute add 10.244.0.0/16 via 203.0.113.2\n"
+         route add default via 192.0.2.100\nroute add 10.244.0.0/16 via 203.0.113.2\n\
+         addr add 2001:db8:0:1::11/64 dev eth0 nodad\naddr add 2001:db8:113::11/64 dev eth1 nodad\n\
+         neigh add 2001:db8:0:1::100 lladdr {client_mac} dev eth0 nud permanent\n\
+         neigh add 2001:db8:113::2 lladdr {far_mac} dev eth1 nud permanent\n\
+         route add default via 2001:db8:0:1::100\nroute add 2001:db8:244::/48 via 2001:db8:113::2\n"
     ))?;
     for end in [client, far] {
         end.ip_batch("link set lo up\nlink set eth0 up\n")?;

@@ -1,18 +1,21 @@
 //! The ways in which a node forwards, each on a node of its own.
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context as _, Result};
-use aya::Ebpf;
-use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
-use lb_common::interface::{self, Interface};
-use lb_common::maps;
-use crate::bench::services::{ENDPOINT_PORT, LOCAL, REMOTE_UDP, endpoint_address, other_service, tables};
+use crate::bench::services::{
+    DSR, ENDPOINT_PORT, LOCAL, REMOTE_UDP, endpoint_address, other_service, tables,
+};
 use crate::bench::transit::Transit;
 use crate::kernel::{Kernel, XDP};
 use crate::kube_proxy::{iptables, nftables};
 use crate::manifests::{Endpoint, Families, Service};
 use crate::uplink::now_s;
 use crate::world;
+use anyhow::{Context as _, Result};
+use aya::Ebpf;
+use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
+use lb_common::interface::{self, Interface};
+use lb_common::maps;
+use lb_ebpf::parse::Family;
 use lb_userspace::model::Protocol;
 
 /// Entries of CONNTRACK, more than all flows of a round.
@@ -31,21 +34,32 @@ pub enum Hook {
     Tc,
 }
 
+/// Where Podway's endpoints are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On this node.
+    Here,
+    /// On another node; replies pass this one.
+    Elsewhere,
+    /// On another node, which answers the client itself.
+    ElsewhereDirect,
+}
+
 /// Who forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum By {
     /// Nobody: the node discards what it gets, in XDP.
     Discard,
     /// An XDP program that looks nothing up.
     Redirect,
     /// The kernel, without any Service: the client dials the endpoint.
     Routing,
-    /// Podway, to an endpoint on the node or on another one.
+    /// Podway.
     Podway {
         /// Where it is attached.
         hook: Hook,
-        /// Whether its endpoints are on the node.
-        is_local: bool,
+        /// Where its endpoints are.
+        place: Place,
         /// How many Services there are.
         services: u32,
     },
@@ -61,7 +75,28 @@ pub enum Way {
     },
 }
 
-impl Way {
+/// Who forwards what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The packets' family.
+    pub family: Family,
+    /// Who forwards them.
+    pub by: By,
+}
+
+impl By {
+    /// Over IPv4.
+    #[must_use]
+    pub const fn v4(self) -> Way {
+        Way { family: Family::V4, by: self }
+    }
+
+    /// Over IPv6.
+    #[must_use]
+    pub const fn v6(self) -> Way {
+        Way { family: Family::V6, by: self }
+    }
+
     /// As tables show it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -69,14 +104,17 @@ impl Way {
             Self::Discard => "floor: XDP, discard",
             Self::Redirect => "floor: XDP, redirect",
             Self::Routing => "kernel routing, no Service",
-            Self::Podway { hook: Hook::Native, is_local: false, .. } => "Podway, native XDP, to another node",
-            Self::Podway { hook: Hook::Native, is_local: true, .. } => "Podway, native XDP, to a local pod",
-            Self::Podway { hook: Hook::Generic, is_local: false, .. } => {
-                "Podway, generic XDP, to another node"
-            }
-            Self::Podway { hook: Hook::Generic, is_local: true, .. } => "Podway, generic XDP, to a local pod",
-            Self::Podway { hook: Hook::Tc, is_local: false, .. } => "Podway, tc, to another node",
-            Self::Podway { hook: Hook::Tc, is_local: true, .. } => "Podway, tc, to a local pod",
+            Self::Podway { hook, place, .. } => match (hook, place) {
+                (Hook::Native, Place::Elsewhere) => "Podway, native XDP, to another node",
+                (Hook::Native, Place::ElsewhereDirect) => "Podway, native XDP, direct server return",
+                (Hook::Native, Place::Here) => "Podway, native XDP, to a local pod",
+                (Hook::Generic, Place::Elsewhere) => "Podway, generic XDP, to another node",
+                (Hook::Generic, Place::ElsewhereDirect) => "Podway, generic XDP, direct server return",
+                (Hook::Generic, Place::Here) => "Podway, generic XDP, to a local pod",
+                (Hook::Tc, Place::Elsewhere) => "Podway, tc, to another node",
+                (Hook::Tc, Place::ElsewhereDirect) => "Podway, tc, direct server return",
+                (Hook::Tc, Place::Here) => "Podway, tc, to a local pod",
+            },
             Self::Nftables { .. } => "kube-proxy rules, nftables",
             Self::Iptables { .. } => "kube-proxy rules, iptables",
         }
@@ -96,18 +134,32 @@ impl Way {
     /// Whether a new flow means anything to it.
     #[must_use]
     pub const fn has_flows(self) -> bool {
-        !matches!(self, Self::Discard | Self::Redirect | Self::Routing)
+        self.services().is_some()
+    }
+}
+
+impl Way {
+    /// The family's name.
+    #[must_use]
+    pub const fn family_name(self) -> &'static str {
+        match self.family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }
     }
 
     /// Where the client dials.
     #[must_use]
     pub fn destination(self) -> SocketAddr {
-        match self {
-            Self::Routing | Self::Discard | Self::Redirect => {
-                (endpoint_address(REMOTE_UDP, 0, true), ENDPOINT_PORT).into()
+        let is_v4 = self.family == Family::V4;
+        let vip = if is_v4 { world::VIP_V4 } else { world::VIP_V6 };
+        match self.by {
+            By::Routing | By::Discard | By::Redirect => {
+                (endpoint_address(REMOTE_UDP, 0, is_v4), ENDPOINT_PORT).into()
             }
-            Self::Podway { is_local: true, .. } => (world::VIP_V4, LOCAL).into(),
-            _ => (world::VIP_V4, REMOTE_UDP).into(),
+            By::Podway { place: Place::Here, .. } => (vip, LOCAL).into(),
+            By::Podway { place: Place::ElsewhereDirect, .. } => (vip, DSR).into(),
+            _ => (vip, REMOTE_UDP).into(),
         }
     }
 }
@@ -139,17 +191,19 @@ impl Forwarder {
     /// Something cannot be set up.
     pub fn start(way: Way) -> Result<Self> {
         let transit = Transit::new()?;
-        let attached = match way {
-            Way::Routing => Attached::Nothing,
-            Way::Discard => floor(&transit, "sink")?,
-            Way::Redirect => floor(&transit, "floor_redirect")?,
-            Way::Podway { hook, services, .. } => podway(&transit, hook, services)?,
-            Way::Nftables { services } => {
-                nftables::load(transit.node(), &manifests(services).iter().collect::<Vec<_>>())?;
+        let attached = match way.by {
+            By::Routing => Attached::Nothing,
+            By::Discard => floor(&transit, "sink")?,
+            By::Redirect => floor(&transit, "floor_redirect")?,
+            By::Podway { hook, services, .. } => podway(&transit, hook, services)?,
+            By::Nftables { services } => {
+                let manifests = manifests(way.family, services);
+                nftables::load(transit.node(), &manifests.iter().collect::<Vec<_>>())?;
                 Attached::Nothing
             }
-            Way::Iptables { services } => {
-                iptables::load(transit.node(), &manifests(services).iter().collect::<Vec<_>>())?;
+            By::Iptables { services } => {
+                let manifests = manifests(way.family, services);
+                iptables::load(transit.node(), &manifests.iter().collect::<Vec<_>>())?;
                 Attached::Nothing
             }
         };
@@ -224,21 +278,23 @@ fn attach(kernel: &mut Kernel, hook: Hook) -> Result<()> {
 /// Where all endpoints are.
 const OTHER_NODE: &str = "another";
 
-/// The same Services as kube-proxy sees them.
-fn manifests(services: u32) -> Vec<Service> {
-    let on = |vip: IpAddr, port: u16, protocol| {
+/// The same Services as kube-proxy sees them, in one family.
+fn manifests(family: Family, services: u32) -> Vec<Service> {
+    let is_v4 = family == Family::V4;
+    let on = |[v4, v6]: [IpAddr; 2], port: u16, protocol| {
         let mut service = Service::new("dialled", 1).port("main", protocol, port, ENDPOINT_PORT);
-        service.families = Families::V4;
-        service.cluster_ips[0] = vip;
+        service.families = if is_v4 { Families::V4 } else { Families::V6 };
+        service.cluster_ips = [v4, v6];
         service
     };
-    let mut first = on(world::VIP_V4, REMOTE_UDP, Protocol::Udp);
+    let vips = [world::VIP_V4, world::VIP_V6];
+    let mut first = on(vips, REMOTE_UDP, Protocol::Udp);
     let endpoint = |index| {
-        let addresses = [endpoint_address(REMOTE_UDP, index, true), world::NODE_V6];
+        let addresses = [true, false].map(|is_v4| endpoint_address(REMOTE_UDP, index, is_v4));
         Endpoint::ready(&format!("dialled-{index}"), OTHER_NODE, addresses)
     };
     first.endpoints = (0..ENDPOINTS).map(endpoint).collect();
-    let like = on(world::VIP_V4, 80, Protocol::Tcp);
+    let like = on(vips, 80, Protocol::Tcp);
     let others = (0..services - 1).map(|number| other_service(&like, number, OTHER_NODE));
     // In the iptables mode a new flow meets the rules of all others first: the worst place, as the best one
     // would be that of a cluster with one Service.
