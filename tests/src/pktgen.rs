@@ -5,18 +5,31 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::topology::Host;
+use crate::netns::Namespace;
 
 /// Of the calling thread's namespace; `/proc/net` is that of the process.
 const FOLDER: &str = "/proc/thread-self/net/pktgen";
-/// The generator's thread of the first CPU.
-const THREAD: &str = "kpktgend_0";
 
-/// What comes in by an interface, behind native XDP: UDP datagrams of one client.
+/// Where packets begin. Neither mode sends a packet twice (`burst`, `clone_skb`): what forwards rewrites it, and veth
+/// takes no shared one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They come in by the interface, behind the driver and so behind native XDP. They are shared with the generator
+    /// meanwhile, so nothing on their way may need more room before the frame: generic XDP and encapsulations do.
+    NetifReceive,
+    /// They leave by the interface.
+    Xmit,
+}
+
+/// UDP datagrams of one client.
 #[derive(Clone, Debug)]
 pub struct Load<'a> {
-    /// By which interface.
+    /// Where they begin.
+    pub mode: Mode,
+    /// At which interface.
     pub interface: &'a str,
+    /// The processor that makes them.
+    pub cpu: usize,
     /// How many packets.
     pub packets: u64,
     /// Length of a frame without its checksum, bytes; at least 60, over IPv6 78.
@@ -48,20 +61,27 @@ pub fn is_there() -> bool {
     Path::new(FOLDER).is_dir()
 }
 
-/// Sends a load from a host, and waits until all of it is sent.
+/// The generator's thread of a processor.
+#[must_use]
+pub fn thread(cpu: usize) -> String {
+    format!("kpktgend_{cpu}")
+}
+
+/// Sends a load in a namespace, and waits until all of it is sent.
 ///
 /// # Errors
 /// The generator refuses a command; the message has it.
-pub fn send(host: &Host, load: &Load<'_>) -> Result<Sent> {
-    host.run_in_netns(|| {
-        write(THREAD, "rem_device_all")?;
-        write(THREAD, &format!("add_device {}", load.interface))?;
+pub fn send(namespace: &Namespace, load: &Load<'_>) -> Result<Sent> {
+    namespace.run(|| {
+        let thread = thread(load.cpu);
+        write(&thread, "rem_device_all")?;
+        write(&thread, &format!("add_device {}", load.interface))?;
         for command in commands(load) {
             write(load.interface, &command)?;
         }
         write("pgctrl", "start")?;
         let said = std::fs::read_to_string(path(load.interface)).context("pktgen says nothing")?;
-        write(THREAD, "rem_device_all")?;
+        write(&thread, "rem_device_all")?;
         sent(&said).with_context(|| format!("pktgen sent nothing: {said}"))
     })?
 }
@@ -69,9 +89,13 @@ pub fn send(host: &Host, load: &Load<'_>) -> Result<Sent> {
 fn commands(load: &Load<'_>) -> Vec<String> {
     let Load { packets, frame_bytes, flows, next_hop, .. } = load;
     let last = load.from.port() + flows - 1;
+    let mode = match load.mode {
+        Mode::NetifReceive => "netif_receive",
+        Mode::Xmit => "start_xmit",
+    };
     let mut commands = vec![
         format!("count {packets}"),
-        "xmit_mode netif_receive".to_owned(),
+        format!("xmit_mode {mode}"),
         // No packet is handed in twice: it is rewritten on its way.
         "clone_skb 0".to_owned(),
         "delay 0".to_owned(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lb_tests::agent::{Options, Podway, XdpMode};
 use lb_tests::cluster::{Cluster, service};
 use lb_tests::need;
-use lb_tests::pktgen::{self, Load};
+use lb_tests::pktgen::{self, Load, Mode};
 use lb_tests::topology::{Host, Topology};
 use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
@@ -45,6 +45,8 @@ fn packets_at_the_uplink_are_forwarded_by_tc() {
         let (before, received_before) = (counts(), received(pod));
         let client: IpAddr = topology.client().address_for(to.ip());
         let load = Load {
+            mode: Mode::NetifReceive,
+            cpu: 0,
             interface: "eth0",
             packets: PACKETS,
             frame_bytes: 100,
@@ -53,7 +55,7 @@ fn packets_at_the_uplink_are_forwarded_by_tc() {
             to,
             next_hop: &next_hop,
         };
-        let sent = pktgen::send(node, &load).unwrap();
+        let sent = pktgen::send(node.namespace(), &load).unwrap();
         assert_eq!((sent.packets, sent.errors), (PACKETS, 0), "{to}");
         let flows = u64::from(FLOWS);
         let expected = [before[0] + flows, before[1] + PACKETS - flows];

@@ -1,8 +1,9 @@
 //! CPU time on one processor: of the thread that makes packets, and of the kernel's thread that handles
 //! them when there are too many for the former.
 use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -16,7 +17,10 @@ pub fn count() -> Result<usize> {
 }
 
 /// The processor that is measured on: the last one, as the first has most of a machine's interrupts.
-fn measured() -> Result<usize> {
+///
+/// # Errors
+/// `/proc` does not say how many there are.
+pub fn measured() -> Result<usize> {
     Ok(count()?.saturating_sub(1))
 }
 
@@ -38,33 +42,43 @@ pub fn thread_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// The kernel's thread for soft interrupts on the processor that is measured on.
-pub struct SoftInterrupts {
-    schedstat: String,
+/// Threads of the kernel on the processor that is measured on.
+pub struct KernelThreads {
+    schedstats: Vec<PathBuf>,
 }
 
-impl SoftInterrupts {
-    /// Finds it.
+impl KernelThreads {
+    /// The one for soft interrupts, and of others all that have the name `and`: there may be one for each
+    /// network namespace.
     ///
     /// # Errors
-    /// `/proc` shows none.
-    pub fn find() -> Result<Self> {
-        let wanted = format!("ksoftirqd/{}", measured()?);
-        let is_it = |folder: &fs::DirEntry| {
-            fs::read_to_string(folder.path().join("comm")).is_ok_and(|name| name.trim() == wanted)
-        };
-        let found = fs::read_dir("/proc").context("cannot read /proc")?.flatten().find(is_it);
-        let folder = found.with_context(|| format!("there is no thread {wanted}"))?.path();
-        Ok(Self { schedstat: folder.join("schedstat").to_string_lossy().into_owned() })
+    /// `/proc` shows none for soft interrupts.
+    pub fn find(and: Option<&str>) -> Result<Self> {
+        let soft_interrupts = format!("ksoftirqd/{}", measured()?);
+        let mut schedstats = Vec::new();
+        let mut is_complete = false;
+        for folder in fs::read_dir("/proc").context("cannot read /proc")?.flatten() {
+            let Ok(name) = fs::read_to_string(folder.path().join("comm")) else { continue };
+            is_complete |= name.trim() == soft_interrupts;
+            if name.trim() == soft_interrupts || Some(name.trim()) == and {
+                schedstats.push(folder.path().join("schedstat"));
+            }
+        }
+        ensure!(is_complete, "there is no thread {soft_interrupts}");
+        Ok(Self { schedstats })
     }
 
-    /// Its CPU time, ns (`Documentation/scheduler/sched-stats.rst`).
+    /// Their CPU time, ns (`Documentation/scheduler/sched-stats.rst`).
     ///
     /// # Errors
     /// The kernel does not account for it (`CONFIG_SCHED_INFO`).
     pub fn ns(&self) -> Result<u64> {
-        let text = fs::read_to_string(&self.schedstat).with_context(|| format!("no {}", self.schedstat))?;
-        let first = text.split_whitespace().next().and_then(|ns| ns.parse().ok());
-        first.with_context(|| format!("{} holds no time", self.schedstat))
+        self.schedstats.iter().map(|path| ns(path)).sum()
     }
+}
+
+fn ns(path: &Path) -> Result<u64> {
+    let text = fs::read_to_string(path).with_context(|| format!("no {}", path.display()))?;
+    let first = text.split_whitespace().next().and_then(|ns| ns.parse().ok());
+    first.with_context(|| format!("{} holds no time", path.display()))
 }

@@ -20,11 +20,12 @@ use lb_common::bench::{DATAGRAM_BYTES, DATAGRAM_V6_BYTES};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 
-use super::cpu::{self, SoftInterrupts};
+use super::cpu::{self, KernelThreads};
 use crate::footprint::Footprint;
 use crate::kernel::bench_object;
 use crate::netns::{self, Namespace};
 use crate::packet::PacketBuilder;
+use crate::pktgen::{self, Load, Mode};
 use crate::topology::Node;
 use crate::wait::wait_until;
 use crate::wiring;
@@ -143,7 +144,7 @@ impl Transit {
     pub fn send(&self, generator: &Generator, count: u32) -> Result<Sent> {
         let program = generator.program()?;
         let before = arrived(&self.sinks[0])?;
-        let soft_interrupts = SoftInterrupts::find()?;
+        let soft_interrupts = KernelThreads::find(None)?;
         self.client.run(|| {
             cpu::pin()?;
             let started = Instant::now();
@@ -156,12 +157,62 @@ impl Transit {
             })?;
             let thread_ns = cpu::thread_ns() - thread_ns;
             let wall = started.elapsed();
-            let all = || arrived(&self.sinks[0]).is_ok_and(|now| now - before >= u64::from(count));
-            // Those that do not arrive are lost, which the caller sees.
-            let _ = wait_until(ARRIVAL, "every frame", all);
+            self.wait_for(before, count.into());
             let cpu_ns = thread_ns + soft_interrupts.ns()? - soft_ns;
             Ok(Sent { sent: count, arrived: arrived(&self.sinks[0])? - before, cpu_ns, wall })
         })?
+    }
+
+    /// Sends `count` frames of the kernel's own generator to `to` and waits for them: of so many ports of the client
+    /// with a number, each of which has its own.
+    ///
+    /// # Errors
+    /// The generator refuses it.
+    pub fn send_by_pktgen(
+        &self,
+        mode: Mode,
+        to: SocketAddr,
+        client: u32,
+        ports: u16,
+        count: u32,
+    ) -> Result<Sent> {
+        let cpu = cpu::measured()?;
+        let (from, frame_bytes): (IpAddr, u32) = match to {
+            SocketAddr::V4(_) => (Ipv4Addr::from(u32::from(CLIENT) + client).into(), 60),
+            SocketAddr::V6(_) => (Ipv6Addr::from(u128::from(CLIENT_V6) + u128::from(client)).into(), 78),
+        };
+        let namespace = match mode {
+            Mode::NetifReceive => self.node.host().namespace(),
+            Mode::Xmit => &self.client,
+        };
+        let load = Load {
+            mode,
+            interface: "eth0",
+            cpu,
+            packets: count.into(),
+            frame_bytes,
+            from: SocketAddr::new(from, lb_common::bench::PORT_FIRST),
+            flows: ports,
+            to,
+            next_hop: &mac(NODE_MAC),
+        };
+        let before = arrived(&self.sinks[0])?;
+        let threads = KernelThreads::find(Some(&pktgen::thread(cpu)))?;
+        let ns = threads.ns()?;
+        let sent = pktgen::send(namespace, &load)?;
+        self.wait_for(before, sent.packets);
+        Ok(Sent {
+            sent: u32::try_from(sent.packets)?,
+            arrived: arrived(&self.sinks[0])? - before,
+            cpu_ns: threads.ns()? - ns,
+            wall: Duration::from_micros(sent.duration_us),
+        })
+    }
+
+    /// Waits until so many more than before have arrived. Those that do not are lost, which the caller sees.
+    fn wait_for(&self, before: u64, count: u64) {
+        let all = || arrived(&self.sinks[0]).is_ok_and(|now| now - before >= count);
+        let _ = wait_until(ARRIVAL, "every frame", all);
     }
 
     /// Frames that came back to the client so far.
@@ -247,6 +298,10 @@ fn index(interface: &str) -> Result<u32> {
     name_to_index(&socket, interface).with_context(|| format!("no interface {interface}"))
 }
 
+fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 fn connect(client: &Namespace, node: &Namespace, far: &Namespace) -> Result<()> {
     for namespace in [client, node, far] {
         namespace.set_sysctls(&[
@@ -261,7 +316,6 @@ fn connect(client: &Namespace, node: &Namespace, far: &Namespace) -> Result<()> 
         // Their frames are those of XDP alone.
         end.set_sysctls(&[("ipv6/conf/default/disable_ipv6", "1")])?;
     }
-    let mac = |bytes: [u8; 6]| bytes.map(|byte| format!("{byte:02x}")).join(":");
     let pair = |mine: &str, mac_node: [u8; 6], other: &Namespace, mac_other: [u8; 6]| {
         let (node, other) = (node.name(), other.name());
         let (mac_node, mac_other) = (mac(mac_node), mac(mac_other));

@@ -7,32 +7,37 @@
 use anyhow::{Context as _, Result, ensure};
 use lb_ebpf::parse::Family;
 use lb_tests::bench::data::{Better, Parameter};
-use lb_tests::bench::transit::{Generator, Sent};
+use lb_tests::bench::transit::Sent;
 use lb_tests::bench::ways::{By, Forwarder, Hook, Place, Way};
 use lb_tests::bench::{Bench, RowId};
+use lb_tests::pktgen::Mode;
 
-/// Established flows.
-const FLOWS: u32 = 1_024;
-/// The first of the new flows: none of the established ones is met.
-const FIRST_NEW: u32 = 1 << 20;
-/// New flows of a round: nine rounds are fewer than the kernel's conntrack holds, and one is less than half
-/// of Podway's source NAT ports for ten endpoints.
-const NEW_FLOWS: u32 = 20_000;
+mod maker;
+
+use maker::Maker;
+
 /// Part of the frames beyond which a figure means nothing if they do not arrive, percent.
 const LOST_MAX: f64 = 10.0;
 
 /// A way with what it is asked, and where the answers go.
 struct Run {
     forwarder: Forwarder,
-    established: (Generator, Rows),
-    new: Option<(Generator, Rows)>,
+    traffic: Vec<Traffic>,
+}
+
+/// Packets of one maker.
+struct Traffic {
+    maker: Maker,
+    established: Rows,
+    new: Option<Rows>,
 }
 
 /// The rows of one kind of traffic on one way.
 #[derive(Clone, Copy)]
 struct Rows {
     cpu: RowId,
-    rate: RowId,
+    sent: RowId,
+    arrived: RowId,
     lost: RowId,
 }
 
@@ -46,10 +51,18 @@ fn main() -> Result<()> {
         Forwarder::start(way).with_context(|| format!("cannot set up: {}", way.by.name()))
     });
     let forwarders = forwarders.collect::<Result<Vec<_>>>()?;
-    let mut runs = runs(&mut bench, forwarders)?;
-    for run in &mut runs {
-        // The first flows, and the first use of everything.
-        run.forwarder.transit.send(&run.established.0, FLOWS)?;
+    let mut runs: Vec<Run> =
+        forwarders.into_iter().map(|forwarder| Run { forwarder, traffic: Vec::new() }).collect();
+    add_traffic(&mut bench, &mut runs, |run| {
+        Maker::live_frames(&run.forwarder.transit, run.forwarder.way).map(Some)
+    })?;
+    match Maker::has_pktgen() {
+        true => {
+            for mode in [Mode::Xmit, Mode::NetifReceive] {
+                add_traffic(&mut bench, &mut runs, |run| Ok(Maker::pktgen(mode, run.forwarder.way)))?;
+            }
+        }
+        false => println!("without the kernel's generator: its module pktgen is not loaded"),
     }
     for _ in 0..rounds {
         for run in &mut runs {
@@ -85,25 +98,30 @@ const fn native(services: u32) -> By {
     By::Podway { hook: Hook::Native, place: Place::Elsewhere, services }
 }
 
-fn runs(bench: &mut Bench, forwarders: Vec<Forwarder>) -> Result<Vec<Run>> {
-    let mut established = Vec::new();
-    for forwarder in &forwarders {
-        let generator = forwarder.transit.generator(forwarder.way.destination(), FLOWS, 0)?;
-        established.push((generator, rows(bench, "1,024 established flows", forwarder.way)));
+/// One more maker for each run that takes one. Rows of a group come together.
+fn add_traffic(
+    bench: &mut Bench,
+    runs: &mut [Run],
+    maker: impl Fn(&Run) -> Result<Option<Maker>>,
+) -> Result<()> {
+    for run in runs.iter_mut() {
+        let Some(maker) = maker(run)? else { continue };
+        let established = rows(bench, "1,024 established flows", &maker, run.forwarder.way);
+        run.traffic.push(Traffic { maker, established, new: None });
     }
-    let mut runs = Vec::new();
-    for (forwarder, established) in forwarders.into_iter().zip(established) {
-        let way = forwarder.way;
-        let new = way.by.has_flows().then(|| {
-            let generator = forwarder.transit.generator(way.destination(), u32::MAX, FIRST_NEW)?;
-            Ok::<_, anyhow::Error>((generator, rows(bench, "a new flow per packet", way)))
-        });
-        runs.push(Run { new: new.transpose()?, forwarder, established });
+    for run in runs.iter_mut().filter(|run| run.forwarder.way.by.has_flows()) {
+        let way = run.forwarder.way;
+        // A run that took none has no traffic, or an earlier maker's, which has its rows.
+        let Some(traffic) = run.traffic.last_mut() else { continue };
+        if traffic.new.is_none() {
+            traffic.new = Some(rows(bench, "a new flow per packet", &traffic.maker, way));
+        }
     }
-    Ok(runs)
+    Ok(())
 }
 
-fn rows(bench: &mut Bench, traffic: &str, way: Way) -> Rows {
+fn rows(bench: &mut Bench, traffic: &str, maker: &Maker, way: Way) -> Rows {
+    let traffic = std::iter::once(traffic).chain(maker.name()).collect::<Vec<_>>().join(", ");
     let mut row = |what: &str, unit, better| {
         let family = ("family", Parameter::from(way.family_name()));
         let services = way.by.services().map(|services| ("Services", Parameter::from(services)));
@@ -112,45 +130,50 @@ fn rows(bench: &mut Bench, traffic: &str, way: Way) -> Rows {
     };
     Rows {
         cpu: row("CPU time of a forwarded packet", "ns", Better::Less),
-        rate: row("Forwarding rate of one processor", "packets/s", Better::More),
+        sent: row("Packets sent", "packets/s", Better::More),
+        arrived: row("Forwarding rate of one processor", "packets/s", Better::More),
         lost: row("Packets that did not arrive", "%", Better::Less),
     }
 }
 
 impl Run {
     fn measure(&mut self, bench: &mut Bench, packets: u32) -> Result<()> {
-        let transit = &self.forwarder.transit;
-        let (generator, rows) = &self.established;
-        let sent = transit.send(generator, packets)?;
-        self.forwarder.note(bench, *rows, sent)?;
-        if let Some((generator, rows)) = &self.new {
-            let sent = self.forwarder.transit.send(generator, NEW_FLOWS)?;
-            self.forwarder.note(bench, *rows, sent)?;
-            self.forwarder.forget_flows()?;
-            self.forwarder.transit.send(&self.established.0, FLOWS)?;
+        let to = self.forwarder.way.destination();
+        for traffic in &mut self.traffic {
+            let Traffic { maker, established, new } = traffic;
+            // The flows themselves, and the first use of everything.
+            maker.send_established(&self.forwarder.transit, to, maker::FLOWS.into())?;
+            let sent = maker.send_established(&self.forwarder.transit, to, packets)?;
+            note(bench, &self.forwarder, *established, sent)?;
+            if let Some(new) = new {
+                let sent = maker.send_new(&self.forwarder.transit, to)?;
+                note(bench, &self.forwarder, *new, sent)?;
+                self.forwarder.forget_flows()?;
+            }
         }
         Ok(())
     }
 }
 
-impl Forwarder {
-    fn note(&self, bench: &mut Bench, rows: Rows, sent: Sent) -> Result<()> {
-        let lost = 100.0 - 100.0 * sent.arrived as f64 / f64::from(sent.sent);
-        ensure!(
-            self.way.by == By::Discard || lost <= LOST_MAX,
-            "{}, {}: {} of {} frames arrived, {} came back{}",
-            self.way.by.name(),
-            self.way.family_name(),
-            sent.arrived,
-            sent.sent,
-            self.transit.came_back()?,
-            self.counts()?
-        );
-        bench.add(rows.cpu, sent.cpu_ns as f64 / f64::from(sent.sent));
-        bench.add(rows.rate, f64::from(sent.sent) / sent.wall.as_secs_f64());
-        bench.add(rows.lost, lost);
-        Ok(())
-    }
+fn note(bench: &mut Bench, forwarder: &Forwarder, rows: Rows, sent: Sent) -> Result<()> {
+    let Forwarder { way, transit, .. } = forwarder;
+    let lost = 100.0 - 100.0 * sent.arrived as f64 / f64::from(sent.sent);
+    ensure!(
+        way.by == By::Discard || lost <= LOST_MAX,
+        "{}, {}: {} of {} frames arrived, {} came back{}",
+        way.by.name(),
+        way.family_name(),
+        sent.arrived,
+        sent.sent,
+        transit.came_back()?,
+        forwarder.counts()?
+    );
+    let rate = |count: f64| count / sent.wall.as_secs_f64();
+    bench.add(rows.cpu, sent.cpu_ns as f64 / f64::from(sent.sent));
+    bench.add(rows.sent, rate(sent.sent.into()));
+    bench.add(rows.arrived, rate(sent.arrived as f64));
+    bench.add(rows.lost, lost);
+    Ok(())
 }
 
 /// The ratios that are promised, whole and without what the floor that discards takes: making a packet and
@@ -158,7 +181,9 @@ impl Forwarder {
 fn ratios(bench: &mut Bench, runs: &[Run]) {
     let cpu = |way: Way, is_new: bool| {
         let run = runs.iter().find(|run| run.forwarder.way == way)?;
-        let rows = if is_new { run.new.as_ref().map(|(_, rows)| *rows) } else { Some(run.established.1) };
+        // Of the maker that every machine has.
+        let traffic = run.traffic.first()?;
+        let rows = if is_new { traffic.new } else { Some(traffic.established) };
         rows.map(|rows| rows.cpu)
     };
     let tc_local = By::Podway { hook: Hook::Tc, place: Place::Here, services: 1 };
