@@ -37,7 +37,8 @@ impl Bench {
     /// # Errors
     /// The machine does not say what it is.
     pub fn new(name: &str) -> Result<Self> {
-        let results = Results { bench: name.to_owned(), machine: machine()?, rows: Vec::new() };
+        let results =
+            Results { bench: name.to_owned(), machine: machine()?, notes: Vec::new(), rows: Vec::new() };
         Ok(Self { results, is_quick: std::env::var_os(QUICK_VARIABLE).is_some() })
     }
 
@@ -45,6 +46,11 @@ impl Bench {
     #[must_use]
     pub fn choose<T>(&self, whole: T, quick: T) -> T {
         if self.is_quick { quick } else { whole }
+    }
+
+    /// A sentence for the page, above the tables.
+    pub fn note(&mut self, note: &str) {
+        self.results.notes.push(note.to_owned());
     }
 
     /// A new row, whose samples come one a round.
@@ -126,6 +132,9 @@ impl Bench {
     /// # Errors
     /// The file cannot be written.
     pub fn finish(self) -> Result<()> {
+        for note in &self.results.notes {
+            println!("{note}");
+        }
         print(&self.results.rows);
         let Some(path) = std::env::var_os(RESULTS_VARIABLE).map(PathBuf::from) else {
             return Ok(());

@@ -2,6 +2,7 @@
 //! forward: a node with them serves as one with kube-proxy does.
 pub mod iptables;
 pub mod nftables;
+pub mod process;
 
 /// Prefixes of all pods, as `--cluster-cidr` has them, by family.
 const CLUSTER_CIDRS: [&str; 2] = ["10.244.0.0/16", "2001:db8:244::/48"];

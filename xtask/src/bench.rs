@@ -16,6 +16,7 @@ mod compare;
 #[path = "../../tests/src/bench/data.rs"]
 #[expect(unreachable_pub, reason = "the file is also a public module of lb-tests")]
 mod data;
+mod kube_proxy;
 mod page;
 mod saved;
 
@@ -25,6 +26,9 @@ use data::Results;
 const RESULTS_VARIABLE: &str = "PODWAY_BENCH_RESULTS";
 /// Asks a bench program for a quick look.
 const QUICK_VARIABLE: &str = "PODWAY_BENCH_QUICK";
+
+/// Names the binary of kube-proxy to a bench program.
+const KUBE_PROXY_VARIABLE: &str = "PODWAY_KUBE_PROXY";
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -41,8 +45,11 @@ pub(crate) struct Arguments {
     /// Run one bench program alone, by its name; of the kept run the others stay
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Also measure kube-proxy itself, this binary of it, beside the agent (`scale`)
+    #[arg(long, value_name = "PATH")]
+    kube_proxy: Option<PathBuf>,
     /// Measure nothing: draw the page and its charts from the kept run
-    #[arg(long, conflicts_with_all = ["quick", "json", "against", "only"])]
+    #[arg(long, conflicts_with_all = ["quick", "json", "against", "only", "kube_proxy"])]
     page_only: bool,
 }
 
@@ -52,8 +59,10 @@ pub(crate) fn run_command(project: &Project, arguments: &Arguments) -> Result<()
     if arguments.page_only {
         return page::write(project, &saved::read(&kept)?);
     }
+    // What is wrong with the arguments is told before anything is built.
     let before = arguments.against.as_deref().map(saved::read).transpose()?;
-    let measured = measure(project, arguments)?;
+    let kube_proxy = arguments.kube_proxy.as_deref().map(kube_proxy::checked).transpose()?;
+    let measured = measure(project, arguments, kube_proxy.as_deref())?;
     if let Some(path) = &arguments.json {
         saved::write(path, &measured)?;
     }
@@ -68,7 +77,7 @@ pub(crate) fn run_command(project: &Project, arguments: &Arguments) -> Result<()
     }
 }
 
-fn measure(project: &Project, arguments: &Arguments) -> Result<Vec<Results>> {
+fn measure(project: &Project, arguments: &Arguments, kube_proxy: Option<&Path>) -> Result<Vec<Results>> {
     let privilege = Privilege::find()?;
     setup::system(privilege)?;
     let podway = build::release_binary(project)?;
@@ -96,6 +105,7 @@ fn measure(project: &Project, arguments: &Arguments) -> Result<Vec<Results>> {
             (BINARY_VARIABLE, podway.as_os_str()),
             (RESULTS_VARIABLE, file.as_os_str()),
         ];
+        variables.extend(kube_proxy.map(|path| (KUBE_PROXY_VARIABLE, path.as_os_str())));
         if arguments.quick {
             variables.push((QUICK_VARIABLE, "1".as_ref()));
         }

@@ -18,6 +18,7 @@ use stage::Stage;
 use usage::Usage;
 
 mod fleet;
+mod kube_proxy;
 mod node_maps;
 mod stage;
 mod usage;
@@ -72,6 +73,7 @@ fn main() -> Result<()> {
     let need = need::find_netns().map_err(anyhow::Error::msg)?;
     let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
     let mut bench = Bench::new("scale")?;
+    let kube_proxy = kube_proxy::Given::find(&mut bench)?;
     let (cases, rounds) = plan(&bench)?;
     let changes_max = bench.choose(400, 100);
     let rows: Vec<Rows> =
@@ -82,6 +84,11 @@ fn main() -> Result<()> {
             let changes = if *origin == Origin::Folder { 20 } else { changes_max };
             measure(&mut bench, &podway, *origin, *services, changes, rows)?;
         }
+    }
+    if let Some(kube_proxy) = kube_proxy {
+        let servers = cases.iter().filter(|(origin, _)| *origin == Origin::Server);
+        let sizes: Vec<u32> = servers.map(|(_, services)| *services).collect();
+        kube_proxy.measure(&mut bench, &sizes)?;
     }
     bench.finish()
 }

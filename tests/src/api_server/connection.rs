@@ -51,7 +51,7 @@ impl Connection {
         }
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         let Some(resource) = Resource::ALL.into_iter().find(|resource| resource.path() == path) else {
-            return self.send_json(404, None, &answer::status(404, "no such path")).await;
+            return self.send_one(path).await;
         };
         let query = decode(query);
         let is_watch = query.get("watch").is_some_and(|value| value == "true" || value == "1");
@@ -71,6 +71,22 @@ impl Connection {
         }
     }
 
+    /// The object of a path that is no list's: one that has no namespace.
+    async fn send_one(&mut self, path: &str) -> io::Result<()> {
+        let found = {
+            let state = self.shared.lock();
+            let of = |resource: Resource| {
+                let name = path.strip_prefix(resource.path())?.strip_prefix('/')?;
+                state.store.select(resource, &format!("metadata.name={name}")).into_iter().next()
+            };
+            Resource::ALL.into_iter().find_map(of)
+        };
+        match found {
+            Some(object) => self.send_json(200, None, &object).await,
+            None => self.send_json(404, None, &answer::status(404, "no such path")).await,
+        }
+    }
+
     /// Reads a request's head; its target.
     async fn read_target(&mut self) -> io::Result<String> {
         let mut line = String::new();
@@ -86,7 +102,7 @@ impl Connection {
     async fn list(&mut self, resource: Resource, query: &BTreeMap<String, String>) -> io::Result<()> {
         let limit = query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX);
         let token = query.get("continue").map(String::as_str);
-        let page = self.shared.lock().store.page(resource, selector(query), limit, token);
+        let page = self.shared.lock().store.page(resource, &selector(query), limit, token);
         match page {
             Ok(page) => self.send_json(200, None, &answer::list(resource, page)).await,
             Err(Gone) => {
@@ -111,7 +127,7 @@ impl Connection {
         };
         let is_refused = {
             let state = self.shared.lock();
-            let is_gone = state.store.events_after(progress.version, resource, selector(query)).is_err();
+            let is_gone = state.store.events_after(progress.version, resource, &selector(query)).is_err();
             state.refuses_old_watches && !wants_list && is_gone
         };
         if is_refused {
@@ -120,7 +136,7 @@ impl Connection {
         self.write("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
             .await?;
         loop {
-            let (lines, is_last) = self.next_lines(&mut progress, resource, selector(query));
+            let (lines, is_last) = self.next_lines(&mut progress, resource, &selector(query));
             for line in &lines {
                 self.write_chunk(line).await?;
             }
@@ -195,8 +211,10 @@ impl Connection {
     }
 }
 
-fn selector(query: &BTreeMap<String, String>) -> &str {
-    query.get("labelSelector").map_or("", String::as_str)
+/// The terms of both selectors.
+fn selector(query: &BTreeMap<String, String>) -> String {
+    let terms = ["labelSelector", "fieldSelector"].map(|name| query.get(name).map(String::as_str));
+    terms.into_iter().flatten().collect::<Vec<_>>().join(",")
 }
 
 /// A query string to its parameters (`application/x-www-form-urlencoded`, ASCII).

@@ -213,10 +213,13 @@ fn event(change: &Change, selector: &str) -> Option<(&'static str, Value)> {
     }
 }
 
-/// A selector of terms `label` and `!label`.
+/// A selector of terms `label`, `!label` and `metadata.name=NAME`.
 fn takes(selector: &str, object: &Value) -> bool {
     let has = |label: &str| object["metadata"]["labels"].get(label).is_some();
     selector.split(',').filter(|term| !term.is_empty()).all(|term| {
+        if let Some(name) = term.strip_prefix("metadata.name=") {
+            return object["metadata"]["name"] == name;
+        }
         assert!(!term.contains(['=', ' ']), "selector term {term:?} is not understood");
         term.strip_prefix('!').map_or_else(|| has(term), |label| !has(label))
     })

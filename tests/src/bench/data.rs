@@ -19,6 +19,9 @@ pub struct Results {
     pub bench: String,
     /// Where and when it ran.
     pub machine: Machine,
+    /// What is to be said about the run, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What it measured, in the order in which it is to be shown.
     pub rows: Vec<Row>,
 }

@@ -126,7 +126,12 @@ mod tests {
             date: "2026-11-24".into(),
             commit: "f3fa44c1b2d3".into(),
         };
-        vec![Results { bench: "path".into(), machine, rows: vec![row(Better::Less, samples)] }]
+        vec![Results {
+            bench: "path".into(),
+            machine,
+            notes: Vec::new(),
+            rows: vec![row(Better::Less, samples)],
+        }]
     }
 
     #[test]

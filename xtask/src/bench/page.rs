@@ -24,7 +24,7 @@ pub(crate) fn write(project: &Project, run: &[Results]) -> Result<()> {
     let path = project.performance().with_extension("md");
     let mut page = std::fs::read_to_string(&path).context("cannot read docs/performance.md")?;
     for results in run {
-        let mut text = machine_line(results);
+        let mut text = head(results);
         for group in groups(results) {
             let file = format!("{}-{}.svg", results.bench, slug(&heading(&group)));
             chart::draw(&project.performance().join(&file), &group)?;
@@ -154,12 +154,17 @@ fn grouped(digits: &str) -> String {
     text
 }
 
-fn machine_line(results: &Results) -> String {
+/// Where and when it was, and what is to be said about it.
+fn head(results: &Results) -> String {
     let machine = &results.machine;
-    format!(
+    let mut text = format!(
         "{}, {} cores, Linux {}, {}, commit {}.\n",
         machine.cpu, machine.cores, machine.kernel, machine.date, machine.commit
-    )
+    );
+    for note in &results.notes {
+        text += &format!("{note}\n");
+    }
+    text
 }
 
 /// A name as part of a file's.
@@ -189,7 +194,7 @@ fn replaced(page: &str, bench: &str, text: &str) -> Result<String> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::data::Better;
+    use super::super::data::{Better, Machine};
     use super::*;
 
     fn row(case: &str, hook: &str, flows: u64, samples: &[f64]) -> Row {
@@ -221,6 +226,24 @@ mod tests {
              | --- | --- | --- | --- |\n\
              | TCP over IPv4 | XDP | 87.0 (70.0 to 151) | 1,414 |\n\
              | TCP over IPv4 | tc | 110 |  |\n"
+        );
+    }
+
+    #[test]
+    fn notes_stand_below_the_machine() {
+        let machine = Machine {
+            cpu: "AMD EPYC".into(),
+            cores: 2,
+            kernel: "6.18.0".into(),
+            date: "2026-11-24".into(),
+            commit: "f3fa44c1b2d3".into(),
+        };
+        let notes = vec!["kube-proxy itself was not measured.".into()];
+        let results = Results { bench: "scale".into(), machine, notes, rows: Vec::new() };
+        assert_eq!(
+            head(&results),
+            "AMD EPYC, 2 cores, Linux 6.18.0, 2026-11-24, commit f3fa44c1b2d3.\n\
+             kube-proxy itself was not measured.\n"
         );
     }
 

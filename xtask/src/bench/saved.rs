@@ -43,7 +43,11 @@ fn text_of(run: &[Results]) -> Result<String> {
         let separator = if index == 0 { "" } else { "," };
         let (bench, machine) =
             (serde_json::to_string(&results.bench)?, serde_json::to_string(&results.machine)?);
-        write!(text, "{separator}\n{{\"bench\": {bench},\n\"machine\": {machine},\n\"rows\": [")?;
+        write!(text, "{separator}\n{{\"bench\": {bench},\n\"machine\": {machine},\n")?;
+        if !results.notes.is_empty() {
+            writeln!(text, "\"notes\": {},", serde_json::to_string(&results.notes)?)?;
+        }
+        write!(text, "\"rows\": [")?;
         for (index, row) in results.rows.iter().enumerate() {
             let mut row = row.clone();
             row.samples.iter_mut().for_each(|sample| *sample = rounded(*sample));
@@ -91,7 +95,8 @@ mod tests {
             better: Better::Less,
             samples: vec![sample],
         };
-        Results { bench: bench.into(), machine, rows: vec![row.clone(), row] }
+        let notes = vec!["kube-proxy \"itself\".".into()];
+        Results { bench: bench.into(), machine, notes, rows: vec![row.clone(), row] }
     }
 
     #[test]
