@@ -39,9 +39,12 @@ pub(crate) struct Arguments {
     /// Also write what was measured to this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Say what got slower than in a saved run, beyond noise, and fail if anything did
+    /// Say what got slower than in a saved run, beyond noise; the exit status is 1 if anything did
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
+    /// Measure nothing: compare this saved run, instead of a new one, with that of `--against`
+    #[arg(long, value_name = "FILE", requires = "against", conflicts_with_all = ["quick", "json", "only", "kube_proxy"])]
+    run: Option<PathBuf>,
     /// Run one bench program alone, by its name; of the kept run the others stay
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
@@ -49,7 +52,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH")]
     kube_proxy: Option<PathBuf>,
     /// Measure nothing: draw the page and its charts from the kept run
-    #[arg(long, conflicts_with_all = ["quick", "json", "against", "only", "kube_proxy"])]
+    #[arg(long, conflicts_with_all = ["quick", "json", "against", "only", "kube_proxy", "run"])]
     page_only: bool,
 }
 
@@ -61,6 +64,9 @@ pub(crate) fn run_command(project: &Project, arguments: &Arguments) -> Result<()
     }
     // What is wrong with the arguments is told before anything is built.
     let before = arguments.against.as_deref().map(saved::read).transpose()?;
+    if let (Some(before), Some(after)) = (&before, &arguments.run) {
+        return compare::report(before, &saved::read(after)?);
+    }
     let kube_proxy = arguments.kube_proxy.as_deref().map(kube_proxy::checked).transpose()?;
     let measured = measure(project, arguments, kube_proxy.as_deref())?;
     if let Some(path) = &arguments.json {

@@ -1,7 +1,8 @@
 //! What got slower from one run to another.
 //!
 //! The rule: a row is worse when its medians differ, in the direction that is not wanted, by more than
-//! [`PART_MIN`] of the former one and by more than the two interquartile ranges together.
+//! [`PART_MIN`] of the former one and by more than the two interquartile ranges together. Rows of less than
+//! [`SAMPLES_MIN`] samples have no range worth the name, and are not judged.
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
@@ -10,11 +11,12 @@ use super::data::{Better, Parameter, Results, Row, quantile};
 
 /// Least change that counts, as a part of the former median.
 const PART_MIN: f64 = 0.05;
+/// Least samples of a row that is judged, in either run.
+const SAMPLES_MIN: usize = 3;
 
 /// Prints what got worse and what is better, and fails if anything got worse.
 pub(crate) fn report(before: &[Results], after: &[Results]) -> Result<()> {
-    let mut worse = 0;
-    let mut compared = 0;
+    let (mut worse, mut compared, mut passed_over) = (0, 0, 0);
     for after in after {
         let Some(before) = before.iter().find(|candidate| candidate.bench == after.bench) else {
             println!("{}: not in the saved run", after.bench);
@@ -29,6 +31,10 @@ pub(crate) fn report(before: &[Results], after: &[Results]) -> Result<()> {
         let rows: BTreeMap<_, &Row> = before.rows.iter().map(|row| (key(row), row)).collect();
         for row in &after.rows {
             let Some(old) = rows.get(&key(row)) else { continue };
+            if old.samples.len().min(row.samples.len()) < SAMPLES_MIN {
+                passed_over += 1;
+                continue;
+            }
             compared += 1;
             let change = change(old, row);
             let word = match change {
@@ -39,6 +45,9 @@ pub(crate) fn report(before: &[Results], after: &[Results]) -> Result<()> {
             worse += usize::from(change == Change::Worse);
             println!("{word}: {}: {}", after.bench, line(old, row));
         }
+    }
+    if passed_over > 0 {
+        println!("{passed_over} figures of less than {SAMPLES_MIN} rounds not judged");
     }
     println!("{compared} figures compared, {worse} got slower beyond noise");
     if worse > 0 {
