@@ -1,18 +1,16 @@
 //! A folder of manifests as a set of facts, and what changed in it since the last look.
 use std::collections::{BTreeMap, btree_map};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use std::{fs, io};
 
 use tracing::info;
 
-use super::manifest::{self, Object, Syntax};
+use super::manifest::{Object, Syntax};
+use super::reading::{self, BATCH_FILES, Found, Stamp};
 use crate::model::{Change, ObjectName, Problem};
 use crate::source::objects::{self, Converted};
 use crate::source::{Interner, Problems, SourceEvent};
-
-/// Largest manifest file. A larger one is a problem, and what it gave before stays.
-const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// Kind of the problems of files and of the folder.
 const FILE_KIND: &str = "File";
@@ -23,7 +21,9 @@ type Key = (&'static str, ObjectName);
 /// What one file gave when it was last read.
 #[derive(Default)]
 struct FileState {
-    /// Hash of the text, so that an untouched file is not parsed again.
+    /// What the file system said of the text, so that an untouched file is not read again.
+    stamp: Option<Stamp>,
+    /// Hash of the text, so that the same text is not parsed again.
     text_hash: Option<u64>,
     objects: BTreeMap<Key, Entry>,
     faults: Vec<String>,
@@ -60,10 +60,20 @@ impl Folder {
     /// # Errors
     /// When the folder itself cannot be listed. Everything stays as it was.
     pub(super) fn scan(&mut self) -> io::Result<Vec<SourceEvent>> {
-        let names = manifest_names(&self.dir)?;
-        self.files.retain(|name, _| names.contains(name));
-        for name in names {
-            self.read_file(&name);
+        let stamps = manifest_files(&self.dir)?;
+        self.files.retain(|name, _| stamps.contains_key(name));
+        let is_due = |name: &str, stamp: Option<Stamp>| {
+            stamp.is_none() || self.files.get(name).and_then(|state| state.stamp) != stamp
+        };
+        let due: Vec<&String> =
+            stamps.iter().filter(|(name, stamp)| is_due(name, **stamp)).map(|(name, _)| name).collect();
+        for names in due.chunks(BATCH_FILES) {
+            let hash_of = |name: &str| self.files.get(name).and_then(|state| state.text_hash);
+            let files: Vec<_> = names.iter().map(|name| (name.as_str(), hash_of(name))).collect();
+            let found = reading::read_all(&self.dir, &files);
+            for (name, found) in names.iter().zip(found) {
+                self.take(name, stamps[*name], found);
+            }
         }
         let mut events = Vec::new();
         let (facts, problems) = self.merged();
@@ -88,30 +98,25 @@ impl Folder {
         Some(SourceEvent::Problems(Problems { kind: FILE_KIND, subject, found }))
     }
 
-    fn read_file(&mut self, name: &str) {
+    /// Takes over what a look at a file has found.
+    fn take(&mut self, name: &str, stamp: Option<Stamp>, found: Found) {
         let state = self.files.entry(name.to_owned()).or_default();
-        let Some(syntax) = Syntax::of_file(name) else { return };
-        let text = match read_text(&self.dir.join(name)) {
-            Ok(text) => text,
-            Err(reason) => {
-                state.text_hash = None;
+        state.stamp = stamp;
+        let (text_hash, manifest) = match found {
+            Found::Known => return,
+            Found::Read { text_hash, manifest } => (text_hash, manifest),
+            Found::Unreadable(reason) => {
+                (state.stamp, state.text_hash) = (None, None);
                 state.faults = vec![format!("cannot read the file: {reason}; what it gave before stays")];
                 return;
             }
         };
-        let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
-        let text_hash = Some(hasher.finish());
-        if state.text_hash == text_hash {
-            return;
-        }
-        let manifest = manifest::read(&text, syntax);
         if !manifest.ignored_kinds.is_empty() {
             let kinds = manifest.ignored_kinds.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             info!(file = name, kinds, "kinds that are not read are ignored");
         }
         let before = std::mem::take(&mut state.objects);
-        state.text_hash = text_hash;
+        state.text_hash = Some(text_hash);
         state.faults = manifest.faults;
         for (document_number, object) in manifest.objects {
             let (key, converted) = convert(&object, &mut self.interner);
@@ -166,27 +171,23 @@ impl Folder {
     }
 }
 
-/// Names of the manifest files, sorted. Hidden files and folders are none (a mounted `ConfigMap`
+/// The manifest files, sorted by name, with their stamps. Hidden files and folders are none (a mounted `ConfigMap`
 /// keeps its versions in hidden folders).
-fn manifest_names(dir: &Path) -> io::Result<std::collections::BTreeSet<String>> {
-    let mut names = std::collections::BTreeSet::new();
+fn manifest_files(dir: &Path) -> io::Result<BTreeMap<String, Option<Stamp>>> {
+    let now = SystemTime::now();
+    let mut files = BTreeMap::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        let is_folder = fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir());
-        if !name.starts_with('.') && Syntax::of_file(&name).is_some() && !is_folder {
-            names.insert(name);
+        if name.starts_with('.') || Syntax::of_file(&name).is_none() {
+            continue;
+        }
+        let metadata = fs::metadata(entry.path());
+        if !metadata.as_ref().is_ok_and(fs::Metadata::is_dir) {
+            files.insert(name, metadata.ok().and_then(|metadata| Stamp::of(&metadata, now)));
         }
     }
-    Ok(names)
-}
-
-fn read_text(path: &Path) -> Result<String, String> {
-    let length = fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if length > FILE_BYTES_MAX {
-        return Err(format!("{length} bytes are more than {FILE_BYTES_MAX}; split it"));
-    }
-    fs::read_to_string(path).map_err(|error| error.to_string())
+    Ok(files)
 }
 
 fn convert(object: &Object, interner: &mut Interner) -> (Key, Converted) {

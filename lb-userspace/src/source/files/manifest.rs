@@ -152,10 +152,12 @@ fn read_document(document: &Document<'_>, manifest: &mut Manifest) -> Result<(),
     if let Some(item_kind) = kind.strip_suffix("List") {
         return read_list(document.number, &value, &api_version, item_kind, manifest);
     }
-    let object = if has_merge_keys {
-        object(&api_version, &kind, &Text::Value(&value))
-    } else {
-        object(&api_version, &kind, &Text::Document(document))
+    // The tree is there already. Only what it does not give is looked for in the text once more: a text field whose
+    // value looks like a number, and the line of an error.
+    let of_tree = object(&api_version, &kind, &Text::Value(&value));
+    let object = match of_tree {
+        Err(_) if !has_merge_keys => object(&api_version, &kind, &Text::Document(document)),
+        of_tree => of_tree,
     };
     add(document.number, object?, &api_version, &kind, manifest)
 }
@@ -185,7 +187,7 @@ fn read_list(
     Ok(())
 }
 
-/// What an object is read from: its own text where it can be, so that errors have their lines.
+/// What an object is read from.
 enum Text<'a> {
     Document(&'a Document<'a>),
     Value(&'a Value),
@@ -379,6 +381,15 @@ spec:
             selector.into_iter().collect::<Vec<_>>(),
             [("app".into(), "b".into()), ("tier".into(), "c".into())]
         );
+    }
+
+    #[test]
+    fn text_that_looks_like_a_number_stays_text() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: 1e3}\nspec: {clusterIP: 1.10}\n";
+        let manifest = read(text, Syntax::Yaml);
+        assert_eq!(names(&manifest), [(1, "Service 1e3".to_owned())]);
+        let Object::Service(service) = &manifest.objects[0].1 else { panic!("no Service") };
+        assert_eq!(service.spec.as_ref().unwrap().cluster_ip.as_deref(), Some("1.10"));
     }
 
     #[test]

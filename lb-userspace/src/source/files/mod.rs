@@ -21,6 +21,7 @@ use folder::Folder;
 
 mod folder;
 mod manifest;
+mod reading;
 
 /// Quiet time after the last event before the folder is read, so that a file being written is
 /// complete.
