@@ -1,19 +1,19 @@
 //! Times of planning, diffing and building rings: `cargo bench -p lb-userspace --bench control_plane`.
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb_common::Address;
-use lb_userspace::diff::{self, Diff, Limits, Tables};
-use lb_userspace::model::{
-    EndpointSlice, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, Snapshot,
-};
+use lb_userspace::diff::{self, Limits, Tables};
 use lb_userspace::plan::{self, NodeContext, ReadinessAlone};
 use lb_userspace::ring::{self, Member, Reach};
 
+use fleet::{ENDPOINTS, apply, facts, pod, snapshot};
+
+mod fleet;
+
 const SERVICES: u32 = 10_000;
-const ENDPOINTS: u32 = 50;
 const ROUNDS: usize = 9;
 
 fn main() {
@@ -78,50 +78,6 @@ fn one_large_service(node: &NodeContext) {
     println!("  first diff: {time:?} for {} operations", first.ops.len());
     let ((), time) = timed(|| apply(&mut tables, &first));
     println!("  apply to the mirror: {time:?}");
-}
-
-fn apply(tables: &mut Tables, diff: &Diff) {
-    for op in &diff.ops {
-        tables.apply(op, 0);
-    }
-}
-
-fn snapshot(services: u32, endpoints: u32) -> Snapshot {
-    let mut snapshot = Snapshot::default();
-    for number in 0..services {
-        let (service, slice) = facts(number, endpoints);
-        snapshot.services.insert(service.name.clone(), Arc::new(service));
-        snapshot.endpoint_slices.insert(slice.name.clone(), Arc::new(slice));
-    }
-    snapshot
-}
-
-/// A Service with a cluster IP, and its one slice.
-fn facts(number: u32, endpoints: u32) -> (Service, EndpointSlice) {
-    let name = format!("service-{number}");
-    let service = Service {
-        resource_version: "1".into(),
-        cluster_ips: vec![IpAddr::from(Ipv4Addr::from(0x0a60_0000 + number))],
-        ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        ..Service::new(ObjectName::new("bench", &name))
-    };
-    let node: Arc<str> = "node-b".into();
-    let endpoint = |index| SliceEndpoint {
-        node: Some(Arc::clone(&node)),
-        ..SliceEndpoint::new(pod(number * ENDPOINTS + index))
-    };
-    let slice = EndpointSlice {
-        name: service.name.clone(),
-        service: name.as_str().into(),
-        resource_version: "1".into(),
-        endpoints: (0..endpoints).map(endpoint).collect(),
-        ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
-    };
-    (service, slice)
-}
-
-fn pod(index: u32) -> IpAddr {
-    Ipv4Addr::from(0x0b00_0000 + index).into()
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
