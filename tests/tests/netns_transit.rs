@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 
 use lb_tests::bench::services::{ENDPOINT_PORT, REMOTE_UDP, endpoint_address};
 use lb_tests::bench::transit::Transit;
+use lb_tests::bench::ways::{By, Forwarder, Hook, Place};
 use lb_tests::need;
 use lb_tests::packet::{five_tuple, verify_checksums};
 
@@ -48,4 +49,17 @@ fn a_made_frame_is_whole() {
 fn a_made_frame_over_ipv6_is_whole() {
     let client = "[2001:db8:128::2]:1029".parse().unwrap();
     assert_whole("[2001:db8:51::10]:86".parse().unwrap(), 32_773, client);
+}
+
+#[test]
+fn packets_to_a_local_pod_are_handed_to_its_interface() {
+    let Some(_need) = need::netns() else { return };
+    let by = By::Podway { hook: Hook::Tc, place: Place::HereHandedOver, services: 1 };
+    let forwarder = Forwarder::start(by.v4()).unwrap();
+    // The stack forwards none of them.
+    let rules = "add table ip f; add chain ip f f { type filter hook forward priority 0; policy drop; }";
+    assert!(forwarder.transit.node().host().command("nft").arg(rules).status().unwrap().success());
+    let generator = forwarder.transit.generator(by.v4().destination(), 100, 0).unwrap();
+    let sent = forwarder.transit.send(&generator, 2_000).unwrap();
+    assert_eq!(sent.arrived, 2_000, "counted:{}", forwarder.counts().unwrap());
 }

@@ -82,6 +82,7 @@ fn ways(podway: &[u32], peers: &[u32]) -> Vec<Way> {
         (Hook::Generic, Place::Elsewhere),
         (Hook::Tc, Place::Elsewhere),
         (Hook::Tc, Place::Here),
+        (Hook::Tc, Place::HereHandedOver),
         (Hook::Tc, Place::ElsewhereDirect),
     ];
     ways.extend(places.map(|(hook, place)| By::Podway { hook, place, services: 1 }.v4()));
@@ -186,7 +187,7 @@ fn ratios(bench: &mut Bench, runs: &[Run]) {
         let rows = if is_new { traffic.new } else { Some(traffic.established) };
         rows.map(|rows| rows.cpu)
     };
-    let tc_local = By::Podway { hook: Hook::Tc, place: Place::Here, services: 1 };
+    let tc = |place| By::Podway { hook: Hook::Tc, place, services: 1 };
     let (nftables, iptables) = (By::Nftables { services: 1 }, By::Iptables { services: 5_000 });
     for (name, of, to, is_new) in [
         ("established: nftables, 1 Service, to Podway, native XDP", nftables, native(1), false),
@@ -194,7 +195,13 @@ fn ratios(bench: &mut Bench, runs: &[Run]) {
         ("new flows: nftables, 1 Service, to Podway, native XDP", nftables, native(1), true),
         ("new flows: iptables to Podway, native XDP, 5,000 Services", iptables, native(5_000), true),
         ("established: Podway, native XDP, 10,000 Services to 1", native(10_000), native(1), false),
-        ("established: Podway, tc to a local pod, to kernel routing", tc_local, By::Routing, false),
+        ("established: Podway, tc to a local pod, to kernel routing", tc(Place::Here), By::Routing, false),
+        (
+            "established: Podway, tc, handed to a local pod, to kernel routing",
+            tc(Place::HereHandedOver),
+            By::Routing,
+            false,
+        ),
     ] {
         for family in [Family::V4, Family::V6] {
             let [of, to, floor] = [of, to, By::Discard].map(|by| Way { family, by });

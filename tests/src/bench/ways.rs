@@ -37,8 +37,10 @@ pub enum Hook {
 /// Where Podway's endpoints are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// On this node.
+    /// On this node, to whose network stack packets are left.
     Here,
+    /// On this node; packets are handed to their interface (`--local-delivery direct`), which tc can do.
+    HereHandedOver,
     /// On another node; replies pass this one.
     Elsewhere,
     /// On another node, which answers the client itself.
@@ -108,12 +110,15 @@ impl By {
                 (Hook::Native, Place::Elsewhere) => "Podway, native XDP, to another node",
                 (Hook::Native, Place::ElsewhereDirect) => "Podway, native XDP, direct server return",
                 (Hook::Native, Place::Here) => "Podway, native XDP, to a local pod",
+                (Hook::Native, Place::HereHandedOver) => "Podway, native XDP, handed to a local pod",
                 (Hook::Generic, Place::Elsewhere) => "Podway, generic XDP, to another node",
                 (Hook::Generic, Place::ElsewhereDirect) => "Podway, generic XDP, direct server return",
                 (Hook::Generic, Place::Here) => "Podway, generic XDP, to a local pod",
+                (Hook::Generic, Place::HereHandedOver) => "Podway, generic XDP, handed to a local pod",
                 (Hook::Tc, Place::Elsewhere) => "Podway, tc, to another node",
                 (Hook::Tc, Place::ElsewhereDirect) => "Podway, tc, direct server return",
                 (Hook::Tc, Place::Here) => "Podway, tc, to a local pod",
+                (Hook::Tc, Place::HereHandedOver) => "Podway, tc, handed to a local pod",
             },
             Self::Nftables { .. } => "kube-proxy rules, nftables",
             Self::Iptables { .. } => "kube-proxy rules, iptables",
@@ -157,7 +162,7 @@ impl Way {
             By::Routing | By::Discard | By::Redirect => {
                 (endpoint_address(REMOTE_UDP, 0, is_v4), ENDPOINT_PORT).into()
             }
-            By::Podway { place: Place::Here, .. } => (vip, LOCAL).into(),
+            By::Podway { place: Place::Here | Place::HereHandedOver, .. } => (vip, LOCAL).into(),
             By::Podway { place: Place::ElsewhereDirect, .. } => (vip, DSR).into(),
             _ => (vip, REMOTE_UDP).into(),
         }
@@ -195,7 +200,7 @@ impl Forwarder {
             By::Routing => Attached::Nothing,
             By::Discard => floor(&transit, "sink")?,
             By::Redirect => floor(&transit, "floor_redirect")?,
-            By::Podway { hook, services, .. } => podway(&transit, hook, services)?,
+            By::Podway { hook, place, services } => podway(&transit, hook, place, services)?,
             By::Nftables { services } => {
                 let manifests = manifests(way.family, services);
                 nftables::load(transit.node(), &manifests.iter().collect::<Vec<_>>())?;
@@ -247,9 +252,13 @@ fn floor(transit: &Transit, name: &str) -> Result<Attached> {
     Ok(Attached::Floor { _program: ebpf })
 }
 
-fn podway(transit: &Transit, hook: Hook, services: u32) -> Result<Attached> {
+fn podway(transit: &Transit, hook: Hook, place: Place, services: u32) -> Result<Attached> {
     let mut kernel = Kernel::load(CONNTRACK_MAX)?;
-    kernel.fill(&tables(now_s(), services))?;
+    let mut tables = tables(now_s(), services);
+    if let (Place::HereHandedOver, Some(config)) = (place, &mut tables.config) {
+        config.flags |= lb_common::config::flags::DELIVER_DIRECTLY;
+    }
+    kernel.fill(&tables)?;
     for interface in transit.node_interfaces()? {
         let entry = Interface { flags: interface::flags::UPLINK | interface::flags::XDP_TRANSMIT };
         kernel.put_hash::<4, 4>(maps::INTERFACES, &interface, &entry)?;
