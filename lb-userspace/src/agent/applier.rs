@@ -9,7 +9,7 @@ use tracing::{error, info};
 
 use crate::clock::now_ms;
 use crate::diff::{self, Diff, Op, Tables};
-use crate::health::Target;
+use crate::health::{Target, Targets};
 use crate::maps::Maps;
 use crate::model::{ObjectName, Problem};
 use crate::plan::Desired;
@@ -17,6 +17,7 @@ use crate::sweep::Pass;
 
 use super::chain::BrokenChains;
 use super::socket_mover::SocketMover;
+use super::switch::{Place, SharedSwitch};
 
 /// Wait before what failed is tried again; doubled with each further failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -32,6 +33,7 @@ const SETTLE_S: u32 = 1;
 pub(super) struct Applier {
     pub(super) maps: Maps,
     tables: Tables,
+    pub(super) switch: SharedSwitch,
     /// Whether the whole plan has been compared with the maps since the start.
     is_whole: bool,
     pending: BTreeSet<ObjectName>,
@@ -92,7 +94,9 @@ impl Applier {
     /// On maps as they are pinned: what they hold is the state to start from.
     pub(super) fn new(maps: Maps, sockets: SocketMover) -> Result<Self> {
         let tables = maps.tables()?;
+        let states = maps.endpoint_states();
         Ok(Self {
+            switch: SharedSwitch::new(move |place| states.take_out(place.id, place.generation)),
             maps,
             tables,
             is_whole: false,
@@ -192,9 +196,8 @@ impl Applier {
                 outcome.left += 1;
                 continue;
             }
-            match self.maps.apply(op) {
+            match self.store(op) {
                 Ok(()) => {
-                    self.tables.apply(op, now_ms());
                     outcome.counts.add(op);
                     outcome.done += 1;
                     has_left |= takes_no_new_flows(op);
@@ -212,6 +215,36 @@ impl Applier {
         outcome
     }
 
+    /// Carries out one operation in the maps and the mirror.
+    fn store(&mut self, op: &Op) -> Result<()> {
+        let switch = self.switch.lock();
+        let held;
+        let op = match op {
+            Op::PutEndpoint { id, endpoint } => {
+                held = Op::PutEndpoint { id: *id, endpoint: switch.hold_out(endpoint, &self.tables) };
+                &held
+            }
+            op => op,
+        };
+        self.maps.apply(op)?;
+        self.tables.apply(op, now_ms());
+        Ok(())
+    }
+
+    /// Tells the switch where the targets of a Service are.
+    pub(super) fn place_targets(&self, service: &ObjectName, targets: &Targets) {
+        let place = |target: &Target| {
+            let id = self.endpoint_id(target)?;
+            Some((target.clone(), Place { id, generation: self.tables.endpoint(id).generation }))
+        };
+        self.switch.lock().place(service, targets.keys().filter_map(place).collect());
+    }
+
+    fn endpoint_id(&self, target: &Target) -> Option<u32> {
+        let service = self.tables.backend_service_id(&target.backend_service)?;
+        self.tables.endpoint_id(service, Address::from(target.address), target.port)
+    }
+
     /// Whether the maps hold what the plan says, or came closer to it not long ago.
     pub(super) fn is_up_to_date(&self) -> bool {
         self.stuck_since.is_none_or(|since| since.elapsed() < BEHIND_MAX)
@@ -222,15 +255,14 @@ impl Applier {
         (self.last_refusal.is_some() || !self.pending.is_empty()).then_some(self.retry)
     }
 
-    /// Takes an endpoint out of every ring, or puts it back, with one store: the rings follow with the
-    /// next apply.
+    /// Takes an endpoint out of every ring, or puts it back, with one store, if the switch has not done so: the
+    /// rings follow with the next apply.
     pub(super) fn set_health(&mut self, target: &Target, is_healthy: bool) {
-        let address = Address::from(target.address);
-        let known = self
-            .tables
-            .backend_service_id(&target.backend_service)
-            .and_then(|service| self.tables.endpoint_id(service, address, target.port));
-        let Some(id) = known else { return };
+        let Some(id) = self.endpoint_id(target) else { return };
+        let switch = self.switch.lock();
+        if is_healthy && switch.is_held_out(target) {
+            return;
+        }
         let mut endpoint = self.tables.endpoint(id);
         let healthy = lb_common::endpoint::state::HEALTHY;
         endpoint.state = if is_healthy { endpoint.state | healthy } else { endpoint.state & !healthy };

@@ -33,6 +33,7 @@ mod problems;
 mod service_health_answers;
 mod socket_mover;
 mod sweeper;
+mod switch;
 
 pub use node_flags::NodeFlags;
 pub use options::Options;
@@ -44,8 +45,6 @@ use service_health_answers::ServiceHealthAnswers;
 use socket_mover::SocketMover;
 use sweeper::Sweeper;
 
-/// Events of the prober that wait for the loop.
-const HEALTH_EVENTS_MAX: usize = 1_024;
 /// Time between two looks at the drains.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Least time between two looks at the interfaces: links come in bursts, one for each pod.
@@ -175,8 +174,7 @@ impl Agent {
         mut programs: JoinHandle<Result<Attachments>>,
         mut links: mpsc::Receiver<()>,
     ) -> Result<()> {
-        let (sender, mut found) = mpsc::channel(HEALTH_EVENTS_MAX);
-        tokio::spawn(health::run(self.targets.subscribe(), sender));
+        let mut found = switch::start(self.targets.subscribe(), self.applier.switch.clone())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let interval = Duration::from_millis(self.options.apply_interval_ms);
@@ -265,6 +263,7 @@ impl Agent {
     }
 
     fn take_health(&mut self, event: HealthEvent) {
+        self.applier.switch.lock().taken(&event);
         if let HealthEvent::Found(target, finding) = &event {
             let endpoint = format!("{}", std::net::SocketAddr::new(target.address, target.port));
             let service = target.backend_service.to_string();
@@ -308,7 +307,12 @@ impl Agent {
         let of = |name| desired.service(name).map(|plan| health::targets(plan)).unwrap_or_default();
         self.targets.send_if_modified(|targets| {
             let targets = targets.get_mut().unwrap_or_else(PoisonError::into_inner);
-            targets.extend(changed.iter().map(|name| (name.clone(), of(name))));
+            for name in changed {
+                let of_service = of(name);
+                // An event finds its place told.
+                self.applier.place_targets(name, &of_service);
+                targets.insert(name.clone(), of_service);
+            }
             !changed.is_empty()
         });
     }

@@ -40,6 +40,7 @@ pub use layout::Sizes;
 pub use load::{Object, load};
 pub use pins::{PIN_PATH_DEFAULT, Pins};
 pub use route_generation::RouteGeneration;
+pub use write::EndpointStates;
 
 use conntrack::Conntrack;
 use flow_filter::FlowFilter;

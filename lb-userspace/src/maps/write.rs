@@ -1,5 +1,6 @@
 //! Writing the maps: one [`Op`] is one or a few stores, in an order at which no packet sees a half.
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -14,6 +15,7 @@ use lb_common::maps;
 use lb_common::neg::Ring;
 
 use super::Maps;
+use super::mapped::Mapped;
 use super::read::ENDPOINT_WORDS;
 use super::table::io_error;
 use crate::diff::Op;
@@ -22,8 +24,30 @@ use crate::plan::{frontend_key_text, socket_text};
 /// The word of an ENDPOINTS value that holds its state: the last one.
 const STATE_WORD: usize = ENDPOINT_WORDS - 1;
 const _: () = assert!(std::mem::offset_of!(Endpoint, state) == STATE_WORD * size_of::<u32>());
+/// The word that holds its generation.
+const GENERATION_WORD: usize = std::mem::offset_of!(Endpoint, generation) / size_of::<u32>();
+
+/// The states of the endpoints alone, for a thread beside the one that writes all else.
+pub struct EndpointStates(Arc<Mapped>);
+
+impl EndpointStates {
+    /// Ends new flows at an endpoint, for all CPUs at once. Nothing happens where the id has been given up, so
+    /// that it has another generation. Whoever stores endpoints meanwhile must be kept from it.
+    pub fn take_out(&self, id: u32, generation: u32) {
+        let Some(words) = self.0.words(id) else { return };
+        if words[GENERATION_WORD].load(Ordering::Acquire) == generation {
+            words[STATE_WORD].fetch_and(!lb_common::endpoint::state::HEALTHY, Ordering::Release);
+        }
+    }
+}
 
 impl Maps {
+    /// The states of the endpoints, for another thread.
+    #[must_use]
+    pub fn endpoint_states(&self) -> EndpointStates {
+        EndpointStates(Arc::clone(&self.arrays.endpoints))
+    }
+
     /// Carries out one operation.
     ///
     /// # Errors
