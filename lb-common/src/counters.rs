@@ -81,7 +81,7 @@ pub enum Reason {
     DropDangling,
     /// Dropped: the frame could not be rewritten.
     DropRewriteFailed,
-    /// Not a verdict: no healthy endpoint was found, so an unhealthy one was used.
+    /// Not a verdict: too few endpoints were healthy, so a new flow went to an unhealthy one.
     NotePanic,
     /// Not a verdict: a flow left an endpoint that is gone.
     NoteEndpointGone,

@@ -36,7 +36,7 @@ const _: () = assert!(size_of::<Endpoint>() == 40);
 pub mod state {
     /// The id is in use.
     pub const PRESENT: u32 = 1 << 0;
-    /// Passes its health check, or has none.
+    /// May take new flows: passes its health check, or has none, or is used all the same ([`PANIC`]).
     pub const HEALTHY: u32 = 1 << 1;
     /// Terminating: flows that it has go on, new ones come only where no ready endpoint is left.
     pub const DRAINING: u32 = 1 << 2;
@@ -45,6 +45,9 @@ pub mod state {
     /// No EndpointSlice names it any more. Its TCP flows go on until the agent gives the id up, at the
     /// drain deadline of its backend service; no new flow begins here.
     pub const WITHDRAWN: u32 = 1 << 4;
+    /// Fails its health check, and is used since too few endpoints of its NEG pass theirs; a new flow here is
+    /// counted.
+    pub const PANIC: u32 = 1 << 5;
 }
 
 impl Endpoint {

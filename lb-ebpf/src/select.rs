@@ -67,6 +67,9 @@ fn from_ring<T: Tables>(tables: &mut T, neg: u32, hash: u32) -> Option<u32> {
         let id = tables.ring_slot(ring.slot(point)?)?;
         let endpoint = tables.endpoint(id)?;
         if endpoint.takes_new_flows() {
+            if endpoint.state & endpoint::state::PANIC != 0 {
+                tables.count(Reason::NotePanic);
+            }
             return Some(id);
         }
         if fallback.is_none() && endpoint.is_named() {

@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+mod health_policy;
+
+pub use health_policy::HealthPolicy;
+
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct ObjectName {
@@ -248,6 +252,8 @@ pub struct Service {
     pub affinity_timeout_s: Option<u32>,
     /// From annotations; `None` means readiness alone decides.
     pub health_check: Option<Arc<HealthCheck>>,
+    /// From annotations.
+    pub health_policy: HealthPolicy,
     /// `spec.loadBalancerSourceRanges`.
     pub source_ranges: SourceRanges,
     /// `spec.healthCheckNodePort` of a Service that a load balancer checks for local endpoints.
@@ -277,6 +283,7 @@ impl Service {
             internal_traffic_policy: TrafficPolicy::Cluster,
             affinity_timeout_s: None,
             health_check: None,
+            health_policy: HealthPolicy::default(),
             source_ranges: SourceRanges::default(),
             health_check_node_port: None,
             drain: DrainContract::default(),

@@ -153,6 +153,17 @@ fn pod_leaves_and_returns_by_what_its_health_port_says() {
         })
         .unwrap();
         wait_for_answerers(client, to, &["web-a-1", "web-a-2"]);
+        wait_until(DEADLINE, "the NEGs to be in panic", || {
+            let rows = cluster.agents[0].get("negs").unwrap();
+            let mut near = rows
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|row| row["backendService"].as_str().unwrap().contains("shop/near:tcp"));
+            near.all(|row| row["panic"] == true && row["healthy"] == 0 && row["endpoints"] == 2)
+        })
+        .unwrap();
+        assert!(cluster.agents[0].count("panic").unwrap() > 0);
         ports.iter().for_each(|port| port.is(Mood::Well));
         wait_for_answerers(client, to, &["web-a-1", "web-a-2"]);
     }

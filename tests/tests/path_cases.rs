@@ -72,6 +72,17 @@ fn repeated_syn_leaves_an_endpoint_that_turned_unhealthy() {
 }
 
 #[test]
+fn new_flow_to_an_endpoint_that_is_used_in_panic_is_counted() {
+    let mut tables = tables();
+    for endpoint in tables.endpoints.values_mut() {
+        endpoint.state |= state::PANIC;
+    }
+    let first = chosen(&mut tables, &tcp(40_000, world::PORT_LOCAL, SYN));
+    assert_eq!(chosen(&mut tables, &tcp(40_000, world::PORT_LOCAL, ACK)), first);
+    assert_eq!(tables.reasons[&Reason::NotePanic], 1);
+}
+
+#[test]
 fn port_used_again_after_a_close_is_a_new_flow() {
     for closing in [FIN | ACK, RST] {
         let mut tables = tables();

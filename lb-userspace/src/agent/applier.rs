@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use lb_common::Address;
+use lb_common::endpoint::state;
 use tokio::time::Instant;
 use tracing::{error, info};
 
@@ -264,8 +265,8 @@ impl Applier {
             return;
         }
         let mut endpoint = self.tables.endpoint(id);
-        let healthy = lb_common::endpoint::state::HEALTHY;
-        endpoint.state = if is_healthy { endpoint.state | healthy } else { endpoint.state & !healthy };
+        endpoint.state &= !(state::HEALTHY | state::PANIC);
+        endpoint.state |= if is_healthy { state::HEALTHY } else { 0 };
         match self.maps.set_endpoint_state(id, endpoint.state) {
             Ok(()) => {
                 self.tables.apply(&Op::PutEndpoint { id, endpoint }, now_ms());

@@ -171,7 +171,7 @@ pub(super) fn backend_services(maps: &Maps, tables: &Tables) -> Result<Vec<Backe
 fn backend_service(tables: &Tables, id: u32, traffic: &Traffic) -> BackendServiceRow {
     let mut endpoints = tables.endpoints_of(id).to_vec();
     endpoints.retain(|id| tables.endpoint(*id).is_named());
-    let healthy = endpoints.iter().filter(|id| tables.endpoint(**id).takes_new_flows()).count();
+    let healthy = endpoints.iter().filter(|id| is_healthy(&tables.endpoint(**id))).count();
     BackendServiceRow {
         name: name_of(tables, id),
         id,
@@ -197,12 +197,16 @@ pub(super) struct NegRow {
     kind: &'static str,
     id: u32,
     endpoints: usize,
+    healthy: usize,
+    /// Whether unhealthy endpoints are used since too few are healthy.
+    panic: bool,
     ring_length: u32,
     ring_position: u32,
 }
 
 impl Row for NegRow {
-    const HEADINGS: &'static [&'static str] = &["BACKEND SERVICE", "NEG", "ENDPOINTS", "RING LENGTH"];
+    const HEADINGS: &'static [&'static str] =
+        &["BACKEND SERVICE", "NEG", "ENDPOINTS", "HEALTHY", "PANIC", "RING LENGTH"];
     const WIDE_HEADINGS: &'static [&'static str] = &["ID", "RING POSITION"];
 
     fn cells(&self) -> Vec<String> {
@@ -210,6 +214,8 @@ impl Row for NegRow {
             self.backend_service.clone(),
             self.kind.to_owned(),
             self.endpoints.to_string(),
+            self.healthy.to_string(),
+            if self.panic { "yes" } else { "no" }.to_owned(),
             self.ring_length.to_string(),
         ]
     }
@@ -224,15 +230,23 @@ pub(super) fn negs(tables: &Tables) -> Vec<NegRow> {
     tables
         .backend_service_ids()
         .flat_map(of_service)
-        .map(|(id, kind, ring)| NegRow {
-            backend_service: name_of(tables, id),
-            kind: neg_kind_name(kind),
-            id: kind.id(id),
-            endpoints: members(tables, kind.id(id)).len(),
-            ring_length: ring.length(),
-            ring_position: ring.position(),
-        })
+        .map(|(id, kind, ring)| neg(tables, id, kind, ring))
         .collect()
+}
+
+fn neg(tables: &Tables, backend_service: u32, kind: NegKind, ring: Ring) -> NegRow {
+    let id = kind.id(backend_service);
+    let members: Vec<Endpoint> = members(tables, id).into_iter().map(|id| tables.endpoint(id)).collect();
+    NegRow {
+        backend_service: name_of(tables, backend_service),
+        kind: neg_kind_name(kind),
+        id,
+        endpoints: members.len(),
+        healthy: members.iter().filter(|endpoint| is_healthy(endpoint)).count(),
+        panic: members.iter().any(|endpoint| endpoint.state & state::PANIC != 0),
+        ring_length: ring.length(),
+        ring_position: ring.position(),
+    }
 }
 
 /// An endpoint.
@@ -288,6 +302,11 @@ fn left_text(flows: Option<u64>, seconds: Option<u32>) -> String {
     }
 }
 
+/// Whether it takes new flows for its own sake.
+fn is_healthy(endpoint: &Endpoint) -> bool {
+    endpoint.takes_new_flows() && endpoint.state & state::PANIC == 0
+}
+
 /// The state's word.
 pub(super) fn state_name(endpoint: &Endpoint) -> &'static str {
     if !endpoint.is_present() {
@@ -296,7 +315,7 @@ pub(super) fn state_name(endpoint: &Endpoint) -> &'static str {
         "withdrawn"
     } else if endpoint.state & state::DRAINING != 0 {
         "draining"
-    } else if endpoint.state & state::HEALTHY != 0 {
+    } else if is_healthy(endpoint) {
         "healthy"
     } else {
         "unhealthy"

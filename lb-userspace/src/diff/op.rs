@@ -200,6 +200,9 @@ pub(crate) fn range_text(key: &SourceRangeKey) -> String {
 
 fn state_words(bits: u32) -> Vec<&'static str> {
     let mut words = vec![if bits & state::HEALTHY != 0 { "healthy" } else { "unhealthy" }];
+    if bits & state::PANIC != 0 {
+        words = vec!["unhealthy", "panic"];
+    }
     if bits & state::DRAINING != 0 {
         words.push("draining");
     }

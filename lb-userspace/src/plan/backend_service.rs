@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lb_common::neg::NegKind;
 
-use crate::model::{DrainContract, HealthCheck, ObjectName, Protocol};
+use crate::model::{DrainContract, HealthCheck, HealthPolicy, ObjectName, Protocol};
 
 use super::{Endpoint, Neg, Origin};
 
@@ -43,6 +43,8 @@ pub struct BackendService {
     pub affinity_timeout_s: Option<u32>,
     /// The health check, where readiness alone does not decide.
     pub health_check: Option<Arc<HealthCheck>>,
+    /// What is done with what is known of the endpoints' health.
+    pub health_policy: HealthPolicy,
     /// How long the TCP flows of an endpoint that is gone may go on.
     pub drain: DrainContract,
     /// Whom those of its frontends let in that check sources, as network and length in bits.

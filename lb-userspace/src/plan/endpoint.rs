@@ -35,6 +35,8 @@ pub struct Endpoint {
     pub weight: u16,
     /// Whether it passes its health check, or has none.
     pub passes_health_check: bool,
+    /// Whether it does not, and a NEG uses it all the same ([`super::Neg::is_panic`]).
+    pub is_used_in_panic: bool,
     /// Whether it is on this node.
     pub is_local: bool,
     /// The slice that names it.
@@ -88,6 +90,9 @@ impl Endpoint {
         let mut bits = state::PRESENT;
         if self.passes_health_check && (facts.ready || self.serves_while_terminating()) {
             bits |= state::HEALTHY;
+        }
+        if self.is_used_in_panic {
+            bits |= state::HEALTHY | state::PANIC;
         }
         if self.state() == EndpointState::Draining {
             bits |= state::DRAINING;

@@ -86,8 +86,9 @@ impl Serialize for NegText<'_> {
             .map(|index| &service.endpoints[*index as usize])
             .map(|endpoint| socket_text(endpoint.address, endpoint.port))
             .collect();
-        let mut out = serializer.serialize_struct("Neg", 3)?;
+        let mut out = serializer.serialize_struct("Neg", 4)?;
         out.serialize_field("kind", neg_kind_name(neg.kind))?;
+        out.serialize_field("panic", &neg.is_panic)?;
         out.serialize_field("members", &members)?;
         out.serialize_field("ringLength", &neg.ring_length)?;
         out.end()
@@ -130,11 +131,12 @@ impl Serialize for BackendService {
         let negs: Vec<NegText<'_>> = self.negs.iter().map(|neg| NegText(self, neg)).collect();
         let ranges: Vec<String> =
             self.source_ranges.iter().map(|(network, bits)| format!("{network}/{bits}")).collect();
-        let mut out = serializer.serialize_struct("BackendService", 8)?;
+        let mut out = serializer.serialize_struct("BackendService", 9)?;
         out.serialize_field("name", &*self.name)?;
         out.serialize_field("resourceVersion", &self.resource_version)?;
         out.serialize_field("affinityTimeoutSeconds", &self.affinity_timeout_s)?;
         out.serialize_field("healthCheck", &self.health_check.as_deref().map(HealthCheckText))?;
+        out.serialize_field("panicThresholdPercent", &self.health_policy.panic_threshold_percent)?;
         out.serialize_field("drain", &self.drain)?;
         out.serialize_field("sourceRanges", &ranges)?;
         out.serialize_field("endpoints", &self.endpoints)?;

@@ -66,4 +66,6 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod hint_tests;
 #[cfg(test)]
+mod panic_tests;
+#[cfg(test)]
 mod tests;

@@ -10,6 +10,8 @@ pub struct Neg {
     pub kind: NegKind,
     /// The endpoints in its ring, as indices into [`super::BackendService::endpoints`], rising.
     pub members: Vec<u32>,
+    /// Whether fewer of the endpoints are healthy than the panic threshold asks for, so that all are used.
+    pub is_panic: bool,
     /// Slots of its ring when the arena has room; zero without members.
     pub ring_length: u32,
 }

@@ -95,12 +95,16 @@ fn first_choice(endpoints: &[Endpoint], is_in_scope: impl Fn(&Endpoint) -> bool)
     usable
 }
 
-/// Endpoints that fail their health check leave the ring while one that passes it remains. Where none
-/// passes, all stay: refusing everybody is worse than trying.
-fn in_ring(endpoints: &[Endpoint], usable: &[u32]) -> Vec<u32> {
+/// Endpoints that fail their health check leave the ring while enough that pass it remain. Where none passes, or
+/// a share below the threshold, all stay: refusing everybody is worse than trying, and so may be leading
+/// everybody to a few. Envoy counts like this ("Panic threshold", architecture overview of its load balancing):
+/// endpoints, not weights. The second value is whether it is so.
+fn in_ring(endpoints: &[Endpoint], usable: &[u32], panic_threshold_percent: u32) -> (Vec<u32>, bool) {
     let passes = |index: &&u32| endpoints[**index as usize].passes_health_check;
     let healthy: Vec<u32> = usable.iter().filter(passes).copied().collect();
-    if healthy.is_empty() { usable.to_vec() } else { healthy }
+    let is_below = (healthy.len() as u64) * 100 < (usable.len() as u64) * u64::from(panic_threshold_percent);
+    let is_panic = healthy.len() < usable.len() && (healthy.is_empty() || is_below);
+    if is_panic { (usable.to_vec(), true) } else { (healthy, false) }
 }
 
 /// Which NEGs a port uses, and who uses which.
@@ -109,12 +113,14 @@ pub(super) struct PortPolicy {
     external: Scope,
     is_externally_accessible: bool,
     external_mode: ExternalMode,
+    panic_threshold_percent: u32,
 }
 
 impl PortPolicy {
     pub(super) fn new(service: &Service, port: &ServicePort, node: &NodeContext) -> Self {
         Self {
             external_mode: service.external_mode.unwrap_or(node.external_mode),
+            panic_threshold_percent: service.health_policy.panic_threshold_percent,
             internal: scope(service.internal_traffic_policy),
             external: scope(service.external_traffic_policy),
             // `serviceport.go`, `ExternallyAccessible`.
@@ -146,10 +152,10 @@ impl PortPolicy {
         let scopes = [(Scope::Cluster, &usable.cluster), (Scope::Local, &usable.local)];
         let used = scopes.into_iter().filter(|(scope, _)| self.uses(*scope));
         used.map(|(scope, usable)| {
-            let members = in_ring(endpoints, usable);
+            let (members, is_panic) = in_ring(endpoints, usable, self.panic_threshold_percent);
             let weights = members.iter().map(|index| endpoints[*index as usize].weight);
             let ring_length = ring::length(self.reach(scope), weights);
-            Neg { kind: neg_kind(scope, family), members, ring_length }
+            Neg { kind: neg_kind(scope, family), members, is_panic, ring_length }
         })
         .collect()
     }

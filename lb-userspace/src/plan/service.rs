@@ -179,11 +179,16 @@ impl PortPlan {
                 });
             }
         }
+        for index in negs.iter().filter(|neg| neg.is_panic).flat_map(|neg| &neg.members) {
+            let endpoint = &mut endpoints[*index as usize];
+            endpoint.is_used_in_panic = !endpoint.passes_health_check;
+        }
         let backend_service = BackendService {
             name,
             resource_version: service.resource_version.clone(),
             affinity_timeout_s: service.affinity_timeout_s,
             health_check: service.health_check.clone(),
+            health_policy: service.health_policy.clone(),
             drain: service.drain,
             source_ranges: ranges(service, node),
             endpoints,
@@ -245,6 +250,7 @@ fn endpoints(
                 port: number,
                 weight: given.or(facts.weight).unwrap_or(WEIGHT_DEFAULT),
                 passes_health_check: true,
+                is_used_in_panic: false,
                 is_local: facts.is_on(&node.name),
                 slice: Arc::clone(slice),
                 index,

@@ -288,7 +288,7 @@ fn all_endpoints_stay_in_the_ring_when_none_is_healthy() {
     let plan = planned_with_check(vec!["10.1.0.1", "10.1.0.2"]);
     assert_eq!(members(&plan, NegKind::ClusterV4), ["10.1.0.1:8080", "10.1.0.2:8080"]);
     assert_eq!(plan.backend_services[0].endpoints[0].state(), EndpointState::Unhealthy);
-    assert_eq!(plan.backend_services[0].endpoints[0].state_bits() & state::HEALTHY, 0);
+    assert_eq!(plan.backend_services[0].endpoints[0].state_bits() & state::PANIC, state::PANIC);
 }
 
 #[test]

@@ -144,6 +144,7 @@ fn facts(name: usize, shape: &ServiceShape) -> Service {
             unhealthy_threshold: 1,
         };
         facts.health_check = Some(check.into());
+        facts.health_policy.panic_threshold_percent = 50;
     }
     facts.external_traffic_policy = policy(shape.external_local);
     facts.internal_traffic_policy = policy(shape.internal_local);

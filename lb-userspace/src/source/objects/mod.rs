@@ -7,6 +7,7 @@ use crate::model::{Change, ObjectName, Problem, Protocol};
 mod annotations;
 mod endpoint_slice;
 mod health_check;
+mod health_policy;
 mod node;
 mod service;
 mod service_cidr;

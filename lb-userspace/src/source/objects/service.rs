@@ -6,7 +6,10 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Service as Object, ServicePort as ObjectPort, ServiceSpec, ServiceStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, annotations, health_check, label, name_of};
+use super::{
+    Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, annotations, health_check, health_policy, label,
+    name_of,
+};
 use super::{port_label, port_number, prefix, protocol};
 use crate::model::{Change, Service, ServicePort, SourceRanges, TrafficPolicy};
 use crate::source::Interner;
@@ -52,6 +55,7 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
         ),
         affinity_timeout_s: affinity_timeout_s(spec, &mut faults),
         health_check: health_check::of_annotations(&object.metadata, &mut faults).map(Arc::new),
+        health_policy: health_policy::of_annotations(&object.metadata, &mut faults),
         source_ranges: source_ranges(spec, &mut faults),
         health_check_node_port: health_check_node_port(spec, &mut faults),
         drain: annotations::drain(&object.metadata, &mut faults),

@@ -76,6 +76,7 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
         internal_traffic_policy: TrafficPolicy::Cluster,
         affinity_timeout_s: Some(60),
         health_check: None,
+        health_policy: crate::model::HealthPolicy::default(),
         source_ranges: SourceRanges {
             ranges: vec![
                 ("192.0.2.0".parse().expect("address"), 24),
