@@ -8,7 +8,7 @@ use serde::Serialize;
 
 mod health_policy;
 
-pub use health_policy::HealthPolicy;
+pub use health_policy::{HealthPolicy, PassivePolicy};
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

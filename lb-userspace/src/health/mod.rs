@@ -14,14 +14,18 @@ use crate::plan::{BackendServiceName, ServicePlan};
 mod check;
 mod findings;
 mod grpc;
+mod passive;
 mod probe;
 mod prober;
 mod schedule;
+mod state;
 mod tls;
 
 pub use check::{CheckState, Outcome};
 pub use findings::Findings;
+pub use passive::{Outlier, Signal, WINDOW_MS, may_eject};
 pub use prober::run;
+pub use state::{EndpointHealth, Health, HealthState, Moment, ReasonCode, Reporter, WARMING_STEPS};
 
 /// An endpoint of one backend service. A pod in two backend services is two targets, since each may
 /// have its own check.

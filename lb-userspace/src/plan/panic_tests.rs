@@ -31,7 +31,7 @@ fn planned(passing: Vec<bool>, panic_threshold_percent: u32) -> (Neg, Vec<u32>) 
     };
     let facts = Service {
         health_check: Some(check.into()),
-        health_policy: HealthPolicy { panic_threshold_percent },
+        health_policy: HealthPolicy { panic_threshold_percent, ..HealthPolicy::default() },
         ..service("cart", "10.96.0.1")
     };
     let endpoints = (0..passing.len()).map(|last| ready(&format!("10.1.0.{last}"), "node-b")).collect();
