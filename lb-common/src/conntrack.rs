@@ -76,6 +76,11 @@ pub mod flags {
     pub const CLIENT_IS_NODE: u32 = 1 << 3;
     /// The endpoint is on this node; on entries to an endpoint alone that keep the client's address.
     pub const LOCAL: u32 = 1 << 4;
+    /// The endpoint has answered with anything but a reset; on entries to the client alone.
+    pub const ANSWERED: u32 = 1 << 5;
+    /// An ICMP error said that the endpoint, its host or its port is unreachable; on entries to the client
+    /// alone.
+    pub const UNREACHABLE: u32 = 1 << 6;
 }
 
 /// The endpoint and the backend service of an entry that stands on the endpoint's node for a flow that

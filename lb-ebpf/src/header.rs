@@ -133,6 +133,8 @@ pub mod icmp {
     pub const V4_ECHO_REPLY: u8 = 0;
     /// Type: destination unreachable.
     pub const V4_UNREACHABLE: u8 = 3;
+    /// Code of destination unreachable in IPv4: fragmentation needed (RFC 1191 §4).
+    pub const V4_FRAGMENTATION_NEEDED: u8 = 4;
     /// Type: echo request.
     pub const V4_ECHO_REQUEST: u8 = 8;
     /// Type: time exceeded.

@@ -205,6 +205,12 @@ impl Tables for HostTables {
         }
     }
 
+    fn mark_flow(&mut self, slot: &HostFlow, bits: u32) {
+        if let Some(flow) = self.flows.get_mut(&slot.key) {
+            flow.flags |= bits;
+        }
+    }
+
     fn put_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), TableFull> {
         let is_full = self.flows_max.is_some_and(|most| self.flows.len() >= most);
         if is_full && !self.flows.contains_key(key) {

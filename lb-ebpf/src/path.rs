@@ -6,6 +6,7 @@ use lb_common::counters::Reason;
 use bytemuck::Zeroable as _;
 
 use crate::flow::{self, Standing};
+use crate::header::tcp;
 use crate::packet::Packet;
 use crate::parse::{Form, Parsed};
 use crate::rewrite;
@@ -289,10 +290,13 @@ fn keep_reply<T: Tables>(
     Ok(())
 }
 
-/// Notes the packet in its entry. A write takes the cache line from other CPUs, so it happens only
+/// Notes a reply in its entry, and the first that is no reset as the endpoint's answer. A write takes the cache line from other CPUs, so it happens only
 /// when the state or the second changed.
 #[inline(always)]
 fn record<T: Tables>(tables: &mut T, parsed: &Parsed, known: &T::FlowSlot) {
+    if known.flags & flags::ANSWERED == 0 && parsed.tcp_flags & tcp::RST == 0 {
+        tables.mark_flow(known, flags::ANSWERED);
+    }
     let now_s = tables.now_s();
     let state = flow::next_state(known.state(), parsed.has_connection(), parsed.tcp_flags);
     if state != known.state() || now_s != known.last_seen_s {

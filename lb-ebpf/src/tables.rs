@@ -82,6 +82,8 @@ pub trait Tables {
     fn flow(&mut self, key: &FlowKey) -> Option<Self::FlowSlot>;
     /// Notes in an entry that was just found how far the flow is and when.
     fn record_flow(&mut self, slot: &Self::FlowSlot, state: FlowState, now_s: u32);
+    /// Adds bits to the flags of an entry that was just found.
+    fn mark_flow(&mut self, slot: &Self::FlowSlot, bits: u32);
     /// Puts an entry, in place of an older one.
     ///
     /// # Errors

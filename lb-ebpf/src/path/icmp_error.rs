@@ -6,7 +6,7 @@
 //! packet says how the error is rewritten, inside and outside.
 use bytemuck::Zeroable as _;
 use lb_common::Be16;
-use lb_common::conntrack::{Direction, Flow, FlowKey};
+use lb_common::conntrack::{Direction, Flow, FlowKey, flags};
 use lb_common::counters::Reason;
 use lb_common::protocol;
 
@@ -66,7 +66,8 @@ pub(super) const fn is_error(family: Family, kind: u8) -> bool {
 }
 
 /// Finds the flow of the quoted packet and the error's way; both are then in the scratch for [`send`]. It is
-/// no packet of the flow: the flow's state and times stay as they are.
+/// no packet of the flow: the flow's state and times stay as they are. One from the endpoint's side leaves a mark that
+/// the endpoint is unreachable, for whoever judges endpoints by what becomes of their flows.
 #[inline(never)]
 pub(super) fn find<P: Packet, T: Tables>(
     packet: &mut P,
@@ -89,9 +90,25 @@ pub(super) fn find<P: Packet, T: Tables>(
     if !is_here {
         return Turn::Blocked;
     }
+    if known.direction() == Direction::ToClient && is_unreachable(packet, parsed) {
+        tables.mark_flow(&known, flags::UNREACHABLE);
+    }
     entries.flow = *known;
     *way = way_for(tables, parsed, &entries.flow, packet.length_bytes());
     if way.is_blocked() { Turn::Blocked } else { Turn::IcmpError }
+}
+
+/// Whether the error says that its target cannot be reached: all destination-unreachable messages do but that a
+/// packet is too big (RFC 1191 §4).
+#[inline(always)]
+fn is_unreachable<P: Packet>(packet: &P, parsed: &Parsed) -> bool {
+    let Some([kind, code]) = packet.load::<2>(parsed.transport_offset()) else {
+        return false;
+    };
+    match parsed.family {
+        Family::V4 => kind == icmp::V4_UNREACHABLE && code != icmp::V4_FRAGMENTATION_NEEDED,
+        Family::V6 => kind == icmp::V6_UNREACHABLE,
+    }
 }
 
 /// Rewrites the error and sends it on its way.

@@ -360,6 +360,18 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn mark_flow(&mut self, slot: &FlowEntry, bits: u32) {
+        if is_dry_run() {
+            return;
+        }
+        // SAFETY: the slot was just found. Another CPU may write the same field: a bit that is lost comes with the
+        // next packet, or never, and means no more than what is not known.
+        unsafe {
+            (*slot.0).flags |= bits;
+        }
+    }
+
+    #[inline(always)]
     fn put_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), TableFull> {
         if is_dry_run() {
             return Ok(());
