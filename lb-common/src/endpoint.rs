@@ -48,6 +48,18 @@ pub mod state {
     /// Fails its health check, and is used since too few endpoints of its NEG pass theirs; a new flow here is
     /// counted.
     pub const PANIC: u32 = 1 << 5;
+    /// While the endpoint warms up, how many of 256 new flows go on to another one, from this bit on.
+    pub const TURNED_AWAY_SHIFT: u32 = 8;
+    /// These bits.
+    pub const TURNED_AWAY: u32 = 0xff << TURNED_AWAY_SHIFT;
+
+    /// The bits of [`TURNED_AWAY`] for an endpoint that takes a part of its share, percent; 100 and more is all.
+    #[must_use]
+    pub const fn turned_away(share_percent: u8) -> u32 {
+        let taken = if share_percent < 100 { share_percent as u32 * 256 / 100 } else { 256 };
+        let turned_away = 256 - taken;
+        (if turned_away > 255 { 255 } else { turned_away }) << TURNED_AWAY_SHIFT
+    }
 }
 
 impl Endpoint {
@@ -77,6 +89,15 @@ impl Endpoint {
     #[inline(always)]
     pub const fn takes_new_flows(&self) -> bool {
         self.state & (state::PRESENT | state::HEALTHY | state::WITHDRAWN) == state::PRESENT | state::HEALTHY
+    }
+
+    /// Whether the endpoint, which takes new flows, leaves this one to another since it warms up. Of the flow's point
+    /// on the ring the low bits say so, which no ring is long enough to look at: all nodes agree, and a flow that it
+    /// takes it takes at every greater share.
+    #[must_use]
+    #[inline(always)]
+    pub const fn turns_away(&self, point: u32) -> bool {
+        (point & 0xff) < (self.state & state::TURNED_AWAY) >> state::TURNED_AWAY_SHIFT
     }
 
     /// Whether the endpoint is on this node.

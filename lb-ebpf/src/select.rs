@@ -57,7 +57,8 @@ fn kept<T: Tables>(
 
 /// The endpoint at the hash's point of the ring; where that one takes no new flows, at further points
 /// that follow from the same hash. Where none of them does, the first that is there at all: refusing
-/// everybody is worse than trying.
+/// everybody is worse than trying. One that warms up takes a part of its flows and leaves the others to the
+/// further points.
 #[inline(always)]
 fn from_ring<T: Tables>(tables: &mut T, neg: u32, hash: u32) -> Option<u32> {
     let ring: Ring = tables.ring(neg)?;
@@ -66,7 +67,7 @@ fn from_ring<T: Tables>(tables: &mut T, neg: u32, hash: u32) -> Option<u32> {
     for attempt in 1..=ATTEMPTS_MAX {
         let id = tables.ring_slot(ring.slot(point)?)?;
         let endpoint = tables.endpoint(id)?;
-        if endpoint.takes_new_flows() {
+        if endpoint.takes_new_flows() && !endpoint.turns_away(point) {
             if endpoint.state & endpoint::state::PANIC != 0 {
                 tables.count(Reason::NotePanic);
             }
@@ -77,8 +78,9 @@ fn from_ring<T: Tables>(tables: &mut T, neg: u32, hash: u32) -> Option<u32> {
         }
         point = flow_hash::again(hash, attempt);
     }
-    if fallback.is_some() {
+    let id = fallback?;
+    if !tables.endpoint(id)?.takes_new_flows() {
         tables.count(Reason::NotePanic);
     }
-    fallback
+    Some(id)
 }

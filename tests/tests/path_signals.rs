@@ -74,7 +74,8 @@ fn datagram_is_answered_by_any_other() {
     let forwarded = enter(&mut tables, &ask, Side::Uplink).1;
     assert_eq!(seen(&tables).0, 0);
     let tuple = five_tuple(&forwarded).unwrap();
-    let _ = leave(&mut tables, &PacketBuilder::udp(tuple.destination, tuple.source).payload(b"answer").build());
+    let _ =
+        leave(&mut tables, &PacketBuilder::udp(tuple.destination, tuple.source).payload(b"answer").build());
     assert_eq!(seen(&tables).0, flags::ANSWERED);
 }
 
