@@ -21,8 +21,15 @@ use crate::diff::Tables;
 use crate::drain::FlowCounts;
 use crate::maps::{Maps, Place, Traces};
 
+mod begun;
+
+pub use begun::{ANSWER_TIMEOUT_S, Begun, Watch};
+
 /// Entries that one step looks at.
 const STEP_ENTRIES_MAX: usize = 4_096;
+
+/// Most flows that one pass judges. CONNTRACK is read in the order of hashes, so more make these a sample.
+const BEGUN_MAX: usize = 65_536;
 
 /// What a pass found in one map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +61,10 @@ pub struct Pass {
     pub maps: Vec<(&'static str, Found)>,
     /// The flows of each endpoint.
     pub flows: FlowCounts,
+    /// The last second of flows that it judged.
+    pub judged_until_s: u32,
+    /// How they began.
+    pub begun: Vec<Begun>,
 }
 
 /// The map that a pass is at.
@@ -74,6 +85,7 @@ pub struct Sweep {
     place: Place,
     found: Found,
     pass: Pass,
+    watch: Watch,
 }
 
 /// What a sweep needs to know of one entry.
@@ -85,12 +97,29 @@ struct View<'a> {
 impl Default for Sweep {
     fn default() -> Self {
         let pass = Pass { began_s: now_s(), ..Pass::default() };
-        let (stage, is_walking) = (Stage::Flows, false);
-        Self { stage, is_walking, place: Place::default(), found: Found::default(), pass }
+        Self {
+            stage: Stage::Flows,
+            is_walking: false,
+            place: Place::default(),
+            found: Found::default(),
+            pass,
+            watch: Watch::default(),
+        }
     }
 }
 
 impl Sweep {
+    /// Whether no step of a pass has been done yet.
+    #[must_use]
+    pub fn is_at_start(&self) -> bool {
+        self.stage == Stage::Flows && !self.is_walking
+    }
+
+    /// Says which flows the pass judges.
+    pub fn watch(&mut self, watch: Watch) {
+        self.watch = watch;
+    }
+
     /// Does one step. `Some` after the last one of a pass.
     ///
     /// # Errors
@@ -144,7 +173,10 @@ impl Sweep {
                 self.stage = stage;
                 None
             }
-            None => Some(std::mem::take(self).pass),
+            None => {
+                let ended = std::mem::take(self);
+                Some(Pass { judged_until_s: ended.watch.until_s, ..ended.pass })
+            }
         }
     }
 
@@ -156,6 +188,9 @@ impl Sweep {
         let batch = maps.some_entries::<FlowKey>(self.place, STEP_ENTRIES_MAX)?;
         let mut over = Vec::new();
         for (key, flow) in &batch.entries {
+            if self.pass.begun.len() < BEGUN_MAX {
+                self.pass.begun.extend(self.watch.judge(key, flow));
+            }
             if is_over(key, flow, None, view.now_s) && is_still_over(maps, key, view.now_s)? {
                 over.push(*key);
             } else {

@@ -260,6 +260,8 @@ impl Applier {
     /// rings follow with the next apply.
     pub(super) fn set_health(&mut self, target: &Target, is_healthy: bool) {
         let Some(id) = self.endpoint_id(target) else { return };
+        // Compared again even if the plan comes out as it was.
+        self.pending.insert(target.backend_service.service.clone());
         let switch = self.switch.lock();
         if is_healthy && switch.is_held_out(target) {
             return;

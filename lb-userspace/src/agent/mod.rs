@@ -31,6 +31,7 @@ mod options;
 mod planner;
 mod problems;
 mod service_health_answers;
+mod signals;
 mod socket_mover;
 mod sweeper;
 mod switch;
@@ -195,7 +196,10 @@ impl Agent {
                     self.apply();
                     due.apply = self.applier.retry_after().map(|wait| Instant::now() + wait);
                 }
-                _ = seconds.tick() => self.end_drains(),
+                _ = seconds.tick() => {
+                    self.pass_time();
+                    self.end_drains();
+                }
                 () = sleep_until(self.sweeper.due()) => self.sweep(),
                 Some(event) = events.recv() => self.take(event),
                 Ok(()) = self.service_health.problems.changed() => self.report_problems(),
@@ -269,15 +273,22 @@ impl Agent {
             let service = target.backend_service.to_string();
             let (healthy, reason) = (finding.is_healthy, &*finding.reason);
             info!(endpoint, backend_service = service, healthy, reason, "health changed");
-            self.applier.set_health(target, finding.is_healthy);
         }
-        let service = match &event {
-            HealthEvent::Found(target, _) | HealthEvent::Forgotten(target) => {
-                target.backend_service.service.clone()
+        let (HealthEvent::Found(target, _) | HealthEvent::Forgotten(target)) = &event;
+        let target = target.clone();
+        let service = &target.backend_service.service;
+        let policy = self.planner.health_policy(service);
+        match &event {
+            HealthEvent::Found(..) => {
+                self.planner.findings.apply(event, &policy, health::Moment::now());
+                // Also where other findings outweigh it: the switch has acted on it.
+                self.follow_health(&target);
             }
-        };
-        if self.planner.findings.apply(event) {
-            self.planner.mark(service);
+            HealthEvent::Forgotten(_) => {
+                if self.planner.findings.apply(event, &policy, health::Moment::now()) {
+                    self.planner.mark(service.clone());
+                }
+            }
         }
     }
 
@@ -296,6 +307,7 @@ impl Agent {
         self.put_nodes();
         self.applier.apply(&self.planner.desired, &changed);
         self.tell_targets(&changed);
+        self.watch_flows(&changed);
         self.origins.update(&self.planner.desired, &changed);
         self.service_health.follow(&self.planner, self.applier.is_up_to_date());
         self.report_problems();
@@ -327,7 +339,10 @@ impl Agent {
 
     fn sweep(&mut self) {
         let (maps, tables) = self.applier.maps_and_tables();
-        self.sweeper.step(maps, tables);
+        if self.sweeper.step(maps, tables) {
+            let begun = self.sweeper.take_begun();
+            self.take_begun(&begun);
+        }
     }
 
     fn report_problems(&mut self) {

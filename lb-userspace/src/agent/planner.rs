@@ -7,7 +7,7 @@ use lb_common::config::Config;
 
 use crate::attach::PortRange;
 use crate::health::Findings;
-use crate::model::{Change, EndpointSlice, ObjectName, Snapshot};
+use crate::model::{Change, EndpointSlice, HealthPolicy, ObjectName, Snapshot};
 use crate::plan::{self, Desired, NodeContext};
 use crate::source;
 
@@ -111,6 +111,11 @@ impl Planner {
         }
     }
 
+    /// What a Service wants done with what is known of its endpoints' health.
+    pub(super) fn health_policy(&self, service: &ObjectName) -> HealthPolicy {
+        self.snapshot.services.get(service).map(|facts| facts.health_policy.clone()).unwrap_or_default()
+    }
+
     /// Marks a Service to be planned again.
     pub(super) fn mark(&mut self, service: ObjectName) {
         self.dirty.insert(service);
@@ -133,6 +138,7 @@ impl Planner {
                     .unwrap_or_default();
                 plan::service(service, &slices, &self.node, &self.findings)
             });
+            self.findings.follow(&name, planned.as_ref());
             changed.extend(self.desired.replace(&name, planned));
         }
         changed

@@ -1,12 +1,15 @@
 //! When the agent sweeps, and what it does with what it finds: CONNTRACK grows before it is full.
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use crate::clock::now_s;
 use crate::diff::Tables;
 use crate::maps::Maps;
-use crate::sweep::{Pass, Sweep};
+use crate::model::ObjectName;
+use crate::sweep::{ANSWER_TIMEOUT_S, Begun, Pass, Sweep, Watch};
 
 /// Least time between two steps of a pass, so that no more than 80,000 entries are looked at in a second.
 const STEP_INTERVAL: Duration = Duration::from_millis(50);
@@ -25,6 +28,10 @@ pub(super) struct Sweeper {
     due: Instant,
     /// The last pass that ended.
     pub(super) last: Option<Pass>,
+    /// Ids of the backend services whose flows are judged, by Service.
+    watched: BTreeMap<ObjectName, Vec<u32>>,
+    /// The last second whose flows were.
+    judged_until_s: u32,
     /// A failure is logged once.
     last_error: Option<String>,
 }
@@ -38,6 +45,8 @@ impl Sweeper {
             conntrack_limit: conntrack_limit.max(conntrack_max),
             due: Instant::now(),
             last: None,
+            watched: BTreeMap::new(),
+            judged_until_s: now_s(),
             last_error: None,
         };
         if maps.entries_max::<lb_common::conntrack::FlowKey>() < conntrack_max {
@@ -54,6 +63,13 @@ impl Sweeper {
     /// One step; whether a pass has ended with it.
     pub(super) fn step(&mut self, maps: &mut Maps, tables: &Tables) -> bool {
         self.due = Instant::now() + STEP_INTERVAL;
+        if self.sweep.is_at_start() {
+            self.sweep.watch(Watch {
+                backend_services: self.watched.values().flatten().copied().collect(),
+                after_s: self.judged_until_s,
+                until_s: now_s().saturating_sub(ANSWER_TIMEOUT_S),
+            });
+        }
         let done = if maps.is_growing() { self.move_flows(maps) } else { self.sweep.step(maps, tables) };
         match done {
             Ok(None) => false,
@@ -85,7 +101,24 @@ impl Sweeper {
         Ok(None)
     }
 
+    /// Which backend services of a Service have their flows judged.
+    pub(super) fn watch(&mut self, service: &ObjectName, ids: Vec<u32>) {
+        if ids.is_empty() {
+            self.watched.remove(service);
+        } else {
+            self.watched.insert(service.clone(), ids);
+        }
+    }
+
+    /// How the flows began that the last pass judged, in this order; once.
+    pub(super) fn take_begun(&mut self) -> Vec<Begun> {
+        let mut begun = self.last.as_mut().map(|pass| std::mem::take(&mut pass.begun)).unwrap_or_default();
+        begun.sort_unstable();
+        begun
+    }
+
     fn end_pass(&mut self, maps: &mut Maps, pass: Pass) {
+        self.judged_until_s = self.judged_until_s.max(pass.judged_until_s);
         let micros = pass.busy.as_micros() as u64;
         for (map, found) in &pass.maps {
             let percent = found.pressure_percent();

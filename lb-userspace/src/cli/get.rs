@@ -315,6 +315,8 @@ pub(super) fn state_name(endpoint: &Endpoint) -> &'static str {
         "withdrawn"
     } else if endpoint.state & state::DRAINING != 0 {
         "draining"
+    } else if is_healthy(endpoint) && endpoint.state & state::TURNED_AWAY != 0 {
+        "warming"
     } else if is_healthy(endpoint) {
         "healthy"
     } else {

@@ -203,6 +203,9 @@ fn state_words(bits: u32) -> Vec<&'static str> {
     if bits & state::PANIC != 0 {
         words = vec!["unhealthy", "panic"];
     }
+    if bits & state::TURNED_AWAY != 0 {
+        words.push("warming up");
+    }
     if bits & state::DRAINING != 0 {
         words.push("draining");
     }

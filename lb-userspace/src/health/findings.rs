@@ -1,31 +1,136 @@
 //! What is known of all targets, for the plan and for the user.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Finding, HealthEvent, Target};
-use crate::plan::{BackendServiceName, HealthView};
+use lb_common::Address;
 
-/// The sum of all [`HealthEvent`]s of one prober.
+use super::{EndpointHealth, Finding, Health, HealthEvent, Moment, Reporter, Signal, Target, may_eject};
+use crate::model::{HealthPolicy, ObjectName, Protocol};
+use crate::plan::{BackendService, BackendServiceName, HealthView, ServicePlan};
+
+/// What is known of one target.
+#[derive(Clone, Debug)]
+struct Known {
+    finding: Option<Finding>,
+    health: EndpointHealth,
+    /// Percent of its share of new flows, as of the last change.
+    share_percent: u8,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { finding: None, health: EndpointHealth::default(), share_percent: 100 }
+    }
+}
+
+impl Known {
+    /// Changes it; `true` when a plan may come out different.
+    fn change(&mut self, now: Moment, change: impl FnOnce(&mut EndpointHealth)) -> bool {
+        let before = (self.health.health().state.is_healthy(), self.share_percent);
+        change(&mut self.health);
+        self.share_percent = self.health.share_percent(now);
+        before != (self.health.health().state.is_healthy(), self.share_percent)
+    }
+}
+
+/// The sum of all that one node's agent has learnt.
 #[derive(Clone, Debug, Default)]
-pub struct Findings(BTreeMap<Arc<BackendServiceName>, BTreeMap<(IpAddr, u16), Finding>>);
+pub struct Findings {
+    known: BTreeMap<Arc<BackendServiceName>, BTreeMap<(IpAddr, u16), Known>>,
+    /// Those that time alone changes.
+    timed: BTreeSet<Target>,
+}
 
 impl Findings {
-    /// Takes the next event. `true` when a plan may come out different.
-    pub fn apply(&mut self, event: HealthEvent) -> bool {
+    /// Takes the next event of the prober. `true` when a plan may come out different.
+    pub fn apply(&mut self, event: HealthEvent, policy: &HealthPolicy, now: Moment) -> bool {
         match event {
-            HealthEvent::Found(Target { backend_service, address, port }, finding) => {
-                let is_healthy = finding.is_healthy;
-                let before = self.0.entry(backend_service).or_default().insert((address, port), finding);
-                before.is_none_or(|before| before.is_healthy) != is_healthy
+            HealthEvent::Found(target, finding) => {
+                let passes = finding.is_healthy;
+                let known = self.entry(&target);
+                known.finding = Some(finding);
+                let changed = known.change(now, |health| health.probe(passes, Reporter::Probe, policy, now));
+                self.note_timed(&target);
+                changed
             }
-            HealthEvent::Forgotten(Target { backend_service, address, port }) => {
-                let Some(endpoints) = self.0.get_mut(&backend_service) else { return false };
-                let before = endpoints.remove(&(address, port));
-                if endpoints.is_empty() {
-                    self.0.remove(&backend_service);
-                }
-                before.is_some_and(|before| !before.is_healthy)
+            HealthEvent::Forgotten(target) => {
+                let before = self.remove(&target);
+                before.is_some_and(|before| {
+                    !before.health.health().state.is_healthy() || before.share_percent != 100
+                })
+            }
+        }
+    }
+
+    /// Takes how a flow or request fared, with its begin in milliseconds of the monotonic clock. `endpoints` says how
+    /// many the backend service has of the target's family. `true` when a plan may come out different.
+    pub fn signal(
+        &mut self,
+        target: &Target,
+        signal: (Signal, u64, Reporter),
+        policy: &HealthPolicy,
+        endpoints: impl FnOnce() -> usize,
+        now: Moment,
+    ) -> bool {
+        let Some(passive) = &policy.passive else { return false };
+        let mut known = std::mem::take(self.entry(target));
+        let may_eject = || may_eject(self.ejected(target), endpoints(), passive);
+        let changed = known.change(now, |health| health.signal(signal, policy, passive, now, may_eject));
+        *self.entry(target) = known;
+        if changed {
+            self.note_timed(target);
+        }
+        changed
+    }
+
+    /// How many other endpoints of the target's backend service and family are ejected.
+    fn ejected(&self, target: &Target) -> usize {
+        let endpoints = self.known.get(&target.backend_service).into_iter().flatten();
+        let of_family = endpoints.filter(|((address, _), _)| address.is_ipv4() == target.address.is_ipv4());
+        of_family.filter(|(_, known)| known.health.is_ejected()).count()
+    }
+
+    /// Lets time pass; the targets for which a plan may come out different.
+    pub fn tick(&mut self, policy: impl Fn(&ObjectName) -> HealthPolicy, now: Moment) -> Vec<Target> {
+        let mut changed = Vec::new();
+        for target in self.timed.clone() {
+            let policy = policy(&target.backend_service.service);
+            if self.entry(&target).change(now, |health| health.tick(&policy, now)) {
+                changed.push(target.clone());
+            }
+            self.note_timed(&target);
+        }
+        changed
+    }
+
+    /// Forgets what flows said of the endpoints of a Service that are no more, or that nobody judges any more.
+    pub fn follow(&mut self, service: &ObjectName, plan: Option<&ServicePlan>) {
+        let least = BackendServiceName {
+            service: service.clone(),
+            port_name: "".into(),
+            port: 0,
+            protocol: Protocol::Tcp,
+        };
+        let names = self.known.range::<BackendServiceName, _>(least..).map(|(name, _)| name);
+        let names: Vec<_> = names.take_while(|name| name.service == *service).cloned().collect();
+        for name in names {
+            let judged = plan.and_then(|plan| plan.backend_service(&name));
+            let judged = judged.filter(|planned| planned.health_policy.passive.is_some());
+            let is_judged = |address: IpAddr, port: u16| {
+                let place = |address: IpAddr, port: u16| (Address::from(address), port);
+                let wanted = place(address, port);
+                let find = |planned: &BackendService| {
+                    planned.endpoints.binary_search_by_key(&wanted, |e| place(e.address, e.port)).is_ok()
+                };
+                judged.is_some_and(find)
+            };
+            let endpoints = self.known.get(&name).into_iter().flatten();
+            let gone = endpoints
+                .filter(|((address, port), known)| known.finding.is_none() && !is_judged(*address, *port));
+            let gone: Vec<(IpAddr, u16)> = gone.map(|(place, _)| *place).collect();
+            for (address, port) in gone {
+                self.remove(&Target { backend_service: Arc::clone(&name), address, port });
             }
         }
     }
@@ -38,54 +143,54 @@ impl Findings {
         address: IpAddr,
         port: u16,
     ) -> Option<&Finding> {
-        self.0.get(backend_service)?.get(&(address, port))
+        self.known(backend_service, address, port)?.finding.as_ref()
+    }
+
+    /// How an endpoint is, since when, why, and who said so.
+    #[must_use]
+    pub fn health(&self, backend_service: &BackendServiceName, address: IpAddr, port: u16) -> Health {
+        self.known(backend_service, address, port).map(|known| known.health.health()).unwrap_or_default()
+    }
+
+    fn known(&self, backend_service: &BackendServiceName, address: IpAddr, port: u16) -> Option<&Known> {
+        self.known.get(backend_service)?.get(&(address, port))
+    }
+
+    fn entry(&mut self, target: &Target) -> &mut Known {
+        let endpoints = self.known.entry(Arc::clone(&target.backend_service)).or_default();
+        endpoints.entry((target.address, target.port)).or_default()
+    }
+
+    fn remove(&mut self, target: &Target) -> Option<Known> {
+        self.timed.remove(target);
+        let endpoints = self.known.get_mut(&target.backend_service)?;
+        let before = endpoints.remove(&(target.address, target.port));
+        if endpoints.is_empty() {
+            self.known.remove(&target.backend_service);
+        }
+        before
+    }
+
+    fn note_timed(&mut self, target: &Target) {
+        let known = self.known(&target.backend_service, target.address, target.port);
+        if known.is_some_and(|known| known.health.is_timed()) {
+            self.timed.insert(target.clone());
+        } else {
+            self.timed.remove(target);
+        }
     }
 }
 
 impl HealthView for Findings {
     fn is_healthy(&self, backend_service: &BackendServiceName, address: IpAddr, port: u16) -> bool {
-        self.finding(backend_service, address, port).is_none_or(|finding| finding.is_healthy)
+        self.health(backend_service, address, port).state.is_healthy()
+    }
+
+    fn share_percent(&self, backend_service: &BackendServiceName, address: IpAddr, port: u16) -> u8 {
+        self.known(backend_service, address, port).map_or(100, |known| known.share_percent)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use super::*;
-    use crate::model::{ObjectName, Protocol};
-
-    fn target(address: [u8; 4]) -> Target {
-        let backend_service = BackendServiceName {
-            service: ObjectName::new("shop", "web"),
-            port_name: "http".into(),
-            port: 80,
-            protocol: Protocol::Tcp,
-        };
-        Target { backend_service: Arc::new(backend_service), address: address.into(), port: 8080 }
-    }
-
-    fn found(target: &Target, is_healthy: bool) -> HealthEvent {
-        let finding = Finding { is_healthy, since: SystemTime::UNIX_EPOCH, reason: "a probe".into() };
-        HealthEvent::Found(target.clone(), finding)
-    }
-
-    #[test]
-    fn endpoint_is_healthy_until_found_otherwise_and_after_it_is_forgotten() {
-        let (one, other) = (target([192, 0, 2, 1]), target([192, 0, 2, 2]));
-        let mut findings = Findings::default();
-        let is_healthy = |findings: &Findings, target: &Target| {
-            findings.is_healthy(&target.backend_service, target.address, target.port)
-        };
-        assert!(is_healthy(&findings, &one));
-        assert!(findings.apply(found(&one, false)));
-        assert!(!is_healthy(&findings, &one) && is_healthy(&findings, &other));
-        assert!(findings.apply(found(&one, true)));
-        assert!(is_healthy(&findings, &one));
-        assert!(findings.apply(found(&one, false)));
-        assert!(findings.apply(HealthEvent::Forgotten(one.clone())));
-        assert!(is_healthy(&findings, &one));
-        assert_eq!(findings.finding(&one.backend_service, one.address, one.port), None);
-        assert!(!findings.apply(HealthEvent::Forgotten(one)), "nothing is known of it");
-    }
-}
+#[path = "findings_tests.rs"]
+mod tests;

@@ -25,7 +25,7 @@ pub use check::{CheckState, Outcome};
 pub use findings::Findings;
 pub use passive::{Outlier, Signal, WINDOW_MS, may_eject};
 pub use prober::run;
-pub use state::{EndpointHealth, Health, HealthState, Moment, ReasonCode, Reporter, WARMING_STEPS};
+pub use state::{EndpointHealth, Health, HealthState, Moment, Reporter, StateReason, WARMING_STEPS};
 
 /// An endpoint of one backend service. A pod in two backend services is two targets, since each may
 /// have its own check.

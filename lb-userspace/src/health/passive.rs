@@ -2,7 +2,7 @@
 //! ("Outlier detection", architecture overview): failures in a row, or a share of failures in an interval. Pure.
 use crate::model::PassivePolicy;
 
-use super::ReasonCode;
+use super::StateReason;
 
 /// Time over which a share of failures is counted, milliseconds (`OutlierDetection.interval`: 10 s).
 pub const WINDOW_MS: u64 = 10_000;
@@ -66,7 +66,7 @@ impl Outlier {
         began_ms: u64,
         now_ms: u64,
         policy: &PassivePolicy,
-    ) -> Option<ReasonCode> {
+    ) -> Option<StateReason> {
         if self.is_ejected() || began_ms < self.returned_ms {
             return None;
         }
@@ -81,11 +81,11 @@ impl Outlier {
         self.failed = self.failed.saturating_add(1);
         self.row = self.row.saturating_add(1);
         if self.row >= policy.consecutive_failures {
-            return Some(ReasonCode::ConsecutiveFailures);
+            return Some(StateReason::ConsecutiveFailures);
         }
         let is_share =
             u64::from(self.failed) * 100 >= u64::from(self.seen) * u64::from(policy.failure_percent);
-        (self.seen >= policy.flows_min && is_share).then_some(ReasonCode::FailureShare)
+        (self.seen >= policy.flows_min && is_share).then_some(StateReason::FailureShare)
     }
 
     /// Ejects the endpoint: for twice as long as the last time, up to the longest, unless it has been in for at

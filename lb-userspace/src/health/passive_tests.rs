@@ -15,7 +15,7 @@ fn policy() -> PassivePolicy {
 }
 
 /// Takes signals at one moment; the reasons to eject that follow.
-fn reasons(outlier: &mut Outlier, signals: &[Signal], now_ms: u64) -> Vec<Option<ReasonCode>> {
+fn reasons(outlier: &mut Outlier, signals: &[Signal], now_ms: u64) -> Vec<Option<StateReason>> {
     signals.iter().map(|signal| outlier.record(*signal, now_ms, now_ms, &policy())).collect()
 }
 
@@ -23,7 +23,7 @@ fn reasons(outlier: &mut Outlier, signals: &[Signal], now_ms: u64) -> Vec<Option
 fn failures_in_a_row_of_any_kind_eject() {
     let mut outlier = Outlier::default();
     let found = reasons(&mut outlier, &[Refused, Unanswered, Answered, Refused, ServerError, Unanswered], 7);
-    assert_eq!(found, [None, None, None, None, None, Some(ReasonCode::ConsecutiveFailures)]);
+    assert_eq!(found, [None, None, None, None, None, Some(StateReason::ConsecutiveFailures)]);
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_share_of_enough_flows_ejects() {
     let mut outlier = Outlier::default();
     let mixed = [Refused, Answered].repeat(4);
     assert_eq!(reasons(&mut outlier, &mixed, 7), [None; 8], "the eighth is no failure");
-    assert_eq!(reasons(&mut outlier, &[Refused], 8), [Some(ReasonCode::FailureShare)]);
+    assert_eq!(reasons(&mut outlier, &[Refused], 8), [Some(StateReason::FailureShare)]);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn flows_from_before_the_return_do_not_count() {
     for began_ms in [50_500, 50_999, 50_999] {
         assert_eq!(outlier.record(Unanswered, began_ms, 52_000, &policy()), None);
     }
-    assert_eq!(reasons(&mut outlier, &[Unanswered; 3], 52_000)[2], Some(ReasonCode::ConsecutiveFailures));
+    assert_eq!(reasons(&mut outlier, &[Unanswered; 3], 52_000)[2], Some(StateReason::ConsecutiveFailures));
 }
 
 #[test]

@@ -36,7 +36,7 @@ impl HealthState {
 /// Why an endpoint is as it is. The names in output are stable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum ReasonCode {
+pub enum StateReason {
     /// Nothing is known against it.
     #[default]
     NothingKnown,
@@ -95,13 +95,13 @@ pub struct Health {
     /// Its begin; `None` while nothing has changed it.
     pub since: Option<SystemTime>,
     /// Why.
-    pub reason: ReasonCode,
+    pub reason: StateReason,
     /// Who said so.
     pub reporter: Reporter,
 }
 
 /// Reason and reporter.
-type Cause = (ReasonCode, Reporter);
+type Cause = (StateReason, Reporter);
 
 /// The state machine of one endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,7 +145,7 @@ impl EndpointHealth {
     /// Takes what probes add up to.
     pub fn probe(&mut self, passes: bool, reporter: Reporter, policy: &HealthPolicy, now: Moment) {
         self.fails_probes = !passes;
-        let reason = if passes { ReasonCode::ProbesPassed } else { ReasonCode::ProbesFailed };
+        let reason = if passes { StateReason::ProbesPassed } else { StateReason::ProbesFailed };
         self.settle((reason, reporter), policy, now);
     }
 
@@ -170,12 +170,12 @@ impl EndpointHealth {
     /// Lets time pass: ejections and warming end.
     pub fn tick(&mut self, policy: &HealthPolicy, now: Moment) {
         if self.outlier.release(now.monotonic_ms) {
-            self.settle((ReasonCode::EjectionOver, self.ejected.1), policy, now);
+            self.settle((StateReason::EjectionOver, self.ejected.1), policy, now);
         }
         let is_warm = |(began_ms, length_ms)| now.monotonic_ms >= began_ms + length_ms;
         if self.warming.is_some_and(is_warm) {
             self.warming = None;
-            self.settle((ReasonCode::WarmedUp, self.health.reporter), policy, now);
+            self.settle((StateReason::WarmedUp, self.health.reporter), policy, now);
         }
     }
 

@@ -14,7 +14,7 @@ fn policy(slow_start_s: u32) -> HealthPolicy {
         ejection_max_ms: 4_000,
         ejected_percent_max: 100,
     };
-    HealthPolicy { slow_start_s, passive: Some(passive), ..HealthPolicy::default() }
+    HealthPolicy { slow_start_s, passive: Some(passive.into()), ..HealthPolicy::default() }
 }
 
 /// So many seconds after the start, a minute after which both clocks began.
@@ -38,7 +38,7 @@ fn unhealthy_goes_before_ejected_and_leaves_it_behind() {
     let ejected = |second| Health {
         state: Ejected,
         since: Some(at(second).wall),
-        reason: ReasonCode::ConsecutiveFailures,
+        reason: StateReason::ConsecutiveFailures,
         reporter: Reporter::Path,
     };
     assert_eq!(health.health(), ejected(1));
@@ -46,14 +46,14 @@ fn unhealthy_goes_before_ejected_and_leaves_it_behind() {
     let expected = Health {
         state: Unhealthy,
         since: Some(at(2).wall),
-        reason: ReasonCode::ProbesFailed,
+        reason: StateReason::ProbesFailed,
         reporter: Reporter::Peer,
     };
     assert_eq!(health.health(), expected);
     health.probe(true, Reporter::Probe, &policy, at(3));
     assert_eq!(health.health(), ejected(3));
     health.tick(&policy, at(5));
-    assert_eq!((health.health().state, health.health().reason), (Healthy, ReasonCode::EjectionOver));
+    assert_eq!((health.health().state, health.health().reason), (Healthy, StateReason::EjectionOver));
 }
 
 #[test]
@@ -76,12 +76,12 @@ fn share_rises_by_tenths_while_an_endpoint_warms_up() {
     health.tick(&policy, at(29));
     assert_eq!(health.health().state, Warming);
     health.tick(&policy, at(30));
-    assert_eq!((health.health().state, health.health().reason), (Healthy, ReasonCode::WarmedUp));
+    assert_eq!((health.health().state, health.health().reason), (Healthy, StateReason::WarmedUp));
 }
 
 #[test]
 fn names_in_output_are_stable() {
-    let health = Health { state: Ejected, reason: ReasonCode::FailureShare, ..Health::default() };
+    let health = Health { state: Ejected, reason: StateReason::FailureShare, ..Health::default() };
     let text = serde_json::to_string(&health).expect("JSON");
     assert_eq!(text, r#"{"state":"ejected","since":null,"reason":"failure-share","reporter":"probe"}"#);
 }
@@ -134,9 +134,9 @@ impl Plain {
         let is_in = self.passes && self.ejected_s.is_none();
         if is_in && !was_in {
             self.came_in_s = (slow_start_s > 0).then_some(second);
-        } else if !is_in {
-            self.came_in_s = None;
-        } else if matches!(input, Input::Tick) && self.came_in_s.is_some_and(|s| second - s >= slow_start_s) {
+        }
+        let is_warm = || self.came_in_s.is_some_and(|s| second - s >= slow_start_s);
+        if !is_in || (was_in && matches!(input, Input::Tick) && is_warm()) {
             self.came_in_s = None;
         }
         self.state = match (self.passes, self.ejected_s, self.came_in_s) {

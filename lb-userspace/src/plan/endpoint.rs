@@ -18,6 +18,8 @@ pub(super) const WEIGHT_DEFAULT: u16 = 1;
 pub enum EndpointState {
     /// Ready, and passes its health check where it has one.
     Healthy,
+    /// Healthy again, and takes a share that rises.
+    Warming,
     /// Not ready, or fails its health check.
     Unhealthy,
     /// Terminating and no longer ready: the flows that it has go on.
@@ -33,10 +35,12 @@ pub struct Endpoint {
     pub port: u16,
     /// Share of the NEG's flows, relative to the other endpoints' weights.
     pub weight: u16,
-    /// Whether it passes its health check, or has none.
+    /// Whether it passes its health check and is not ejected, or nobody judges it.
     pub passes_health_check: bool,
     /// Whether it does not, and a NEG uses it all the same ([`super::Neg::is_panic`]).
     pub is_used_in_panic: bool,
+    /// Percent of its share of new flows that it takes: less than 100 while it warms up.
+    pub share_percent: u8,
     /// Whether it is on this node.
     pub is_local: bool,
     /// The slice that names it.
@@ -76,6 +80,8 @@ impl Endpoint {
         let facts = self.facts();
         if facts.terminating && !facts.ready {
             EndpointState::Draining
+        } else if facts.ready && self.passes_health_check && self.share_percent < 100 {
+            EndpointState::Warming
         } else if facts.ready && self.passes_health_check {
             EndpointState::Healthy
         } else {
@@ -87,7 +93,7 @@ impl Endpoint {
     #[must_use]
     pub fn state_bits(&self) -> u32 {
         let facts = self.facts();
-        let mut bits = state::PRESENT;
+        let mut bits = state::PRESENT | state::turned_away(self.share_percent);
         if self.passes_health_check && (facts.ready || self.serves_while_terminating()) {
             bits |= state::HEALTHY;
         }

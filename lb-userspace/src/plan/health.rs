@@ -39,11 +39,16 @@ impl HealthCheckNodePort {
     }
 }
 
-/// Answers whether an endpoint of a backend service with a health check passes it. An endpoint that
-/// has not been probed yet counts as healthy: its readiness has already said so.
+/// Answers how an endpoint of a backend service is that has a health check or is judged by its flows. An endpoint of
+/// which nothing is known counts as healthy: its readiness has already said so.
 pub trait HealthView {
     /// Whether the endpoint may take new flows.
     fn is_healthy(&self, backend_service: &BackendServiceName, address: IpAddr, port: u16) -> bool;
+
+    /// Percent of its share of new flows that an endpoint takes, while it warms up.
+    fn share_percent(&self, _: &BackendServiceName, _: IpAddr, _: u16) -> u8 {
+        100
+    }
 }
 
 /// The view without probes: readiness alone decides.

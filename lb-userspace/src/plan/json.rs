@@ -136,7 +136,7 @@ impl Serialize for BackendService {
         out.serialize_field("resourceVersion", &self.resource_version)?;
         out.serialize_field("affinityTimeoutSeconds", &self.affinity_timeout_s)?;
         out.serialize_field("healthCheck", &self.health_check.as_deref().map(HealthCheckText))?;
-        out.serialize_field("panicThresholdPercent", &self.health_policy.panic_threshold_percent)?;
+        out.serialize_field("healthPolicy", &self.health_policy)?;
         out.serialize_field("drain", &self.drain)?;
         out.serialize_field("sourceRanges", &ranges)?;
         out.serialize_field("endpoints", &self.endpoints)?;

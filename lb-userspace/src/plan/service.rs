@@ -162,9 +162,10 @@ impl PortPlan {
         let policy = PortPolicy::new(service, port, node);
         let problem = port_without_slice(service, port, slices);
         let mut endpoints = endpoints(service, port, families, slices, node);
-        if service.health_check.is_some() {
+        if service.health_check.is_some() || service.health_policy.passive.is_some() {
             for endpoint in &mut endpoints {
                 endpoint.passes_health_check = health.is_healthy(&name, endpoint.address, endpoint.port);
+                endpoint.share_percent = health.share_percent(&name, endpoint.address, endpoint.port);
             }
         }
         let mut negs = Vec::new();
@@ -251,6 +252,7 @@ fn endpoints(
                 weight: given.or(facts.weight).unwrap_or(WEIGHT_DEFAULT),
                 passes_health_check: true,
                 is_used_in_panic: false,
+                share_percent: 100,
                 is_local: facts.is_on(&node.name),
                 slice: Arc::clone(slice),
                 index,

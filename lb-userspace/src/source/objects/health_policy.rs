@@ -1,4 +1,6 @@
 //! What a Service's annotations ask to be done with what is known of its endpoints' health.
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Faults;
@@ -43,13 +45,15 @@ pub(super) fn of_annotations(meta: &ObjectMeta, faults: &mut Faults) -> HealthPo
     HealthPolicy {
         panic_threshold_percent: number(&PANIC_THRESHOLD, meta, faults),
         slow_start_s: number(&SLOW_START_S, meta, faults),
-        passive: is_passive(meta, faults).then(|| PassivePolicy {
-            consecutive_failures: number(&CONSECUTIVE_FAILURES, meta, faults),
-            failure_percent: number(&FAILURE_PERCENT, meta, faults),
-            flows_min: number(&FLOWS_MIN, meta, faults),
-            ejection_ms: number(&EJECTION_S, meta, faults) * 1_000,
-            ejection_max_ms: number(&EJECTION_MAX_S, meta, faults) * 1_000,
-            ejected_percent_max: number(&EJECTED_PERCENT_MAX, meta, faults),
+        passive: is_passive(meta, faults).then(|| {
+            Arc::new(PassivePolicy {
+                consecutive_failures: number(&CONSECUTIVE_FAILURES, meta, faults),
+                failure_percent: number(&FAILURE_PERCENT, meta, faults),
+                flows_min: number(&FLOWS_MIN, meta, faults),
+                ejection_ms: number(&EJECTION_S, meta, faults) * 1_000,
+                ejection_max_ms: number(&EJECTION_MAX_S, meta, faults) * 1_000,
+                ejected_percent_max: number(&EJECTED_PERCENT_MAX, meta, faults),
+            })
         }),
     }
 }
@@ -123,7 +127,7 @@ mod tests {
         };
         assert_eq!(
             read(&[("podway.io/passive-health", "true")]),
-            (HealthPolicy { passive: Some(expected), ..HealthPolicy::default() }, vec![],)
+            (HealthPolicy { passive: Some(expected.into()), ..HealthPolicy::default() }, vec![],)
         );
     }
 
