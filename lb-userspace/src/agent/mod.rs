@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tracing::{info, warn};
 
+use crate::admin;
 use crate::attach::{self, Attachments, Instance};
 use crate::explain::Origins;
 use crate::health::{self, ChangedTargets, HealthEvent};
@@ -35,7 +36,7 @@ mod socket_mover;
 mod sweeper;
 
 pub use node_flags::NodeFlags;
-pub use options::Options;
+pub use options::{Options, RUN_DIR_DEFAULT};
 
 use applier::Applier;
 use planner::Planner;
@@ -100,6 +101,7 @@ fn step_back(pins: &Pins, run_dir: &Path) -> Result<()> {
     pins.remove()?;
     let cannot = || format!("cannot clean up {}", run_dir.display());
     Origins::new(run_dir).remove().with_context(cannot)?;
+    admin::remove(run_dir).with_context(cannot)?;
     problems::remove(run_dir).with_context(cannot)
 }
 
@@ -131,6 +133,7 @@ struct Agent {
     origins: Origins,
     targets: watch::Sender<ChangedTargets>,
     service_health: ServiceHealthAnswers,
+    known: admin::Known,
     is_synced: bool,
     /// Whether anything was applied yet.
     is_begun: bool,
@@ -163,6 +166,7 @@ impl Agent {
             origins: Origins::new(&options.run_dir),
             targets: watch::channel(ChangedTargets::default()).0,
             service_health: ServiceHealthAnswers::start(),
+            known: admin::Known::default(),
             is_synced: false,
             is_begun: false,
             options: options.clone(),
@@ -176,7 +180,8 @@ impl Agent {
         mut links: mpsc::Receiver<()>,
     ) -> Result<()> {
         let (sender, mut found) = mpsc::channel(HEALTH_EVENTS_MAX);
-        tokio::spawn(health::run(self.targets.subscribe(), sender));
+        let _admin = self.start_admin();
+        tokio::spawn(health::run(self.known.probing.clone(), self.targets.subscribe(), sender));
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let interval = Duration::from_millis(self.options.apply_interval_ms);
@@ -220,6 +225,13 @@ impl Agent {
         }
         info!("stopping; programs and maps stay unless --detach-on-exit is given");
         Ok(())
+    }
+
+    /// Answers commands of this node. Without it they show what the maps hold alone.
+    fn start_admin(&self) -> Option<admin::Server> {
+        let started = admin::Server::start(&self.options.run_dir, self.known.clone());
+        let log = |error: &_| warn!(error = format!("{error:#}"), "commands will not see what probes find");
+        started.inspect_err(log).ok()
     }
 
     /// Begins to serve with the loaded programs.

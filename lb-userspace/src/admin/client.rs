@@ -1,0 +1,41 @@
+//! A command's side.
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Line, Request, socket_path};
+use crate::health::TargetHealth;
+
+/// How long an agent may be silent.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Most bytes of an answer: some times what probes of a million endpoints come to.
+const ANSWER_BYTES_MAX: u64 = 1 << 30;
+
+/// What the agent's probes have found, of all targets or of a backend service's.
+///
+/// # Errors
+/// No agent answers there, or it ends before all is said.
+pub fn health(run_dir: &Path, backend_service: Option<&str>) -> Result<Vec<TargetHealth>> {
+    let path = socket_path(run_dir);
+    let stream =
+        UnixStream::connect(&path).with_context(|| format!("no agent answers at {}", path.display()))?;
+    let cannot = || format!("cannot ask the agent at {}", path.display());
+    stream.set_read_timeout(Some(PATIENCE)).with_context(cannot)?;
+    let mut request =
+        serde_json::to_vec(&Request::Health { backend_service: backend_service.map(str::to_owned) })?;
+    request.push(b'\n');
+    (&stream).write_all(&request).with_context(cannot)?;
+    let mut targets = Vec::new();
+    for line in BufReader::new(stream.take(ANSWER_BYTES_MAX)).lines() {
+        let line = line.with_context(cannot)?;
+        match serde_json::from_str(&line).with_context(|| format!("the agent says {line:?}"))? {
+            Line::Health(target) => targets.push(target),
+            Line::Error(error) => bail!("the agent at {}: {error}", path.display()),
+            Line::End => return Ok(targets),
+        }
+    }
+    bail!("the agent at {} ended before it had said all", path.display())
+}
