@@ -1,4 +1,5 @@
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use http::{HeaderMap, Response};
 use http_body_util::{Collected, StreamBody};
@@ -6,11 +7,14 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::{http1 as server_1, http2 as server_2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -267,4 +271,70 @@ async fn server_that_hangs_up_fails() {
 fn lack_of_files_is_a_fault_of_this_node_and_a_refusal_is_not() {
     assert!(is_own_fault(&io::Error::from_raw_os_error(24)));
     assert!(!is_own_fault(&io::Error::from_raw_os_error(111)));
+}
+
+/// Most bytes of an answer without an end that leave a server: what a probe reads, and what the sockets hold.
+const SENT_BYTES_MAX: usize = 256 * 1024;
+
+/// A server that says `first` and then `again` for ever, and the bytes that it could send before the probe went.
+async fn say_for_ever(first: &'static [u8], again: &'static [u8]) -> (SocketAddr, watch::Receiver<usize>) {
+    let (sent, total) = watch::channel(0);
+    let sent = Arc::new(sent);
+    let address = serve(move |mut stream| {
+        let sent = Arc::clone(&sent);
+        async move {
+            // Its own buffer holds little.
+            set_socket_send_buffer_size(&stream, 4_096).expect("a size");
+            let mut all = stream.write(first).await.unwrap_or_default();
+            while let Ok(count) = stream.write(again).await {
+                all += count;
+            }
+            sent.send_replace(all);
+        }
+    })
+    .await;
+    (address, total)
+}
+
+#[tokio::test]
+async fn little_is_read_of_an_answer_without_an_end() {
+    // RFC 9113 §4.1: empty SETTINGS, and HEADERS of stream 1 that do not end.
+    const HEADERS: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\0\0\0\0\x01\x88";
+    // CONTINUATION with a literal header that is not indexed (RFC 7541 §6.2.2).
+    const CONTINUATION: &[u8] = b"\0\0\x05\x09\0\0\0\0\x01\0\x01a\x01b";
+    let liars: [(&[u8], &[u8], CheckKind, ReasonCode); 4] = [
+        (b"HTTP/1.1 200 OK\r\na: ", &[b'b'; 4_096], http(HttpTransport::Http1, "/"), ReasonCode::Protocol),
+        (b"HTTP/1.1 200 OK\r\n", b"a: b\r\n", http(HttpTransport::Http1, "/"), ReasonCode::Protocol),
+        (b"HTTP/1.1 200 OK\r\n\r\n", &[b'b'; 4_096], http(HttpTransport::Http1, "/"), ReasonCode::Passed),
+        (HEADERS, CONTINUATION, http(HttpTransport::H2c, "/"), ReasonCode::Protocol),
+    ];
+    for (first, again, check, code) in liars {
+        let (address, mut total) = say_for_ever(first, again).await;
+        let seen = ask(&check, address, LONG).await;
+        assert_eq!(seen.code, code, "{seen:?}");
+        timeout(LONG, total.changed()).await.expect("the probe hung up").expect("a server");
+        let sent = *total.borrow();
+        assert!(sent < SENT_BYTES_MAX, "{check:?}: {sent} bytes");
+    }
+}
+
+#[tokio::test]
+async fn redirect_to_itself_is_not_followed() {
+    let requests = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&requests);
+    let address = serve(move |mut stream| {
+        let counted = Arc::clone(&counted);
+        async move {
+            let mut request = [0; 1_024];
+            while stream.read(&mut request).await.is_ok_and(|count| count > 0) {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let _ =
+                    stream.write_all(b"HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        }
+    })
+    .await;
+    let seen = ask(&http(HttpTransport::Http1, "/"), address, LONG).await;
+    assert_eq!(seen, Seen { code: ReasonCode::WrongCode, detail: "code 302".into() });
+    assert_eq!(requests.load(Ordering::Relaxed), 1);
 }
