@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::health::TargetHealth;
+use crate::health::{ProbingStats, TargetHealth};
 
 mod client;
 mod server;
 
-pub use client::health;
+pub use client::{health, probing};
 pub use server::{Known, Server};
 
 /// What is asked.
@@ -25,6 +25,8 @@ pub enum Request {
         /// The name.
         backend_service: Option<String>,
     },
+    /// What probing amounts to.
+    Probing,
 }
 
 /// A line of an answer.
@@ -33,6 +35,8 @@ pub enum Request {
 pub enum Line {
     /// A target.
     Health(TargetHealth),
+    /// The sum of all probing.
+    Probing(ProbingStats),
     /// Nothing more comes, since the request cannot be answered.
     Error(String),
     /// All was said.

@@ -117,8 +117,12 @@ pub(super) async fn serve(mut stream: UnixStream, known: &Known, is_answered: im
         }
         Err(_) => return,
     };
-    let Request::Health { backend_service } = request;
-    let _ = write_health(&mut stream, &known.probing, backend_service.as_deref()).await;
+    let _ = match request {
+        Request::Health { backend_service } => {
+            write_health(&mut stream, &known.probing, backend_service.as_deref()).await
+        }
+        Request::Probing => write(&mut stream, &[Line::Probing(known.probing.stats()), Line::End]).await,
+    };
 }
 
 async fn request(stream: &mut UnixStream) -> io::Result<Request> {

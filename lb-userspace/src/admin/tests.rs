@@ -108,6 +108,14 @@ async fn one_backend_service_is_told_alone() {
 }
 
 #[tokio::test]
+async fn sum_of_probing_counts_the_targets() {
+    let fixture = Fixture::start().await;
+    let dir = fixture.dir.path().to_owned();
+    let stats = spawn_blocking(move || probing(&dir)).await.expect("no panic").expect("an answer");
+    assert_eq!((stats.targets, stats.unhealthy, stats.latency.count()), (1_001, 0, 0));
+}
+
+#[tokio::test]
 async fn what_is_no_request_is_answered_with_an_error() {
     let fixture = Fixture::start().await;
     let answer = fixture.say(b"GET / HTTP/1.1\r\n\r\n").await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lb_common::config::Config;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -59,6 +60,7 @@ const LINKS_INTERVAL: Duration = Duration::from_millis(20);
 /// flag. Once it runs, no failure of the API server, of an object or of a map ends it.
 pub fn run(options: &Options) -> Result<()> {
     start_log();
+    raise_files_limit();
     attach::check_snat_ports(options.snat_ports)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -80,6 +82,15 @@ pub fn run(options: &Options) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Each probe has a file open: the agent takes as many as the system gives.
+fn raise_files_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, files_max = limit.current, "cannot raise the limit of open files; fewer probes run at a time");
+    }
 }
 
 /// Takes away all that an agent leaves on a node: programs, maps and pins, and the files of its run
@@ -283,6 +294,7 @@ impl Agent {
             let (healthy, reason) = (finding.is_healthy, &*finding.reason);
             info!(endpoint, backend_service = service, healthy, reason, "health changed");
             self.applier.set_health(target, finding.is_healthy);
+            self.known.probing.note_effect(finding);
         }
         let service = match &event {
             HealthEvent::Found(target, _) | HealthEvent::Forgotten(target) => {

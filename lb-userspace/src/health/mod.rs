@@ -20,12 +20,14 @@ mod probe;
 mod prober;
 mod reason;
 mod schedule;
+mod stats;
 mod tls;
 
 pub use check::{CheckState, Outcome};
 pub use findings::Findings;
 pub use prober::{Probing, run};
 pub use reason::ReasonCode;
+pub use stats::{Histogram, ProbingStats};
 
 /// An endpoint of one backend service. A pod in two backend services is two targets, since each may
 /// have its own check.

@@ -18,6 +18,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_linger;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -91,14 +92,18 @@ pub(super) async fn ask(kind: &CheckKind, address: SocketAddr, within: Duration)
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
-    TcpStream::connect(address).await.map_err(|error| match error.kind() {
+    let stream = TcpStream::connect(address).await.map_err(|error| match error.kind() {
         _ if is_own_fault(&error) => failed(ReasonCode::NodeFault, error),
         io::ErrorKind::ConnectionRefused => failed(ReasonCode::ConnectRefused, error),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             failed(ReasonCode::Unreachable, error)
         }
         _ => failed(ReasonCode::ConnectFailed, error),
-    })
+    })?;
+    // A probe ends by a reset, as HAProxy's do: else each would leave its port and an entry of the node's
+    // conntrack behind for a minute or two (RFC 9293 TIME-WAIT), some hundred thousands with many endpoints.
+    set_socket_linger(&stream, Some(Duration::ZERO)).map_err(|error| failed(ReasonCode::NodeFault, error))?;
+    Ok(stream)
 }
 
 fn is_own_fault(error: &io::Error) -> bool {

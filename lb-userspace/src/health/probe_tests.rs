@@ -338,3 +338,14 @@ async fn redirect_to_itself_is_not_followed() {
     assert_eq!(seen, Seen { code: ReasonCode::WrongCode, detail: "code 302".into() });
     assert_eq!(requests.load(Ordering::Relaxed), 1);
 }
+
+#[tokio::test]
+async fn probe_ends_by_a_reset_and_leaves_no_port_behind() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+    let address = listener.local_addr().expect("its number");
+    let (seen, accepted) = tokio::join!(ask(&CheckKind::Tcp, address, LONG), listener.accept());
+    assert_eq!(seen, passed("connected"));
+    let (mut stream, _) = accepted.expect("the probe");
+    let read = timeout(LONG, stream.read(&mut [0])).await.expect("it has ended");
+    assert_eq!(read.expect_err("no orderly end").kind(), io::ErrorKind::ConnectionReset);
+}

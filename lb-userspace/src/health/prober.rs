@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
@@ -12,11 +13,17 @@ use tracing::{info, warn};
 
 use super::reason::Seen;
 use super::schedule::{Probe, Schedule};
-use super::{ChangedTargets, HealthEvent, ReasonCode, Target, TargetHealth, Targets, probe};
+use super::{
+    ChangedTargets, Finding, HealthEvent, ProbingStats, ReasonCode, Target, TargetHealth, Targets, probe,
+};
 use crate::model::ObjectName;
 
-/// Most probes under way. At the bound further ones wait, and are logged when they are late.
-const PROBES_MAX: usize = 512;
+/// Most probes under way; fewer where the process may open fewer files. At the bound further ones wait, and are
+/// logged when they are late. So many are under way when 50,000 endpoints that are asked every ten seconds all
+/// hang for a second and a half.
+const PROBES_MAX: usize = 8_192;
+/// Files that are left to the rest of the agent.
+const FILES_RESERVED: u64 = 1_024;
 
 /// How late a probe may begin before that is logged.
 const LATE: Duration = Duration::from_secs(5);
@@ -38,6 +45,18 @@ impl Probing {
         self.schedule().page(after, backend_service, targets_max)
     }
 
+    /// What probing amounts to.
+    #[must_use]
+    pub fn stats(&self) -> ProbingStats {
+        self.schedule().stats()
+    }
+
+    /// Notes that new flows follow a finding from now on.
+    pub fn note_effect(&self, finding: &Finding) {
+        // A clock that was set back makes no time negative.
+        self.schedule().note_effect(finding.since.elapsed().unwrap_or_default());
+    }
+
     /// Held for moments only, never while anything is awaited.
     fn schedule(&self) -> MutexGuard<'_, Schedule> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -52,10 +71,11 @@ pub async fn run(
     results: mpsc::Sender<HealthEvent>,
 ) {
     let mut probes = JoinSet::new();
+    let probes_max = probes_max();
     let mut log = Log::default();
     targets.mark_changed();
     loop {
-        let next_due = begin_probes(&probing, &mut probes, &mut log);
+        let next_due = begin_probes(&probing, &mut probes, probes_max, &mut log);
         let events = tokio::select! {
             changed = targets.changed() => {
                 if changed.is_err() {
@@ -87,11 +107,17 @@ pub async fn run(
 }
 
 /// Begins what is due and has room. When the next is due; `None` where that is not to be waited for.
-fn begin_probes(probing: &Probing, probes: &mut JoinSet<(Probe, Seen)>, log: &mut Log) -> Option<Instant> {
+fn begin_probes(
+    probing: &Probing,
+    probes: &mut JoinSet<(Probe, Seen)>,
+    probes_max: usize,
+    log: &mut Log,
+) -> Option<Instant> {
     let now = Instant::now();
     let mut schedule = probing.schedule();
-    log.lateness(schedule.next_due().map_or(Duration::ZERO, |due| now.saturating_duration_since(due)));
-    while probes.len() < PROBES_MAX
+    let late = schedule.next_due().map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
+    log.lateness(late, probes_max);
+    while probes.len() < probes_max
         && let Some(probe) = schedule.take_due(now)
     {
         probes.spawn(async move {
@@ -99,7 +125,13 @@ fn begin_probes(probing: &Probing, probes: &mut JoinSet<(Probe, Seen)>, log: &mu
             (probe, seen)
         });
     }
-    schedule.next_due().filter(|_| probes.len() < PROBES_MAX)
+    schedule.next_due().filter(|_| probes.len() < probes_max)
+}
+
+/// How many probes may be under way: each has a file open. There is room for some whatever the limit.
+fn probes_max() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    (files.saturating_sub(FILES_RESERVED).max(files / 2) as usize).min(PROBES_MAX)
 }
 
 fn take(targets: &ChangedTargets) -> BTreeMap<ObjectName, Targets> {
@@ -125,10 +157,10 @@ struct Log {
 }
 
 impl Log {
-    fn lateness(&mut self, late: Duration) {
+    fn lateness(&mut self, late: Duration, probes_max: usize) {
         if late > LATE && !self.is_late {
             self.is_late = true;
-            warn!(late_ms = late.as_millis(), probes_max = PROBES_MAX, "health probes begin late");
+            warn!(late_ms = late.as_millis(), probes_max, "health probes begin late");
         } else if late.is_zero() && self.is_late {
             self.is_late = false;
             info!("health probes begin in time again");

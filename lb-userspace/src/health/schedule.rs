@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::reason::Seen;
-use super::{CheckState, DecidedBy, Finding, HealthEvent, LastProbe, Target, TargetHealth, Targets};
+use super::{
+    CheckState, DecidedBy, Finding, HealthEvent, LastProbe, ProbingStats, Target, TargetHealth, Targets,
+};
 use crate::model::{HealthCheck, ObjectName, Protocol};
 use crate::plan::BackendServiceName;
 
@@ -54,6 +56,8 @@ pub(super) struct Schedule {
     entries: BTreeMap<Target, Entry>,
     due: BTreeSet<(Instant, Target)>,
     ids_given: u64,
+    /// But for the targets.
+    stats: ProbingStats,
 }
 
 impl Schedule {
@@ -103,7 +107,8 @@ impl Schedule {
         if self.next_due()? > now {
             return None;
         }
-        let (_, target) = self.due.pop_first()?;
+        let (due, target) = self.due.pop_first()?;
+        self.stats.lateness.add(now.saturating_duration_since(due));
         let entry = self.entries.get_mut(&target)?;
         entry.due = None;
         Some(Probe { target, started: now, check: entry.check.clone(), id: entry.id })
@@ -119,6 +124,9 @@ impl Schedule {
         wall_clock: SystemTime,
         random: u32,
     ) -> Option<HealthEvent> {
+        let latency = now.saturating_duration_since(probe.started);
+        *self.stats.probes.entry(seen.code).or_default() += 1;
+        self.stats.latency.add(latency);
         let entry = self.entries.get_mut(&probe.target).filter(|entry| entry.id == probe.id)?;
         let interval = interval(&entry.check);
         let due = (probe.started + interval * 9 / 10 + part_of(interval / 5, random)).max(now);
@@ -126,7 +134,6 @@ impl Schedule {
         self.due.insert((due, probe.target.clone()));
         let outcome = seen.code.outcome();
         let has_changed = outcome.is_some_and(|outcome| entry.state.record(outcome, &entry.check));
-        let latency = now.saturating_duration_since(probe.started);
         let reason: Option<Arc<str>> = has_changed.then(|| seen.to_string().into());
         entry.last_probe = Some(LastProbe {
             at_unix_ms: unix_ms(wall_clock),
@@ -158,6 +165,17 @@ impl Schedule {
         let wanted = looked_at.iter().filter(|(target, _)| is_wanted(target));
         let page = wanted.map(|(target, entry)| entry.health(target)).collect();
         (page, looked_at.last().map(|(target, _)| (*target).clone()))
+    }
+
+    /// What probing amounts to.
+    pub(super) fn stats(&self) -> ProbingStats {
+        let unhealthy = self.entries.values().filter(|entry| !entry.state.is_healthy()).count();
+        ProbingStats { targets: self.entries.len(), unhealthy, ..self.stats.clone() }
+    }
+
+    /// Notes that new flows follow a finding, so long after it was made.
+    pub(super) fn note_effect(&mut self, after: Duration) {
+        self.stats.effect.add(after);
     }
 
     fn add(&mut self, target: &Target, check: &Arc<HealthCheck>, due: Instant, wall_clock: SystemTime) {

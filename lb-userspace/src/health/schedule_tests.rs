@@ -222,3 +222,19 @@ fn page_of_a_backend_service_has_its_targets_alone() {
     assert_eq!(schedule.page(None, Some("shop/web:http/TCP"), 2).0.len(), 1);
     assert_eq!(schedule.page(None, Some("shop/web"), 2).0, []);
 }
+
+#[test]
+fn probes_are_counted_with_their_lateness_and_latency() {
+    let start = Instant::now();
+    let mut schedule = Schedule::default();
+    let check = HealthCheck { unhealthy_threshold: 1, ..CHECK };
+    schedule.update(&web(), &targets(&[1, 2], &check), start, SystemTime::UNIX_EPOCH, || 0);
+    let probe = schedule.take_due(start + ms(3)).expect("is due");
+    record(&mut schedule, &probe, failed(), start + ms(10));
+    let stats = schedule.stats();
+    assert_eq!((stats.targets, stats.unhealthy), (2, 1));
+    assert_eq!(stats.probes, [(ReasonCode::ConnectRefused, 1)].into());
+    // Classes of a quarter at most.
+    assert_eq!(stats.lateness.quantile(1.0), Duration::from_micros(3_071));
+    assert_eq!(stats.latency.quantile(1.0), Duration::from_micros(7_167));
+}
