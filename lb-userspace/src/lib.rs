@@ -27,5 +27,6 @@ pub mod service_health;
 pub mod explain;
 pub mod kube_proxy;
 
+pub mod admin;
 pub mod agent;
 pub mod cli;

@@ -113,6 +113,7 @@ pub struct Agent {
     podway: Podway,
     node: Host,
     pins: PathBuf,
+    run_dir: PathBuf,
     manifests: PathBuf,
     arguments: Vec<OsString>,
     process: Option<Process>,
@@ -159,7 +160,8 @@ impl Agent {
             .extend(["--pod-interface", "vethpod*", "--xdp-mode", options.xdp_mode.name()].map(Into::into));
         arguments.extend(source.flag());
         arguments.extend([OsString::from("--pin-path"), pins.clone().into()]);
-        arguments.extend([OsString::from("--run-dir"), topology.run_dir(node).into()]);
+        let run_dir = topology.run_dir(node);
+        arguments.extend([OsString::from("--run-dir"), run_dir.clone().into()]);
         match options.socket_hooks {
             SocketHooks::On => arguments.extend([OsString::from("--cgroup"), host.cgroup().into()]),
             SocketHooks::Off => arguments.push("--no-socket-hooks".into()),
@@ -172,6 +174,7 @@ impl Agent {
             podway: podway.clone(),
             node: host,
             pins,
+            run_dir,
             manifests: source.folder().to_owned(),
             arguments,
             process: None,
@@ -257,6 +260,15 @@ impl Agent {
         serde_json::from_str(&text).with_context(|| format!("podway get {what} wrote no JSON: {text}"))
     }
 
+    /// `podway get-health BACKEND_SERVICE -o json`: a row for each endpoint.
+    ///
+    /// # Errors
+    /// The command failed, or wrote no list.
+    pub fn health(&self, backend_service: &str) -> Result<Vec<Value>> {
+        let text = self.podway(&["get-health", backend_service, "-o", "json"])?;
+        serde_json::from_str(&text).with_context(|| format!("podway get-health wrote no list: {text}"))
+    }
+
     /// `podway verify`: the maps agree with each other.
     ///
     /// # Errors
@@ -285,13 +297,24 @@ impl Agent {
         row.and_then(|row| row["packets"].as_u64()).with_context(|| format!("no counter {reason}: {rows}"))
     }
 
-    /// What a command of `podway` writes, with this node's pins.
+    /// What a command of `podway` writes, with this node's pins and run directory.
     ///
     /// # Errors
     /// It failed; the message holds what it wrote.
     pub fn podway(&self, arguments: &[&str]) -> Result<String> {
+        self.podway_and_remarks(arguments).map(|(text, _)| text)
+    }
+
+    /// As [`Agent::podway`], with what the command writes to standard error.
+    ///
+    /// # Errors
+    /// As [`Agent::podway`].
+    pub fn podway_and_remarks(&self, arguments: &[&str]) -> Result<(String, String)> {
         let mut command = self.node.command(&self.podway.binary);
-        let command = command.args(arguments).arg("--pin-path").arg(&self.pins);
+        command.args(arguments).arg("--pin-path").arg(&self.pins);
+        if arguments.first().is_some_and(|name| ["get", "get-health", "describe"].contains(name)) {
+            command.arg("--run-dir").arg(&self.run_dir);
+        }
         let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
@@ -303,7 +326,7 @@ impl Agent {
                 output.status
             );
         }
-        Ok(text)
+        Ok((text, String::from_utf8_lossy(&output.stderr).into_owned()))
     }
 }
 

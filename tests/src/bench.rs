@@ -12,6 +12,7 @@ pub mod cpu;
 pub mod data;
 pub mod services;
 pub mod transit;
+pub mod usage;
 pub mod ways;
 
 use data::{Better, Machine, Parameter, Results, Row, quantile};

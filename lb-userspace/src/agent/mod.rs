@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lb_common::config::Config;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tracing::{info, warn};
 
+use crate::admin;
 use crate::attach::{self, Attachments, Instance};
 use crate::explain::Origins;
 use crate::health::{self, ChangedTargets, HealthEvent};
@@ -37,7 +39,7 @@ mod sweeper;
 mod switch;
 
 pub use node_flags::NodeFlags;
-pub use options::Options;
+pub use options::{Options, RUN_DIR_DEFAULT};
 
 use applier::Applier;
 use planner::Planner;
@@ -58,6 +60,7 @@ const LINKS_INTERVAL: Duration = Duration::from_millis(20);
 /// flag. Once it runs, no failure of the API server, of an object or of a map ends it.
 pub fn run(options: &Options) -> Result<()> {
     start_log();
+    raise_files_limit();
     attach::check_snat_ports(options.snat_ports)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -81,6 +84,15 @@ pub fn run(options: &Options) -> Result<()> {
     })
 }
 
+/// Each probe has a file open: the agent takes as many as the system gives.
+fn raise_files_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, files_max = limit.current, "cannot raise the limit of open files; fewer probes run at a time");
+    }
+}
+
 /// Takes away all that an agent leaves on a node: programs, maps and pins, and the files of its run
 /// directory. Nothing is forwarded any more.
 ///
@@ -100,6 +112,7 @@ fn step_back(pins: &Pins, run_dir: &Path) -> Result<()> {
     pins.remove()?;
     let cannot = || format!("cannot clean up {}", run_dir.display());
     Origins::new(run_dir).remove().with_context(cannot)?;
+    admin::remove(run_dir).with_context(cannot)?;
     problems::remove(run_dir).with_context(cannot)
 }
 
@@ -131,6 +144,7 @@ struct Agent {
     origins: Origins,
     targets: watch::Sender<ChangedTargets>,
     service_health: ServiceHealthAnswers,
+    known: admin::Known,
     is_synced: bool,
     /// Whether anything was applied yet.
     is_begun: bool,
@@ -163,6 +177,7 @@ impl Agent {
             origins: Origins::new(&options.run_dir),
             targets: watch::channel(ChangedTargets::default()).0,
             service_health: ServiceHealthAnswers::start(),
+            known: admin::Known::default(),
             is_synced: false,
             is_begun: false,
             options: options.clone(),
@@ -175,7 +190,9 @@ impl Agent {
         mut programs: JoinHandle<Result<Attachments>>,
         mut links: mpsc::Receiver<()>,
     ) -> Result<()> {
-        let mut found = switch::start(self.targets.subscribe(), self.applier.switch.clone())?;
+        let _admin = self.start_admin();
+        let (probing, targets) = (self.known.probing.clone(), self.targets.subscribe());
+        let mut found = switch::start(probing, targets, self.applier.switch.clone())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let interval = Duration::from_millis(self.options.apply_interval_ms);
@@ -222,6 +239,13 @@ impl Agent {
         }
         info!("stopping; programs and maps stay unless --detach-on-exit is given");
         Ok(())
+    }
+
+    /// Answers commands of this node. Without it they show what the maps hold alone.
+    fn start_admin(&self) -> Option<admin::Server> {
+        let started = admin::Server::start(&self.options.run_dir, self.known.clone());
+        let log = |error: &_| warn!(error = format!("{error:#}"), "commands will not see what probes find");
+        started.inspect_err(log).ok()
     }
 
     /// Begins to serve with the loaded programs.

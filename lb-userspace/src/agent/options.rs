@@ -10,6 +10,9 @@ use crate::maps::{PIN_PATH_DEFAULT, Sizes};
 
 use super::NodeFlags;
 
+/// `--run-dir`, unless it is given.
+pub const RUN_DIR_DEFAULT: &str = "/run/podway";
+
 /// `--xdp-mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum XdpMode {
@@ -69,8 +72,8 @@ pub struct Options {
     /// Least time between two applies, milliseconds; the first change is applied at once.
     #[arg(long, default_value_t = 10)]
     pub apply_interval_ms: u64,
-    /// Where problems are written for other commands to read.
-    #[arg(long, default_value = "/run/podway")]
+    /// Where other commands read problems and which `EndpointSlices` endpoints are of, and ask the agent.
+    #[arg(long, default_value = RUN_DIR_DEFAULT)]
     pub run_dir: PathBuf,
     /// The eBPF object to load instead of the one in this binary.
     #[arg(long)]

@@ -12,7 +12,7 @@ use lb_common::endpoint::{Endpoint, state};
 use tokio::sync::{mpsc, watch};
 
 use crate::diff::Tables;
-use crate::health::{self, ChangedTargets, HealthEvent, Target};
+use crate::health::{self, ChangedTargets, HealthEvent, Probing, Target};
 use crate::model::ObjectName;
 
 /// Health events that wait for the loop. At the bound the thread waits, too.
@@ -115,15 +115,22 @@ fn unhealthy(event: &HealthEvent) -> Option<&Target> {
 /// # Errors
 /// The system has no further thread.
 pub(super) fn start(
+    probing: Probing,
     targets: watch::Receiver<ChangedTargets>,
     switch: SharedSwitch,
 ) -> Result<mpsc::Receiver<HealthEvent>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (found, mut events) = mpsc::channel(EVENTS_MAX);
     let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+    let stores = probing.clone();
     let forward = async move {
         while let Some(event) = events.recv().await {
             switch.lock().note(&event);
+            if let HealthEvent::Found(_, finding) = &event
+                && !finding.is_healthy
+            {
+                stores.note_effect(finding);
+            }
             if sender.send(event).await.is_err() {
                 return;
             }
@@ -132,7 +139,7 @@ pub(super) fn start(
     let run = move || {
         runtime.block_on(async {
             tokio::select! {
-                () = health::run(targets, found) => {}
+                () = health::run(probing, targets, found) => {}
                 () = forward => {}
             }
         });

@@ -10,6 +10,7 @@ use crate::maps::{Maps, Pins};
 
 use super::frontends::{self, FrontendRow};
 use super::get::{self, BackendServiceRow, EndpointRow, NegRow};
+use super::health::{self, KnownHealth};
 use super::output::{self, Format, Row as _};
 
 /// What can be described.
@@ -38,6 +39,9 @@ pub(super) struct Describe {
     /// Where the agent pins its maps.
     #[arg(long, default_value = super::PIN_PATH)]
     pin_path: PathBuf,
+    /// The agent's --run-dir, where it answers what the maps do not hold.
+    #[arg(long, default_value = super::RUN_DIR)]
+    run_dir: PathBuf,
 }
 
 /// A chain: frontends → backend service → NEGs → endpoints.
@@ -61,10 +65,13 @@ pub(super) fn run(describe: &Describe) -> Result<String> {
         frontends: Vec::new(),
         backend_services: get::backend_services(&maps, &tables)?,
         negs: get::negs(&tables),
-        endpoints: get::endpoints(&maps, &tables)?,
+        endpoints: get::endpoints(&maps, &tables, &KnownHealth::ask(&describe.run_dir, None))?,
     };
     let names = match describe.kind {
-        Kind::BackendService | Kind::Neg => vec![only_one(&chain, &describe.name)?],
+        Kind::BackendService | Kind::Neg => {
+            let all: Vec<String> = chain.backend_services.iter().map(|row| row.name.clone()).collect();
+            vec![health::only_one(&all, &describe.name)?]
+        }
         Kind::Endpoint => of_endpoint(&mut chain, &describe.name)?,
     };
     chain.backend_services.retain(|row| names.contains(&row.name));
@@ -74,22 +81,6 @@ pub(super) fn run(describe: &Describe) -> Result<String> {
     match describe.output {
         Format::Json | Format::Yaml => output::value(&chain, describe.output),
         Format::Table | Format::Wide => sections(&chain, describe.output),
-    }
-}
-
-/// The one backend service that has the text in its name; an equal name goes before others.
-fn only_one(chain: &Chain, text: &str) -> Result<String> {
-    let names: Vec<&String> = chain.backend_services.iter().map(|row| &row.name).collect();
-    if names.iter().any(|name| *name == text) {
-        return Ok(text.to_owned());
-    }
-    match names.iter().filter(|name| name.contains(text)).collect::<Vec<_>>()[..] {
-        [] => bail!("no backend service has {text:?} in its name; see `podway get backend-services`"),
-        [one] => Ok((*one).clone()),
-        ref many => {
-            let names: Vec<&str> = many.iter().map(|name| name.as_str()).collect();
-            bail!("{} backend services have {text:?} in their names: {}", many.len(), names.join(", "))
-        }
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Explain {
     #[arg(long, default_value = super::PIN_PATH)]
     pin_path: PathBuf,
     /// The agent's --run-dir, where it notes which EndpointSlice an endpoint came from.
-    #[arg(long, default_value = "/run/podway")]
+    #[arg(long, default_value = super::RUN_DIR)]
     run_dir: PathBuf,
     /// The eBPF object to run instead of the one in this binary.
     #[arg(long)]

@@ -1,4 +1,5 @@
 //! `podway get`: the maps as tables.
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -15,6 +16,7 @@ use crate::maps::{Maps, Pins};
 use crate::model::Protocol;
 use crate::plan::{neg_kind_name, socket_text};
 
+use super::health::{self, EndpointHealth, KnownHealth};
 use super::output::{self, Format, Row};
 use super::{frontends, traces};
 
@@ -56,6 +58,9 @@ pub(super) struct Get {
     /// Where the agent pins its maps.
     #[arg(long, default_value = super::PIN_PATH)]
     pin_path: PathBuf,
+    /// The agent's --run-dir, where it answers what the maps do not hold.
+    #[arg(long, default_value = super::RUN_DIR)]
+    run_dir: PathBuf,
 }
 
 /// Prints the listing.
@@ -69,7 +74,14 @@ pub(super) fn run(get: &Get) -> Result<String> {
         Resource::Frontends => listing(get, frontends::frontends(&maps.tables()?)),
         Resource::BackendServices => listing(get, backend_services(&maps, &maps.tables()?)?),
         Resource::Negs => listing(get, negs(&maps.tables()?)),
-        Resource::Endpoints => listing(get, endpoints(&maps, &maps.tables()?)?),
+        Resource::Endpoints => {
+            // A short table has no room for what the agent knows.
+            let known = match get.output {
+                Format::Table => KnownHealth::none(),
+                Format::Wide | Format::Json | Format::Yaml => KnownHealth::ask(&get.run_dir, None),
+            };
+            listing(get, endpoints(&maps, &maps.tables()?, &known)?)
+        }
         Resource::Conntrack => listing(get, traces::conntrack(&maps, &maps.tables()?)?),
         Resource::Affinity => listing(get, traces::affinity(&maps, &maps.tables()?)?),
         Resource::Counters => listing(get, traces::counters(&maps)?),
@@ -256,15 +268,17 @@ pub(super) struct EndpointRow {
     pub(super) address: String,
     protocol: String,
     pub(super) backend_service: String,
-    state: &'static str,
-    local: bool,
+    pub(super) state: &'static str,
+    pub(super) local: bool,
+    /// What the agent knows, where one answers.
+    pub(super) health: Option<EndpointHealth>,
     /// Flows that go on with an endpoint that gets no more.
     flows_left: Option<u64>,
     /// Seconds until those of a withdrawn endpoint are reset.
     seconds_left: Option<u32>,
     packets: u64,
     bytes: u64,
-    new_flows: u64,
+    pub(super) new_flows: u64,
     id: u32,
     generation: u32,
     slots: usize,
@@ -273,7 +287,17 @@ pub(super) struct EndpointRow {
 impl Row for EndpointRow {
     const HEADINGS: &'static [&'static str] =
         &["ENDPOINT", "PROTOCOL", "BACKEND SERVICE", "STATE", "LOCAL", "LEFT", "NEW FLOWS", "PACKETS"];
-    const WIDE_HEADINGS: &'static [&'static str] = &["BYTES", "ID", "GENERATION", "SLOTS"];
+    const WIDE_HEADINGS: &'static [&'static str] = &[
+        "BYTES",
+        "ID",
+        "GENERATION",
+        "SLOTS",
+        health::HEADINGS[0],
+        health::HEADINGS[1],
+        health::HEADINGS[2],
+        health::HEADINGS[3],
+        health::HEADINGS[4],
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -289,7 +313,10 @@ impl Row for EndpointRow {
     }
 
     fn wide_cells(&self) -> Vec<String> {
-        vec![self.bytes.to_string(), self.id.to_string(), self.generation.to_string(), self.slots.to_string()]
+        let numbers = [self.bytes, self.id.into(), self.generation.into(), self.slots as u64];
+        let mut cells: Vec<String> = numbers.map(|number| number.to_string()).into();
+        cells.extend(health::cells(self.health.as_ref()));
+        cells
     }
 }
 
@@ -324,7 +351,7 @@ pub(super) fn state_name(endpoint: &Endpoint) -> &'static str {
     }
 }
 
-pub(super) fn endpoints(maps: &Maps, tables: &Tables) -> Result<Vec<EndpointRow>> {
+pub(super) fn endpoints(maps: &Maps, tables: &Tables, known: &KnownHealth) -> Result<Vec<EndpointRow>> {
     let ids: Vec<u32> = tables.endpoint_ids().collect();
     let is_draining = |id: &&u32| tables.endpoint(**id).state & (state::DRAINING | state::WITHDRAWN) != 0;
     let flows = match ids.iter().any(|id| is_draining(&id)) {
@@ -334,13 +361,21 @@ pub(super) fn endpoints(maps: &Maps, tables: &Tables) -> Result<Vec<EndpointRow>
     ids.iter()
         .map(|id| {
             let flows = flows.as_ref().filter(|_| is_draining(&id)).map(|flows| flows.of(*id, tables));
-            Ok(endpoint(tables, *id, flows, &maps.endpoint_traffic(*id)?))
+            Ok(endpoint(tables, *id, flows, &maps.endpoint_traffic(*id)?, known))
         })
         .collect()
 }
 
-fn endpoint(tables: &Tables, id: u32, flows_left: Option<u64>, traffic: &Traffic) -> EndpointRow {
+fn endpoint(
+    tables: &Tables,
+    id: u32,
+    flows_left: Option<u64>,
+    traffic: &Traffic,
+    known: &KnownHealth,
+) -> EndpointRow {
     let endpoint = tables.endpoint(id);
+    let backend_service = name_of(tables, endpoint.backend_service);
+    let socket = SocketAddr::new(endpoint.address.into(), endpoint.port.get());
     let slots = rings_of(tables, endpoint.backend_service)
         .filter_map(|(_, ring)| tables.slots(ring))
         .map(|slots| slots.iter().filter(|slot| **slot == id).count())
@@ -348,7 +383,8 @@ fn endpoint(tables: &Tables, id: u32, flows_left: Option<u64>, traffic: &Traffic
     EndpointRow {
         address: endpoint_text(&endpoint),
         protocol: protocol_text(endpoint.protocol.into()),
-        backend_service: name_of(tables, endpoint.backend_service),
+        health: known.of(&backend_service, socket),
+        backend_service,
         state: state_name(&endpoint),
         local: endpoint.is_local(),
         flows_left,

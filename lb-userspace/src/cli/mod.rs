@@ -10,6 +10,7 @@ mod diff_kube_proxy;
 mod explain;
 mod frontends;
 mod get;
+mod health;
 mod manifests;
 mod output;
 mod plan;
@@ -21,6 +22,8 @@ mod verify;
 
 /// Where an agent pins its maps unless it is told otherwise.
 const PIN_PATH: &str = crate::maps::PIN_PATH_DEFAULT;
+/// Its run directory, likewise.
+const RUN_DIR: &str = crate::agent::RUN_DIR_DEFAULT;
 
 /// eBPF/XDP endpoint forwarder for Kubernetes.
 #[derive(Debug, Parser)]
@@ -34,6 +37,7 @@ pub struct Cli {
 enum Command {
     Agent(Box<crate::agent::Options>),
     Get(get::Get),
+    GetHealth(health::GetHealth),
     Describe(describe::Describe),
     Explain(Box<explain::Explain>),
     Plan(plan::Plan),
@@ -51,6 +55,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Agent(options) => crate::agent::run(&options).map(|()| ExitCode::SUCCESS),
         Command::DiffKubeProxy(diff) => diff_kube_proxy::run(&diff),
         Command::Get(get) => shown(get::run(&get)),
+        Command::GetHealth(get) => shown(health::run(&get)),
         Command::Describe(describe) => shown(describe::run(&describe)),
         Command::Explain(explain) => shown(explain::run(&explain)),
         Command::Plan(plan) => shown(plan::run(&plan)),

@@ -18,7 +18,7 @@ pub(super) struct Remove {
     #[arg(long, default_value = super::PIN_PATH)]
     pin_path: PathBuf,
     /// The agent's --run-dir.
-    #[arg(long, default_value = "/run/podway")]
+    #[arg(long, default_value = super::RUN_DIR)]
     run_dir: PathBuf,
 }
 

@@ -3,6 +3,8 @@
 use http::HeaderMap;
 use hyper::body::Bytes;
 
+use super::ReasonCode;
+
 /// Path of the call.
 pub(super) const CHECK_PATH: &str = "/grpc.health.v1.Health/Check";
 
@@ -36,17 +38,17 @@ pub(super) fn status(headers: &HeaderMap) -> Option<u32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
-/// Whether the answer says that the service is serving; else what it says.
-pub(super) fn serving(status: Option<u32>, body: &[u8]) -> Result<String, String> {
+/// Whether the answer says that the service is serving; else what it says, and of what kind that is.
+pub(super) fn serving(status: Option<u32>, body: &[u8]) -> Result<String, (ReasonCode, String)> {
     match status {
         Some(OK) => {}
-        Some(status) => return Err(format!("status {status}")),
-        None => return Err("no status".to_owned()),
+        Some(status) => return Err((ReasonCode::GrpcStatus, format!("status {status}"))),
+        None => return Err((ReasonCode::Protocol, "no gRPC status".to_owned())),
     }
     match state(body) {
         Some(SERVING) => Ok("serving".to_owned()),
-        Some(state) => Err(format!("not serving ({state})")),
-        None => Err("no such message".to_owned()),
+        Some(state) => Err((ReasonCode::GrpcNotServing, format!("state {state}"))),
+        None => Err((ReasonCode::Protocol, "no HealthCheckResponse".to_owned())),
     }
 }
 
@@ -96,12 +98,12 @@ mod tests {
     fn only_serving_serves() {
         assert_eq!(serving(Some(0), &[0, 0, 0, 0, 2, 8, 1]), Ok("serving".into()));
         for (status, body, problem) in [
-            (Some(0), &[0, 0, 0, 0, 2, 8, 2][..], "not serving (2)"),
-            (Some(0), &[0, 0, 0, 0, 0], "not serving (0)"),
-            (Some(5), &[], "status 5"),
-            (None, &[0, 0, 0, 0, 2, 8, 1], "no status"),
+            (Some(0), &[0, 0, 0, 0, 2, 8, 2][..], (ReasonCode::GrpcNotServing, "state 2".into())),
+            (Some(0), &[0, 0, 0, 0, 0], (ReasonCode::GrpcNotServing, "state 0".into())),
+            (Some(5), &[], (ReasonCode::GrpcStatus, "status 5".into())),
+            (None, &[0, 0, 0, 0, 2, 8, 1], (ReasonCode::Protocol, "no gRPC status".into())),
         ] {
-            assert_eq!(serving(status, body), Err(problem.into()));
+            assert_eq!(serving(status, body), Err(problem));
         }
     }
 
@@ -116,7 +118,8 @@ mod tests {
             &[0, 0, 0, 0, 12, 8, 0x81, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0],
         ];
         for body in bodies {
-            assert_eq!(serving(Some(0), body), Err("no such message".into()), "{body:?}");
+            let problem = (ReasonCode::Protocol, "no HealthCheckResponse".to_owned());
+            assert_eq!(serving(Some(0), body), Err(problem), "{body:?}");
         }
     }
 }

@@ -4,9 +4,11 @@
 //! plan and reports what it finds as [`HealthEvent`]s; [`Findings`] adds these up for the next plan.
 //! An endpoint without a finding counts as healthy: its readiness has already said so.
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
 
 use crate::model::{HealthCheck, ObjectName, Protocol};
 use crate::plan::{BackendServiceName, ServicePlan};
@@ -17,15 +19,19 @@ mod grpc;
 mod passive;
 mod probe;
 mod prober;
+mod reason;
 mod schedule;
 mod state;
+mod stats;
 mod tls;
 
 pub use check::{CheckState, Outcome};
 pub use findings::Findings;
 pub use passive::{Outlier, Signal, WINDOW_MS, may_eject};
-pub use prober::run;
 pub use state::{EndpointHealth, Health, HealthState, Moment, Reporter, StateReason, WARMING_STEPS};
+pub use prober::{Probing, run};
+pub use reason::ReasonCode;
+pub use stats::{Histogram, ProbingStats};
 
 /// An endpoint of one backend service. A pod in two backend services is two targets, since each may
 /// have its own check.
@@ -65,11 +71,51 @@ pub struct Finding {
     pub reason: Arc<str>,
 }
 
-/// The targets of a plan: the endpoints of backend services with a check that are ready, or still serve on
-/// their way out; where the check names no port, of those over TCP alone. One that is neither takes no flow, and a probe of a pod that starts would
-/// The targets of a Service: the endpoints of TCP backend services with a check that are ready, or still
-/// serve on their way out. One that is neither takes no flow, and a probe of a pod that starts would
-/// only make it late.
+/// Who said that an endpoint is in its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DecidedBy {
+    /// The API server's conditions: no probe has said anything yet.
+    Readiness,
+    /// This node's probes.
+    Probe,
+}
+
+/// What a prober knows of a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetHealth {
+    /// Name of the backend service.
+    pub backend_service: String,
+    /// The endpoint's address and port.
+    pub endpoint: SocketAddr,
+    /// Whether it may take new flows.
+    pub healthy: bool,
+    /// Since when, milliseconds since 1970; not before the agent's start.
+    pub since_unix_ms: u64,
+    /// Who says so.
+    pub decided_by: DecidedBy,
+    /// The newest probe; `None` before the first.
+    pub last_probe: Option<LastProbe>,
+}
+
+/// A probe that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastProbe {
+    /// When it ended, milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// From its beginning to its end, microseconds.
+    pub latency_us: u64,
+    /// The kind of what it saw.
+    pub reason_code: ReasonCode,
+    /// What it saw: the endpoint's own words, or the kernel's.
+    pub detail: String,
+}
+
+/// The targets of a Service: the endpoints of backend services with a check that are ready, or still serve on
+/// their way out; where the check names no port, of those over TCP alone. One that is neither takes no flow,
+/// and a probe of a pod that starts would only make it late.
 #[must_use]
 pub fn targets(plan: &ServicePlan) -> Targets {
     let mut targets = BTreeMap::new();

@@ -3,6 +3,7 @@
 //!
 //! An endpoint may be anything, and lie. A probe takes no longer than its timeout, reads no body but that of
 //! a gRPC answer, and follows no redirect.
+use std::error::Error;
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
@@ -17,13 +18,14 @@ use hyper::body::Bytes;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_linger;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-use super::schedule::Seen;
-use super::{Outcome, grpc, tls};
+use super::reason::Seen;
+use super::{ReasonCode, grpc, tls};
 use crate::model::{CheckKind, HttpTransport};
 
 /// A connection to an endpoint, with TLS or without.
@@ -37,50 +39,71 @@ const HEADERS_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 100;
 /// Most bytes of a gRPC answer.
 const ANSWER_BYTES_MAX: usize = 1_024;
+/// Most characters of an error that are kept: an endpoint may have chosen them.
+const DETAIL_CHARS_MAX: usize = 200;
 const USER_AGENT: &str = concat!("podway-health-check/", env!("CARGO_PKG_VERSION"));
 
 /// Errors of `connect` that say something about this node and nothing about the endpoint.
 const OWN_FAULTS: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
 
-/// Why a probe did not pass.
-enum Failure {
-    /// This node could not ask; says nothing about the endpoint.
-    Own(String),
-    /// The endpoint's fault, with the word for its kind.
-    Endpoint(&'static str, String),
+/// A probe that did not pass.
+type Failure = Seen;
+
+fn failed(code: ReasonCode, error: impl Display) -> Failure {
+    Seen { code, detail: error.to_string().chars().take(DETAIL_CHARS_MAX).collect() }
 }
 
-fn failed(kind: &'static str, error: impl Display) -> Failure {
-    Failure::Endpoint(kind, error.to_string())
+/// How rustls begins when the other end ended TLS. Of the errors inside, h2 keeps the words alone.
+const ALERT: &str = "received fatal alert: ";
+
+/// What went wrong after the connection, with its causes: the outermost one tells little. A server that wants a
+/// certificate says so only when the client's part of the handshake is done (RFC 8446 §4.4.3).
+fn broken(error: &hyper::Error) -> Failure {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+    let code = if text.contains(ALERT) { ReasonCode::Tls } else { ReasonCode::Protocol };
+    failed(code, text)
 }
 
-/// Asks `address`; a pass or failure comes with a reason, whose first word is its kind.
+/// Asks `address`. No probe takes longer than `within`.
 pub(super) async fn ask(kind: &CheckKind, address: SocketAddr, within: Duration) -> Seen {
-    let answer = timeout(within, async {
+    let deadline = Instant::now() + within;
+    let late = |code, what| Seen { code, detail: format!("{what} within {} ms", within.as_millis()) };
+    let stream = match timeout_at(deadline, connect(address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(failure)) => return failure,
+        Err(_) => return late(ReasonCode::ConnectTimeout, "no connection"),
+    };
+    let answer = timeout_at(deadline, async {
         match kind {
-            CheckKind::Tcp => connect(address).await.map(|_| "connected".to_owned()),
+            CheckKind::Tcp => Ok("connected".to_owned()),
             CheckKind::Http { transport, path, host, expected_codes } => {
-                let code = get(*transport, path, host.as_deref(), address).await?;
+                let code = get(stream, *transport, path, host.as_deref(), address).await?;
                 expect(code, expected_codes)
             }
-            CheckKind::Grpc { is_tls, service } => ask_grpc(*is_tls, service, address).await,
+            CheckKind::Grpc { is_tls, service } => ask_grpc(stream, *is_tls, service, address).await,
         }
     });
     match answer.await {
-        Ok(Ok(reason)) => Ok((Outcome::Passed, reason)),
-        Ok(Err(Failure::Endpoint(kind, detail))) => Ok((Outcome::Failed, format!("{kind}: {detail}"))),
-        Ok(Err(Failure::Own(fault))) => Err(fault),
-        Err(_) => Ok((Outcome::Failed, format!("timeout: no answer within {} ms", within.as_millis()))),
+        Ok(Ok(detail)) => Seen { code: ReasonCode::Passed, detail },
+        Ok(Err(failure)) => failure,
+        Err(_) => late(ReasonCode::Timeout, "no answer"),
     }
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
-    TcpStream::connect(address).await.map_err(|error| match error.kind() {
-        _ if is_own_fault(&error) => Failure::Own(error.to_string()),
-        io::ErrorKind::ConnectionRefused => failed("refused", error),
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => failed("unreachable", error),
-        _ => failed("connect", error),
-    })
+    let stream = TcpStream::connect(address).await.map_err(|error| match error.kind() {
+        _ if is_own_fault(&error) => failed(ReasonCode::NodeFault, error),
+        io::ErrorKind::ConnectionRefused => failed(ReasonCode::ConnectRefused, error),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            failed(ReasonCode::Unreachable, error)
+        }
+        _ => failed(ReasonCode::ConnectFailed, error),
+    })?;
+    // A probe ends by a reset, as HAProxy's do: else each would leave its port and an entry of the node's
+    // conntrack behind for a minute or two (RFC 9293 TIME-WAIT), some hundred thousands with many endpoints.
+    set_socket_linger(&stream, Some(Duration::ZERO)).map_err(|error| failed(ReasonCode::NodeFault, error))?;
+    Ok(stream)
 }
 
 fn is_own_fault(error: &io::Error) -> bool {
@@ -91,12 +114,13 @@ fn expect(code: StatusCode, expected: &[(u16, u16)]) -> Result<String, Failure> 
     let code = code.as_u16();
     match expected.iter().any(|(first, last)| (*first..=*last).contains(&code)) {
         true => Ok(format!("code {code}")),
-        false => Err(failed("code", code)),
+        false => Err(failed(ReasonCode::WrongCode, format!("code {code}"))),
     }
 }
 
 /// The code that a GET is answered with.
 async fn get(
+    stream: TcpStream,
     transport: HttpTransport,
     path: &str,
     host: Option<&str>,
@@ -105,7 +129,6 @@ async fn get(
     let authority = host.map_or_else(|| address.to_string(), str::to_owned);
     let name = host.and_then(|host| host.parse::<Authority>().ok());
     let name = name.as_ref().map(Authority::host);
-    let stream = connect(address).await?;
     match transport {
         HttpTransport::Http1 => get_1(stream, &authority, path).await,
         HttpTransport::Https => get_1(secure(stream, name, tls::HTTP_1).await?, &authority, path).await,
@@ -117,7 +140,7 @@ async fn get(
 }
 
 async fn secure(stream: TcpStream, name: Option<&str>, protocol: &[u8]) -> Result<impl Stream, Failure> {
-    tls::connect(stream, name, protocol).await.map_err(|error| failed("tls", error))
+    tls::connect(stream, name, protocol).await.map_err(|error| failed(ReasonCode::Tls, error))
 }
 
 async fn get_1(stream: impl Stream, authority: &str, path: &str) -> Result<StatusCode, Failure> {
@@ -126,13 +149,13 @@ async fn get_1(stream: impl Stream, authority: &str, path: &str) -> Result<Statu
         .header(header::USER_AGENT, USER_AGENT)
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
-        .map_err(|error| failed("protocol", error))?;
+        .map_err(|error| failed(ReasonCode::Protocol, error))?;
     let mut builder = http1::Builder::new();
     builder.max_buf_size(HEADERS_BYTES_MAX).max_headers(HEADERS_MAX);
     let handshake = builder.handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| failed("protocol", error))?;
+    let (mut sender, connection) = handshake.map_err(|error| broken(&error))?;
     drive(connection, async {
-        let response = sender.send_request(request).await.map_err(|error| failed("protocol", error))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
         Ok(response.status())
     })
     .await
@@ -148,19 +171,23 @@ async fn get_2(
         .version(Version::HTTP_2)
         .header(header::USER_AGENT, USER_AGENT)
         .body(Empty::<Bytes>::new())
-        .map_err(|error| failed("protocol", error))?;
+        .map_err(|error| failed(ReasonCode::Protocol, error))?;
     let handshake = builder_2().handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| failed("protocol", error))?;
+    let (mut sender, connection) = handshake.map_err(|error| broken(&error))?;
     drive(connection, async {
-        let response = sender.send_request(request).await.map_err(|error| failed("protocol", error))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
         Ok(response.status())
     })
     .await
 }
 
 /// Whether the endpoint says that the service is serving.
-async fn ask_grpc(is_tls: bool, service: &str, address: SocketAddr) -> Result<String, Failure> {
-    let stream = connect(address).await?;
+async fn ask_grpc(
+    stream: TcpStream,
+    is_tls: bool,
+    service: &str,
+    address: SocketAddr,
+) -> Result<String, Failure> {
     match is_tls {
         true => ask_grpc_by(secure(stream, None, tls::HTTP_2).await?, "https", service, address).await,
         false => ask_grpc_by(stream, "http", service, address).await,
@@ -179,20 +206,20 @@ async fn ask_grpc_by(
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
         .body(Full::<Bytes>::from(grpc::request(service)))
-        .map_err(|error| failed("protocol", error))?;
+        .map_err(|error| failed(ReasonCode::Protocol, error))?;
     let handshake = builder_2().handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| failed("protocol", error))?;
+    let (mut sender, connection) = handshake.map_err(|error| broken(&error))?;
     drive(connection, async {
-        let response = sender.send_request(request).await.map_err(|error| failed("protocol", error))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
         let (head, body) = response.into_parts();
         if head.status != StatusCode::OK {
-            return Err(failed("code", head.status.as_u16()));
+            return Err(failed(ReasonCode::WrongCode, format!("code {}", head.status.as_u16())));
         }
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| failed("protocol", error))?;
+        let body = body.map_err(|error| failed(ReasonCode::Protocol, error))?;
         // An answer without a message has its status in front, among the headers.
         let status = body.trailers().and_then(grpc::status).or_else(|| grpc::status(&head.headers));
-        grpc::serving(status, &body.to_bytes()).map_err(|problem| failed("grpc", problem))
+        grpc::serving(status, &body.to_bytes()).map_err(|(code, detail)| Seen { code, detail })
     })
     .await
 }

@@ -1,4 +1,5 @@
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use http::{HeaderMap, Response};
 use http_body_util::{Collected, StreamBody};
@@ -6,11 +7,14 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::{http1 as server_1, http2 as server_2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -30,15 +34,7 @@ fn grpc_check(service: &str) -> CheckKind {
 }
 
 fn passed(reason: &str) -> Seen {
-    Ok((Outcome::Passed, reason.into()))
-}
-
-/// A failure's kind.
-fn kind_of(seen: Seen) -> String {
-    match seen {
-        Ok((Outcome::Failed, reason)) => reason.split_once(':').expect("a kind and a detail").0.to_owned(),
-        other => panic!("{other:?}"),
-    }
+    Seen { code: ReasonCode::Passed, detail: reason.into() }
 }
 
 /// A server that does with each connection what it is told.
@@ -158,8 +154,8 @@ async fn expected_codes_pass_over_every_transport() {
         }
         for path in ["/503", "/302", "/404"] {
             let seen = ask(&http(transport, path), address, LONG).await;
-            let reason = format!("code: {}", &path[1..]);
-            assert_eq!(seen, Ok((Outcome::Failed, reason)), "{transport:?}");
+            let detail = format!("code {}", &path[1..]);
+            assert_eq!(seen, Seen { code: ReasonCode::WrongCode, detail }, "{transport:?}");
         }
     }
 }
@@ -168,9 +164,11 @@ async fn expected_codes_pass_over_every_transport() {
 async fn grpc_service_passes_while_it_is_serving() {
     let address = serve_grpc().await;
     assert_eq!(ask(&grpc_check("up"), address, LONG).await, passed("serving"));
-    for (service, reason) in [("down", "grpc: not serving (2)"), ("gone", "grpc: status 5")] {
+    for (service, code, detail) in
+        [("down", ReasonCode::GrpcNotServing, "state 2"), ("gone", ReasonCode::GrpcStatus, "status 5")]
+    {
         let seen = ask(&grpc_check(service), address, LONG).await;
-        assert_eq!(seen, Ok((Outcome::Failed, reason.into())));
+        assert_eq!(seen, Seen { code, detail: detail.into() });
     }
 }
 
@@ -178,15 +176,16 @@ async fn grpc_service_passes_while_it_is_serving() {
 async fn server_that_wants_a_certificate_fails() {
     for (transport, protocol) in [(HttpTransport::Https, tls::HTTP_1), (HttpTransport::Http2, tls::HTTP_2)] {
         let address = serve_tls(protocol, true).await;
-        // TLS 1.3 tells the client only after its own part is done (RFC 8446 §4.4.3).
-        assert_eq!(kind_of(ask(&http(transport, "/200"), address, LONG).await), "protocol");
+        let seen = ask(&http(transport, "/200"), address, LONG).await;
+        assert_eq!(seen.code, ReasonCode::Tls, "{seen:?}");
+        assert!(seen.detail.contains("received fatal alert: "), "{seen:?}");
     }
 }
 
 #[tokio::test]
 async fn server_without_tls_fails_a_check_by_tls() {
     let address = serve(serve_1).await;
-    assert_eq!(kind_of(ask(&http(HttpTransport::Https, "/200"), address, LONG).await), "tls");
+    assert_eq!(ask(&http(HttpTransport::Https, "/200"), address, LONG).await.code, ReasonCode::Tls);
 }
 
 #[tokio::test]
@@ -200,7 +199,7 @@ async fn server_that_never_answers_fails_at_the_timeout() {
         grpc_check(""),
     ];
     for check in checks {
-        assert_eq!(kind_of(ask(&check, address, SHORT).await), "timeout", "{check:?}");
+        assert_eq!(ask(&check, address, SHORT).await.code, ReasonCode::Timeout, "{check:?}");
     }
     assert_eq!(ask(&CheckKind::Tcp, address, LONG).await, passed("connected"), "it accepts");
 }
@@ -214,7 +213,7 @@ async fn server_that_drips_fails_at_the_timeout() {
         }
     })
     .await;
-    assert_eq!(kind_of(ask(&http(HttpTransport::Http1, "/"), address, SHORT).await), "timeout");
+    assert_eq!(ask(&http(HttpTransport::Http1, "/"), address, SHORT).await.code, ReasonCode::Timeout);
 }
 
 #[tokio::test]
@@ -224,7 +223,7 @@ async fn endless_headers_fail_before_the_timeout() {
         while stream.write_all(&[b'b'; 4_096]).await.is_ok() {}
     })
     .await;
-    assert_eq!(kind_of(ask(&http(HttpTransport::Http1, "/"), address, LONG).await), "protocol");
+    assert_eq!(ask(&http(HttpTransport::Http1, "/"), address, LONG).await.code, ReasonCode::Protocol);
 }
 
 #[tokio::test]
@@ -250,21 +249,21 @@ async fn endless_grpc_answer_fails_before_the_timeout() {
         let _ = builder.serve_connection(TokioIo::new(stream), service).await;
     })
     .await;
-    assert_eq!(kind_of(ask(&grpc_check(""), address, LONG).await), "protocol");
+    assert_eq!(ask(&grpc_check(""), address, LONG).await.code, ReasonCode::Protocol);
 }
 
 #[tokio::test]
 async fn what_is_no_http_fails() {
     let address = say(b"220 mail.example ESMTP\r\n").await;
-    assert_eq!(kind_of(ask(&http(HttpTransport::Http1, "/"), address, LONG).await), "protocol");
-    assert_eq!(kind_of(ask(&http(HttpTransport::H2c, "/"), address, LONG).await), "protocol");
+    assert_eq!(ask(&http(HttpTransport::Http1, "/"), address, LONG).await.code, ReasonCode::Protocol);
+    assert_eq!(ask(&http(HttpTransport::H2c, "/"), address, LONG).await.code, ReasonCode::Protocol);
 }
 
 #[tokio::test]
 async fn server_that_hangs_up_fails() {
     let address = serve(|stream| async { drop(stream) }).await;
     for transport in [HttpTransport::Http1, HttpTransport::H2c] {
-        assert_eq!(kind_of(ask(&http(transport, "/"), address, LONG).await), "protocol");
+        assert_eq!(ask(&http(transport, "/"), address, LONG).await.code, ReasonCode::Protocol);
     }
 }
 
@@ -272,4 +271,81 @@ async fn server_that_hangs_up_fails() {
 fn lack_of_files_is_a_fault_of_this_node_and_a_refusal_is_not() {
     assert!(is_own_fault(&io::Error::from_raw_os_error(24)));
     assert!(!is_own_fault(&io::Error::from_raw_os_error(111)));
+}
+
+/// Most bytes of an answer without an end that leave a server: what a probe reads, and what the sockets hold.
+const SENT_BYTES_MAX: usize = 256 * 1024;
+
+/// A server that says `first` and then `again` for ever, and the bytes that it could send before the probe went.
+async fn say_for_ever(first: &'static [u8], again: &'static [u8]) -> (SocketAddr, watch::Receiver<usize>) {
+    let (sent, total) = watch::channel(0);
+    let sent = Arc::new(sent);
+    let address = serve(move |mut stream| {
+        let sent = Arc::clone(&sent);
+        async move {
+            // Its own buffer holds little.
+            set_socket_send_buffer_size(&stream, 4_096).expect("a size");
+            let mut all = stream.write(first).await.unwrap_or_default();
+            while let Ok(count) = stream.write(again).await {
+                all += count;
+            }
+            sent.send_replace(all);
+        }
+    })
+    .await;
+    (address, total)
+}
+
+#[tokio::test]
+async fn little_is_read_of_an_answer_without_an_end() {
+    // RFC 9113 §4.1: empty SETTINGS, and HEADERS of stream 1 that do not end.
+    const HEADERS: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\0\0\0\0\x01\x88";
+    // CONTINUATION with a literal header that is not indexed (RFC 7541 §6.2.2).
+    const CONTINUATION: &[u8] = b"\0\0\x05\x09\0\0\0\0\x01\0\x01a\x01b";
+    let liars: [(&[u8], &[u8], CheckKind, ReasonCode); 4] = [
+        (b"HTTP/1.1 200 OK\r\na: ", &[b'b'; 4_096], http(HttpTransport::Http1, "/"), ReasonCode::Protocol),
+        (b"HTTP/1.1 200 OK\r\n", b"a: b\r\n", http(HttpTransport::Http1, "/"), ReasonCode::Protocol),
+        (b"HTTP/1.1 200 OK\r\n\r\n", &[b'b'; 4_096], http(HttpTransport::Http1, "/"), ReasonCode::Passed),
+        (HEADERS, CONTINUATION, http(HttpTransport::H2c, "/"), ReasonCode::Protocol),
+    ];
+    for (first, again, check, code) in liars {
+        let (address, mut total) = say_for_ever(first, again).await;
+        let seen = ask(&check, address, LONG).await;
+        assert_eq!(seen.code, code, "{seen:?}");
+        timeout(LONG, total.changed()).await.expect("the probe hung up").expect("a server");
+        let sent = *total.borrow();
+        assert!(sent < SENT_BYTES_MAX, "{check:?}: {sent} bytes");
+    }
+}
+
+#[tokio::test]
+async fn redirect_to_itself_is_not_followed() {
+    let requests = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&requests);
+    let address = serve(move |mut stream| {
+        let counted = Arc::clone(&counted);
+        async move {
+            let mut request = [0; 1_024];
+            while stream.read(&mut request).await.is_ok_and(|count| count > 0) {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let _ =
+                    stream.write_all(b"HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        }
+    })
+    .await;
+    let seen = ask(&http(HttpTransport::Http1, "/"), address, LONG).await;
+    assert_eq!(seen, Seen { code: ReasonCode::WrongCode, detail: "code 302".into() });
+    assert_eq!(requests.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn probe_ends_by_a_reset_and_leaves_no_port_behind() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+    let address = listener.local_addr().expect("its number");
+    let (seen, accepted) = tokio::join!(ask(&CheckKind::Tcp, address, LONG), listener.accept());
+    assert_eq!(seen, passed("connected"));
+    let (mut stream, _) = accepted.expect("the probe");
+    let read = timeout(LONG, stream.read(&mut [0])).await.expect("it has ended");
+    assert_eq!(read.expect_err("no orderly end").kind(), io::ErrorKind::ConnectionReset);
 }

@@ -1,10 +1,8 @@
-use std::sync::Arc;
-
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::*;
-use crate::health::{Finding, Target};
+use crate::health::{Finding, LastProbe};
 use crate::model::{CheckKind, HealthCheck, Protocol};
 use crate::plan::BackendServiceName;
 
@@ -23,14 +21,16 @@ const CHECK: HealthCheck = HealthCheck {
 struct Fixture {
     targets: watch::Sender<ChangedTargets>,
     results: mpsc::Receiver<HealthEvent>,
+    probing: Probing,
 }
 
 impl Fixture {
     fn start(addresses: &[SocketAddr], check: &HealthCheck) -> Self {
         let (targets, targets_receiver) = watch::channel(set(addresses, check));
         let (results_sender, results) = mpsc::channel(1);
-        tokio::spawn(run(targets_receiver, results_sender));
-        Self { targets, results }
+        let probing = Probing::default();
+        tokio::spawn(run(probing.clone(), targets_receiver, results_sender));
+        Self { targets, results, probing }
     }
 
     async fn next(&mut self) -> HealthEvent {
@@ -77,7 +77,7 @@ async fn endpoint_that_closes_and_opens_again_is_found_both_times() {
     let (listener, address) = listen("127.31.0.2:0").await;
     let mut fixture = Fixture::start(&[address, steady_address], &CHECK);
     drop(listener);
-    let refused: Arc<str> = "refused: Connection refused (os error 111)".into();
+    let refused: Arc<str> = "connect-refused: Connection refused (os error 111)".into();
     assert_eq!(fixture.next_finding().await, (address.port(), false, refused));
     let _listener = TcpListener::bind(address).await.expect("the same port");
     assert_eq!(fixture.next_finding().await, (address.port(), true, "connected".into()));
@@ -100,7 +100,7 @@ async fn endpoint_that_does_not_answer_is_unhealthy_after_the_timeout() {
     let mut fixture = Fixture::start(&[address], &check);
     assert_eq!(
         fixture.next_finding().await,
-        (address.port(), false, "timeout: no answer within 50 ms".into())
+        (address.port(), false, "connect-timeout: no connection within 50 ms".into())
     );
 }
 
@@ -122,4 +122,18 @@ async fn target_that_is_no_more_is_forgotten() {
     assert_eq!(fixture.next().await, HealthEvent::Forgotten(target));
     drop(fixture.targets);
     assert_eq!(timeout(DEADLINE, fixture.results.recv()).await, Ok(None), "ends without a plan");
+}
+
+#[tokio::test]
+async fn last_probe_is_kept_with_its_reason() {
+    let (listener, address) = listen("127.31.0.5:0").await;
+    drop(listener);
+    let mut fixture = Fixture::start(&[address], &CHECK);
+    fixture.next_finding().await;
+    let (page, _) = fixture.probing.page(None, None, 10);
+    let LastProbe { reason_code, detail, .. } = page[0].last_probe.clone().expect("a probe");
+    assert_eq!(
+        (page[0].endpoint, page[0].healthy, reason_code, &*detail),
+        (address, false, ReasonCode::ConnectRefused, "Connection refused (os error 111)")
+    );
 }

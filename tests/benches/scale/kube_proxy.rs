@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use lb_tests::agent::Source;
 use lb_tests::bench::data::{Better, Parameter, quantile};
+use lb_tests::bench::usage::Usage;
 use lb_tests::bench::{Bench, RowId};
 use lb_tests::kube_proxy::process::{KubeProxy, Mode, version};
 use lb_tests::topology::{NODE_NAMES, Topology};
 
 use crate::fleet;
 use crate::stage::Stage;
-use crate::usage::Usage;
 
 /// Names the binary.
 const BINARY_VARIABLE: &str = "PODWAY_KUBE_PROXY";

@@ -9,19 +9,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::agent::{Agent, Options, Podway};
 use lb_tests::bench::data::{Better, Parameter, quantile};
+use lb_tests::bench::usage::Usage;
 use lb_tests::bench::{Bench, RowId};
 use lb_tests::need;
 use lb_tests::topology::{NODE_NAMES, Topology};
 
 use node_maps::NodeMaps;
 use stage::Stage;
-use usage::Usage;
 
 mod fleet;
 mod kube_proxy;
 mod node_maps;
 mod stage;
-mod usage;
 
 /// Narrows the run: `SOURCE,SERVICES,ROUNDS`, for instance `server,5000,1`.
 const ONLY_VARIABLE: &str = "PODWAY_SCALE_ONLY";

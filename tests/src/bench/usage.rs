@@ -8,15 +8,20 @@ use anyhow::{Context as _, Result};
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A running process.
-pub(crate) struct Usage(PathBuf);
+pub struct Usage(PathBuf);
 
 impl Usage {
-    pub(crate) fn of(process_id: u32) -> Self {
+    /// A process by its id.
+    #[must_use]
+    pub fn of(process_id: u32) -> Self {
         Self(PathBuf::from(format!("/proc/{process_id}")))
     }
 
     /// CPU time so far, ms in steps of ten, with that of threads that have ended.
-    pub(crate) fn cpu_ms(&self) -> Result<f64> {
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn cpu_ms(&self) -> Result<f64> {
         let text = read_to_string(self.0.join("stat")).context("cannot read the process's times")?;
         // After the name in brackets, which may hold anything: `utime` and `stime` (proc_pid_stat(5)).
         let (_, fields) = text.rsplit_once(')').context("the process's times have no name")?;
@@ -25,12 +30,18 @@ impl Usage {
     }
 
     /// Resident memory now, MiB, with the pages of maps that it has touched.
-    pub(crate) fn resident_mib(&self) -> Result<f64> {
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn resident_mib(&self) -> Result<f64> {
         self.status_mib("VmRSS:")
     }
 
     /// The most that it ever was.
-    pub(crate) fn peak_mib(&self) -> Result<f64> {
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn peak_mib(&self) -> Result<f64> {
         self.status_mib("VmHWM:")
     }
 
@@ -42,7 +53,10 @@ impl Usage {
     }
 
     /// Memory of the BPF maps that it has open, MiB, as the kernel accounts for them.
-    pub(crate) fn maps_mib(&self) -> Result<f64> {
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn maps_mib(&self) -> Result<f64> {
         let mut maps = std::collections::BTreeMap::new();
         for file in read_dir(self.0.join("fdinfo")).context("cannot list the open files")? {
             let Ok(text) = read_to_string(file?.path()) else { continue };

@@ -1,0 +1,64 @@
+//! What a running agent knows and the maps do not hold, for the commands of the same node: a socket in the
+//! agent's run directory.
+//!
+//! A client writes one [`Request`] as a line of JSON and reads lines of [`Line`] until [`Line::End`]; an answer
+//! without it is not whole. Only root and the agent's own user are answered.
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::health::{ProbingStats, TargetHealth};
+
+mod client;
+mod server;
+
+pub use client::{health, probing};
+pub use server::{Known, Server};
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Request {
+    /// What probes have found of all targets, or of one backend service's, by its name.
+    Health {
+        /// The name.
+        backend_service: Option<String>,
+    },
+    /// What probing amounts to.
+    Probing,
+}
+
+/// A line of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Line {
+    /// A target.
+    Health(TargetHealth),
+    /// The sum of all probing.
+    Probing(ProbingStats),
+    /// Nothing more comes, since the request cannot be answered.
+    Error(String),
+    /// All was said.
+    End,
+}
+
+/// Where an agent listens.
+#[must_use]
+pub fn socket_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("agent.sock")
+}
+
+/// Removes what an agent that was killed has left.
+///
+/// # Errors
+/// It cannot be removed.
+pub(crate) fn remove(run_dir: &Path) -> io::Result<()> {
+    match std::fs::remove_file(socket_path(run_dir)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
