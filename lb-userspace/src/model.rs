@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+mod backend_config;
+
+pub use backend_config::{BackendConfig, BackendConfigNames, BackendConfigs};
+
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct ObjectName {
@@ -84,7 +88,8 @@ pub enum TrafficPolicy {
     Local,
 }
 
-/// An active health check of a backend service's endpoints, from annotations of the Service.
+/// An active health check of a backend service's endpoints, from annotations of the Service or from a
+/// BackendConfig.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HealthCheck {
     /// What a probe asks.
@@ -246,14 +251,16 @@ pub struct Service {
     /// `spec.publishNotReadyAddresses` is already in the slices' conditions; affinity is
     /// `sessionAffinity: ClientIP` with its timeout in seconds.
     pub affinity_timeout_s: Option<u32>,
-    /// From annotations; `None` means readiness alone decides.
+    /// From annotations; `None` means as the BackendConfig says, else readiness alone decides.
     pub health_check: Option<Arc<HealthCheck>>,
     /// `spec.loadBalancerSourceRanges`.
     pub source_ranges: SourceRanges,
     /// `spec.healthCheckNodePort` of a Service that a load balancer checks for local endpoints.
     pub health_check_node_port: Option<u16>,
-    /// From annotations.
-    pub drain: DrainContract,
+    /// From annotations; `None` means as the BackendConfig says, else the default.
+    pub drain: Option<DrainContract>,
+    /// From an annotation.
+    pub backend_configs: BackendConfigNames,
     /// From an annotation; `None` means as the agent's flag says.
     pub external_mode: Option<ExternalMode>,
     /// Weights of endpoints by their address, from an annotation; they go before those of the slices.
@@ -279,7 +286,8 @@ impl Service {
             health_check: None,
             source_ranges: SourceRanges::default(),
             health_check_node_port: None,
-            drain: DrainContract::default(),
+            drain: None,
+            backend_configs: BackendConfigNames::default(),
             external_mode: None,
             endpoint_weights: BTreeMap::new(),
         }
@@ -400,6 +408,9 @@ pub struct Snapshot {
     /// ServiceCIDRs by name.
     #[serde(skip)]
     pub service_cidrs: BTreeMap<Arc<str>, Arc<ServiceCidr>>,
+    /// BackendConfigs by name.
+    #[serde(skip)]
+    pub backend_configs: BackendConfigs,
 }
 
 /// A change of one fact, as a source reports it.
@@ -421,6 +432,10 @@ pub enum Change {
     ServiceCidr(ServiceCidr),
     /// The ServiceCIDR is gone.
     ServiceCidrGone(Arc<str>),
+    /// The BackendConfig is now so.
+    BackendConfig(BackendConfig),
+    /// The BackendConfig is gone.
+    BackendConfigGone(ObjectName),
 }
 
 /// An object, or a part of one, that cannot be used; the rest goes on without it.

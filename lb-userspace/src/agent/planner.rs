@@ -58,6 +58,8 @@ impl Planner {
             Change::Node(node) => self.note_node(&node.name, &node.pod_cidrs, &node.addresses),
             Change::NodeGone(name) => self.note_node(name, &[], &[]),
             Change::ServiceCidr(_) | Change::ServiceCidrGone(_) => self.is_node_dirty = true,
+            Change::BackendConfig(config) => self.note_backend_config(&config.name),
+            Change::BackendConfigGone(name) => self.note_backend_config(name),
         }
         let is_node = matches!(&change, Change::Node(_) | Change::NodeGone(_));
         let slice = if let Change::EndpointSlice(slice) = &change { Some(slice.name.clone()) } else { None };
@@ -89,6 +91,15 @@ impl Planner {
             }
         }
         self.dirty.insert(service);
+    }
+
+    /// Only Services of the namespace may name it.
+    fn note_backend_config(&mut self, name: &ObjectName) {
+        let first = ObjectName { namespace: Arc::clone(&name.namespace), name: "".into() };
+        let services = self.snapshot.services.range(first..);
+        let services = services.take_while(|(service, _)| service.namespace == name.namespace);
+        let users = services.filter(|(_, service)| service.backend_configs.has(&name.name));
+        self.dirty.extend(users.map(|(service, _)| service.clone()));
     }
 
     /// CONFIG has the prefixes of all nodes' pods, NODES all nodes' addresses.
@@ -131,7 +142,7 @@ impl Planner {
                     .get(&name)
                     .map(|slices| slices.values().cloned().collect())
                     .unwrap_or_default();
-                plan::service(service, &slices, &self.node, &self.findings)
+                plan::service(service, &slices, &self.snapshot.backend_configs, &self.node, &self.findings)
             });
             changed.extend(self.desired.replace(&name, planned));
         }
@@ -277,6 +288,33 @@ mod tests {
         assert!(planner.is_dirty());
         let config = planner.config(PortRange::default(), 0);
         assert!(config.is_service_address(&ip("10.96.0.1").into()));
+    }
+
+    #[test]
+    fn a_backend_config_marks_the_services_that_name_it() {
+        let mut planner = planner();
+        let naming = |namespace: &str, name: &str, config: &str| {
+            let mut facts = service(name, "192.0.2.1");
+            facts.name = ObjectName::new(namespace, name);
+            facts.backend_configs.ports = [("http".into(), config.into())].into();
+            Change::Service(facts)
+        };
+        planner.change(naming("other", "web", "plain"));
+        planner.change(naming("shop", "cart", "plain"));
+        planner.change(naming("shop", "web", "fancy"));
+        planner.change(naming("shoq", "web", "plain"));
+        planner.plan();
+        let drain = Some(crate::model::DrainContract { deadline_s: 7 });
+        planner.change(Change::BackendConfig(crate::model::BackendConfig {
+            name: ObjectName::new("shop", "plain"),
+            resource_version: "1".into(),
+            health_check: None,
+            drain,
+        }));
+        assert_eq!(names(&planner.dirty), ["shop/cart"]);
+        planner.plan();
+        planner.change(Change::BackendConfigGone(ObjectName::new("shop", "plain")));
+        assert_eq!(names(&planner.dirty), ["shop/cart"]);
     }
 
     #[test]

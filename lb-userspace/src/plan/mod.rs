@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::model::{EndpointSlice, ObjectName, Snapshot};
 
+mod backend_config;
 mod backend_service;
 mod desired;
 mod endpoint;
@@ -45,7 +46,8 @@ pub fn plan(snapshot: &Snapshot, node: &NodeContext, health: &dyn HealthView) ->
     let mut desired = Desired::default();
     for (name, facts) in &snapshot.services {
         let slices = slices.get(name).map_or(&[][..], Vec::as_slice);
-        desired.replace(name, Some(service(facts, slices, node, health)));
+        let configs = &snapshot.backend_configs;
+        desired.replace(name, Some(service(facts, slices, configs, node, health)));
     }
     desired
 }

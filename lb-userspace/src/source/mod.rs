@@ -88,6 +88,12 @@ pub fn apply(snapshot: &mut Snapshot, change: Change) {
         Change::ServiceCidrGone(name) => {
             snapshot.service_cidrs.remove(&name);
         }
+        Change::BackendConfig(config) => {
+            snapshot.backend_configs.insert(config.name.clone(), Arc::new(config));
+        }
+        Change::BackendConfigGone(name) => {
+            snapshot.backend_configs.remove(&name);
+        }
     }
 }
 

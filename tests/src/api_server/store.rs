@@ -14,11 +14,14 @@ pub enum Resource {
     Nodes,
     /// `/apis/networking.k8s.io/v1/servicecidrs`.
     ServiceCidrs,
+    /// `/apis/cloud.google.com/v1/backendconfigs`.
+    BackendConfigs,
 }
 
 impl Resource {
     /// All resources.
-    pub const ALL: [Self; 4] = [Self::Services, Self::EndpointSlices, Self::Nodes, Self::ServiceCidrs];
+    pub const ALL: [Self; 5] =
+        [Self::Services, Self::EndpointSlices, Self::Nodes, Self::ServiceCidrs, Self::BackendConfigs];
 
     /// Path of its cluster-wide list.
     #[must_use]
@@ -28,6 +31,7 @@ impl Resource {
             Self::EndpointSlices => "/apis/discovery.k8s.io/v1/endpointslices",
             Self::Nodes => "/api/v1/nodes",
             Self::ServiceCidrs => "/apis/networking.k8s.io/v1/servicecidrs",
+            Self::BackendConfigs => "/apis/cloud.google.com/v1/backendconfigs",
         }
     }
 
@@ -39,6 +43,7 @@ impl Resource {
             Self::EndpointSlices => ("discovery.k8s.io/v1", "EndpointSlice"),
             Self::Nodes => ("v1", "Node"),
             Self::ServiceCidrs => ("networking.k8s.io/v1", "ServiceCIDR"),
+            Self::BackendConfigs => ("cloud.google.com/v1", "BackendConfig"),
         }
     }
 }

@@ -173,7 +173,7 @@ fn a_slot_that_names_a_withdrawn_endpoint_is_found() {
 }
 
 fn with_contract(deadline_s: u32, endpoints: Vec<SliceEndpoint>) -> Desired {
-    let facts = Service { drain: DrainContract { deadline_s }, ..service("cart", "10.96.0.1") };
+    let facts = Service { drain: Some(DrainContract { deadline_s }), ..service("cart", "10.96.0.1") };
     desired([planned(&facts, endpoints)])
 }
 

@@ -215,7 +215,9 @@ impl World {
         for name in SERVICES.map(|name| ObjectName::new("shop", name)) {
             let slices = slices.get(&name).map_or(&[][..], Vec::as_slice);
             let facts = self.snapshot.services.get(&name);
-            let plan = facts.map(|facts| plan::service(facts, slices, &node(), &Failing(self.failing)));
+            let plan = facts.map(|facts| {
+                plan::service(facts, slices, &BackendConfigs::new(), &node(), &Failing(self.failing))
+            });
             self.pending.extend(self.desired.replace(&name, plan));
         }
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Service as Object, ServicePort as ObjectPort, ServiceSpec, ServiceStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, annotations, health_check, label, name_of};
+use super::{Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, annotations, backend_config, health_check};
+use super::{label, name_of};
 use super::{port_label, port_number, prefix, protocol};
 use crate::model::{Change, Service, ServicePort, SourceRanges, TrafficPolicy};
 use crate::source::Interner;
@@ -55,6 +56,7 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
         source_ranges: source_ranges(spec, &mut faults),
         health_check_node_port: health_check_node_port(spec, &mut faults),
         drain: annotations::drain(&object.metadata, &mut faults),
+        backend_configs: backend_config::names(&object.metadata, spec, &mut faults),
         external_mode: annotations::external_mode(&object.metadata, &mut faults),
         endpoint_weights: annotations::endpoint_weights(&object.metadata, &mut faults),
         name,

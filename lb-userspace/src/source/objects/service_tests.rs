@@ -1,6 +1,7 @@
 use super::*;
 use crate::model::{
-    CheckKind, DrainContract, ExternalMode, HealthCheck, HttpTransport, ObjectName, Protocol, SourceRanges,
+    BackendConfigNames, CheckKind, DrainContract, ExternalMode, HealthCheck, HttpTransport, ObjectName,
+    Protocol, SourceRanges,
 };
 
 fn converted(yaml: &str) -> Converted {
@@ -34,6 +35,7 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
           labels: {app: web}
           annotations:
             podway.io/drain: reset
+            cloud.google.com/backend-config: '{\"default\": \"plain\", \"ports\": {\"http\": \"web\", \"53\": \"names\"}}'
             podway.io/external-mode: dsr
             podway.io/endpoint-weights: 203.0.113.99=3
         spec:
@@ -84,7 +86,11 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
             has_unreadable: false,
         },
         health_check_node_port: Some(30_999),
-        drain: DrainContract { deadline_s: 0 },
+        drain: Some(DrainContract { deadline_s: 0 }),
+        backend_configs: BackendConfigNames {
+            default: Some("plain".into()),
+            ports: [("http".into(), "web".into()), ("53".into(), "names".into())].into(),
+        },
         external_mode: Some(ExternalMode::Dsr),
         endpoint_weights: [("203.0.113.99".parse().expect("address"), 3)].into(),
     };
