@@ -231,6 +231,8 @@ pub struct Service {
     pub name: ObjectName,
     /// `metadata.resourceVersion`; empty from a manifest without one.
     pub resource_version: Arc<str>,
+    /// `metadata.uid`, by which an Event finds it; empty from a manifest without one.
+    pub uid: Arc<str>,
     /// `metadata.creationTimestamp`, seconds since 1970; decides which of two Services keeps a
     /// frontend that both ask for.
     pub created_s: Option<i64>,
@@ -274,6 +276,7 @@ impl Service {
         Self {
             name,
             resource_version: "".into(),
+            uid: "".into(),
             created_s: None,
             labels: Arc::default(),
             cluster_ips: Vec::new(),

@@ -81,6 +81,17 @@ fn the_definition_names_what_the_agent_watches() {
     assert_eq!(spec.names.kind, Resource::BackendConfigs.kind().1);
 }
 
+#[test]
+fn the_role_writes_events_and_nothing_else() {
+    let role: ClusterRole = role("ClusterRole");
+    let reads = ["list", "watch"];
+    let writes = |verbs: &[String]| verbs.iter().any(|verb| !reads.contains(&verb.as_str()));
+    let writing: Vec<_> = role.rules.into_iter().flatten().filter(|rule| writes(&rule.verbs)).collect();
+    let [rule] = &writing[..] else { panic!("{writing:?}") };
+    let texts = [rule.api_groups.clone(), rule.resources.clone(), Some(rule.verbs.clone())];
+    assert_eq!(texts.map(Option::unwrap), [vec!["events.k8s.io"], vec!["events"], vec!["create", "patch"]]);
+}
+
 /// The object of a kind among the documents of the roles.
 fn role<T: DeserializeOwned>(kind: &str) -> T {
     let documents = serde_yaml_ng::Deserializer::from_str(RBAC);

@@ -159,6 +159,16 @@ impl Planner {
         &self.node.addresses
     }
 
+    /// `metadata.uid` of a Service; empty where it is unknown.
+    pub(super) fn uid(&self, service: &ObjectName) -> Arc<str> {
+        self.snapshot.services.get(service).map(|service| Arc::clone(&service.uid)).unwrap_or_default()
+    }
+
+    /// The names of all nodes.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.snapshot.nodes.keys().map(|name| &**name)
+    }
+
     /// Whether CONFIG may have changed since the last call.
     pub(super) fn take_node_change(&mut self) -> bool {
         std::mem::take(&mut self.is_node_dirty)

@@ -14,6 +14,7 @@ use crate::model::{EndpointSlice, ObjectName, Snapshot};
 
 mod backend_config;
 mod backend_service;
+mod condition;
 mod desired;
 mod endpoint;
 mod frontend;
@@ -28,6 +29,7 @@ mod service;
 mod source_ranges;
 
 pub use backend_service::{BackendService, BackendServiceName};
+pub use condition::Condition;
 pub use desired::{Desired, FrontendChain};
 pub use endpoint::{Endpoint, EndpointState};
 pub use frontend::{EmptyAction, Family, Frontend, Scope, kind_field, kind_name};

@@ -16,10 +16,12 @@ pub enum Resource {
     ServiceCidrs,
     /// `/apis/cloud.google.com/v1/backendconfigs`.
     BackendConfigs,
+    /// `/apis/events.k8s.io/v1/events`, which is written and not watched.
+    Events,
 }
 
 impl Resource {
-    /// All resources.
+    /// The resources that an agent watches.
     pub const ALL: [Self; 5] =
         [Self::Services, Self::EndpointSlices, Self::Nodes, Self::ServiceCidrs, Self::BackendConfigs];
 
@@ -32,6 +34,7 @@ impl Resource {
             Self::Nodes => "/api/v1/nodes",
             Self::ServiceCidrs => "/apis/networking.k8s.io/v1/servicecidrs",
             Self::BackendConfigs => "/apis/cloud.google.com/v1/backendconfigs",
+            Self::Events => "/apis/events.k8s.io/v1/events",
         }
     }
 
@@ -44,6 +47,7 @@ impl Resource {
             Self::Nodes => ("v1", "Node"),
             Self::ServiceCidrs => ("networking.k8s.io/v1", "ServiceCIDR"),
             Self::BackendConfigs => ("cloud.google.com/v1", "BackendConfig"),
+            Self::Events => ("events.k8s.io/v1", "Event"),
         }
     }
 }
@@ -111,6 +115,12 @@ impl Store {
         let before = self.objects.insert(key, stored).map(|stored| stored.object);
         self.remember(Change { version: self.version, resource, before, after: Some(object) });
         self.version
+    }
+
+    /// The object of a name.
+    pub(super) fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<&Value> {
+        let key = (resource, namespace.to_owned(), name.to_owned());
+        self.objects.get(&key).map(|stored| &stored.object)
     }
 
     pub(super) fn delete(&mut self, resource: Resource, namespace: &str, name: &str) -> bool {

@@ -1,6 +1,7 @@
 //! The Kubernetes source against an API server: every way in which lists and watches go, and fail.
 //! What must hold in all of them: in the end the facts are the server's objects, and no fact goes
 //! that the server has not deleted.
+mod events;
 mod faults;
 mod kubeconfig;
 mod observer;

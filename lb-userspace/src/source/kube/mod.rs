@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{ProblemList, SourceEvent, apply, objects};
 use crate::model::{Change, Problem, Snapshot};
-use connection::client;
+pub(crate) use connection::client;
 use watch::{Kind, Watch};
 
 mod backoff;

@@ -35,6 +35,7 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
     }
     let fact = Service {
         resource_version: object.metadata.resource_version.as_deref().unwrap_or_default().into(),
+        uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
         created_s: object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
         labels: labels(&object.metadata, interner),
         cluster_ips: cluster_ips(spec, &mut faults),

@@ -31,6 +31,7 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
           namespace: shop
           name: web
           resourceVersion: '42'
+          uid: 0d4f
           creationTimestamp: '2026-01-02T03:04:05Z'
           labels: {app: web}
           annotations:
@@ -64,6 +65,7 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
     let expected = Service {
         name: ObjectName::new("shop", "web"),
         resource_version: "42".into(),
+        uid: "0d4f".into(),
         created_s: Some(1_767_323_045),
         labels: Arc::new([("app".into(), "web".into())].into()),
         cluster_ips: vec![IpAddr::from([198, 51, 100, 7]), "2001:db8::7".parse().expect("address")],
