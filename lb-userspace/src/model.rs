@@ -420,7 +420,7 @@ pub struct Snapshot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The Service is now so.
-    Service(Service),
+    Service(Arc<Service>),
     /// The Service is gone, or is one that Podway does not forward for.
     ServiceGone(ObjectName),
     /// The EndpointSlice is now so.

@@ -211,8 +211,8 @@ mod tests {
     #[test]
     fn only_services_that_changed_are_planned() {
         let mut planner = planner();
-        planner.change(Change::Service(service("cart", "192.0.2.1")));
-        planner.change(Change::Service(service("web", "192.0.2.2")));
+        planner.change(Change::Service(service("cart", "192.0.2.1").into()));
+        planner.change(Change::Service(service("web", "192.0.2.2").into()));
         assert_eq!(names(&planner.plan()), ["shop/cart", "shop/web"]);
         planner.change(Change::EndpointSlice(
             (*slice("web-1", "web", vec![ready("10.4.2.9", "node-a")])).clone(),
@@ -224,8 +224,8 @@ mod tests {
     #[test]
     fn a_slice_that_moves_marks_both_services() {
         let mut planner = planner();
-        planner.change(Change::Service(service("cart", "192.0.2.1")));
-        planner.change(Change::Service(service("web", "192.0.2.2")));
+        planner.change(Change::Service(service("cart", "192.0.2.1").into()));
+        planner.change(Change::Service(service("web", "192.0.2.2").into()));
         let endpoints = vec![ready("10.4.2.9", "node-a")];
         planner.change(Change::EndpointSlice((*slice("s-1", "web", endpoints.clone())).clone()));
         planner.plan();
@@ -256,7 +256,7 @@ mod tests {
     fn services_follow_the_zone_of_the_node() {
         let mut planner = planner();
         planner.change(node("node-a", "198.51.100.1", "10.244.1.0"));
-        planner.change(Change::Service(service("cart", "192.0.2.1")));
+        planner.change(Change::Service(service("cart", "192.0.2.1").into()));
         let endpoint = |address, zone: &str| crate::model::SliceEndpoint {
             zone_hints: vec![zone.into()],
             ..ready(address, "node-b")
@@ -307,7 +307,7 @@ mod tests {
             let mut facts = service(name, "192.0.2.1");
             facts.name = ObjectName::new(namespace, name);
             facts.backend_configs.ports = [("http".into(), config.into())].into();
-            Change::Service(facts)
+            Change::Service(facts.into())
         };
         planner.change(naming("other", "web", "plain"));
         planner.change(naming("shop", "cart", "plain"));
@@ -336,7 +336,7 @@ mod tests {
         let mut planner = Planner::new("node-a", flags);
         let with_label = |value: &str| {
             let labels = Arc::new([("proxy".into(), value.into())].into());
-            Change::Service(crate::model::Service { labels, ..service("cart", "192.0.2.1") })
+            Change::Service(Arc::new(crate::model::Service { labels, ..service("cart", "192.0.2.1") }))
         };
         let frontends = |planner: &mut Planner| {
             planner.plan();

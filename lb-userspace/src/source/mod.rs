@@ -65,7 +65,7 @@ impl ProblemList {
 pub fn apply(snapshot: &mut Snapshot, change: Change) {
     match change {
         Change::Service(service) => {
-            snapshot.services.insert(service.name.clone(), Arc::new(service));
+            snapshot.services.insert(service.name.clone(), service);
         }
         Change::ServiceGone(name) => {
             snapshot.services.remove(&name);

@@ -105,7 +105,7 @@ impl Connection {
         let body: Value = serde_json::from_slice(&body)?;
         let (code, answer) = {
             let mut state = self.shared.lock();
-            write::write(&mut state, method, path, body)
+            write::write(&mut state, method, path, &body)
         };
         self.shared.tell_watches();
         self.send_json(code, None, &answer).await

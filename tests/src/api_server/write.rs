@@ -9,7 +9,7 @@ use super::store::Resource;
 use super::{Fault, Request, State};
 
 /// Carries out a write; the status code and what is answered.
-pub(super) fn write(state: &mut State, method: &str, path: &str, body: Value) -> (u16, Value) {
+pub(super) fn write(state: &mut State, method: &str, path: &str, body: &Value) -> (u16, Value) {
     let rest = path.strip_prefix("/apis/events.k8s.io/v1/namespaces/").unwrap_or_default();
     let parts: Vec<&str> = rest.split('/').collect();
     let (namespace, name) = match (method, &parts[..]) {
@@ -30,7 +30,7 @@ pub(super) fn write(state: &mut State, method: &str, path: &str, body: Value) ->
         ("POST", None) => body.clone(),
         (_, None) => return (404, status(404, "no such object")),
         (_, Some(mut object)) => {
-            merge(&mut object, &body);
+            merge(&mut object, body);
             object
         }
     };

@@ -62,7 +62,7 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
         endpoint_weights: annotations::endpoint_weights(&object.metadata, &mut faults),
         name,
     };
-    faults.with(Change::Service(fact))
+    faults.with(Change::Service(Arc::new(fact)))
 }
 
 /// Many Services share keys and values.

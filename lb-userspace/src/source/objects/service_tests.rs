@@ -10,7 +10,7 @@ fn converted(yaml: &str) -> Converted {
 
 fn fact(converted: Converted) -> Service {
     match converted.change {
-        Change::Service(service) => service,
+        Change::Service(service) => Arc::unwrap_or_clone(service),
         other => panic!("not a Service: {other:?}"),
     }
 }
@@ -96,7 +96,7 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
         external_mode: Some(ExternalMode::Dsr),
         endpoint_weights: [("203.0.113.99".parse().expect("address"), 3)].into(),
     };
-    assert_eq!(converted, Converted { change: Change::Service(expected), problems: vec![] });
+    assert_eq!(converted, Converted { change: Change::Service(expected.into()), problems: vec![] });
 }
 
 #[test]
