@@ -66,6 +66,8 @@ pub fn slices_by_service(snapshot: &Snapshot) -> BTreeMap<ObjectName, Vec<Arc<En
 }
 
 #[cfg(test)]
+mod backend_config_tests;
+#[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
 mod hint_tests;
