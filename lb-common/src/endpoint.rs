@@ -18,19 +18,23 @@ pub struct Endpoint {
     pub padding: u8,
     /// The backend service it belongs to.
     pub backend_service: u32,
-    /// Rises by one each time the id is given up. A flow remembers the one it began with, and so
-    /// sees with one read that its endpoint is gone.
+    /// Rises by one each time the id is given up, and when the flows of an endpoint that its health check took
+    /// out are ended. A flow remembers the one it began with, and so sees with one read that it is over.
     pub generation: u32,
-    /// When the endpoint was withdrawn, seconds of the monotonic clock; read only with
-    /// [`state::WITHDRAWN`]. It stays over the agent's restarts.
+    /// When the endpoint was withdrawn, or its health check took it out; seconds of the monotonic clock. It
+    /// stays over the agent's restarts. Zero while it is neither.
     pub withdrawn_s: u32,
-    /// When its drain ends, seconds of the monotonic clock; read only with [`state::WITHDRAWN`].
+    /// When its drain ends, seconds of the monotonic clock; [`DRAINED`] where it has ended and a slice still
+    /// names the endpoint; zero without a drain.
     pub drain_until_s: u32,
     /// Bits of [`state`]. One aligned word: taking the endpoint out of every ring is one store.
     pub state: u32,
 }
 
 const _: () = assert!(size_of::<Endpoint>() == 40);
+
+/// [`Endpoint::drain_until_s`] of an endpoint whose drain has ended.
+pub const DRAINED: u32 = u32::MAX;
 
 /// Bits of [`Endpoint::state`].
 pub mod state {
@@ -98,6 +102,21 @@ impl Endpoint {
     #[inline(always)]
     pub const fn turns_away(&self, point: u32) -> bool {
         (point & 0xff) < (self.state & state::TURNED_AWAY) >> state::TURNED_AWAY_SHIFT
+    }
+
+    /// When its drain ends, while it has one.
+    #[must_use]
+    pub const fn drain_until_s(&self) -> Option<u32> {
+        match self.drain_until_s {
+            0 | DRAINED => None,
+            seconds => Some(seconds),
+        }
+    }
+
+    /// Whether its health check has taken it out and its flows are still to be ended.
+    #[must_use]
+    pub const fn is_drained_by_health(&self) -> bool {
+        self.is_named() && self.state & state::HEALTHY == 0 && self.drain_until_s().is_some()
     }
 
     /// Whether the endpoint is on this node.

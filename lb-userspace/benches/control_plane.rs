@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use lb_common::Address;
 use lb_userspace::diff::{self, Limits, Tables};
+use lb_userspace::model::BackendConfigs;
 use lb_userspace::plan::{self, NodeContext, ReadinessAlone};
 use lb_userspace::ring::{self, Member, Reach};
 
@@ -61,7 +62,7 @@ fn many_services(node: &NodeContext) {
     let time = median(|| {
         turn += 1;
         let (service, slice) = facts(turn, ENDPOINTS - 1);
-        let plan = plan::service(&service, &[Arc::new(slice)], node, &ReadinessAlone);
+        let plan = plan::service(&service, &[Arc::new(slice)], &BackendConfigs::new(), node, &ReadinessAlone);
         let changed = desired.replace(&service.name, Some(plan));
         let diff = diff::services(&desired, &tables, &changed, 0);
         apply(&mut tables, &diff);

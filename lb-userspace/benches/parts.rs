@@ -7,7 +7,7 @@ use lb_common::config::{self, Config};
 use lb_userspace::diff::{self, Limits, Tables};
 use lb_userspace::explain::tables::host_tables;
 use lb_userspace::explain::{Entry, Question, Slices, TableNames, explain};
-use lb_userspace::model::{ObjectName, Protocol};
+use lb_userspace::model::{BackendConfigs, ObjectName, Protocol};
 use lb_userspace::plan::{self, Desired, NodeContext, ReadinessAlone};
 use lb_userspace::ring::{self, Member, Reach};
 
@@ -41,7 +41,9 @@ fn plan_of_one_service(bencher: Bencher<'_, '_>, endpoints: u32) {
     let node = node();
     let (service, slice) = facts(0, endpoints);
     let slices = [Arc::new(slice)];
-    bencher.bench(|| plan::service(black_box(&service), &slices, &node, &ReadinessAlone));
+    bencher.bench(|| {
+        plan::service(black_box(&service), &slices, &BackendConfigs::new(), &node, &ReadinessAlone)
+    });
 }
 
 #[divan::bench(args = [10, 100, 1_000])]
@@ -57,7 +59,7 @@ fn ring_for_outside_clients(bencher: Bencher<'_, '_>, endpoints: u32) {
 fn diff_of_one_changed_service(bencher: Bencher<'_, '_>, services: u32) {
     let (mut desired, tables) = applied(services);
     let (service, slice) = facts(0, ENDPOINTS - 1);
-    let plan = plan::service(&service, &[Arc::new(slice)], &node(), &ReadinessAlone);
+    let plan = plan::service(&service, &[Arc::new(slice)], &BackendConfigs::new(), &node(), &ReadinessAlone);
     let changed = desired.replace(&ObjectName::new("bench", "service-0"), Some(plan));
     bencher.bench(|| diff::services(&desired, black_box(&tables), &changed, 0));
 }

@@ -21,6 +21,7 @@ pub mod sockets;
 pub mod sweep;
 
 pub mod attach;
+pub mod events;
 pub mod health;
 pub mod service_health;
 

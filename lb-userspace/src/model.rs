@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+mod backend_config;
 mod health_policy;
 
+pub use backend_config::{BackendConfig, BackendConfigNames, BackendConfigs};
 pub use health_policy::{HealthPolicy, PassivePolicy};
 
 /// Namespace and name of an object.
@@ -88,7 +90,8 @@ pub enum TrafficPolicy {
     Local,
 }
 
-/// An active health check of a backend service's endpoints, from annotations of the Service.
+/// An active health check of a backend service's endpoints, from annotations of the Service or from a
+/// BackendConfig.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HealthCheck {
     /// What a probe asks.
@@ -230,6 +233,8 @@ pub struct Service {
     pub name: ObjectName,
     /// `metadata.resourceVersion`; empty from a manifest without one.
     pub resource_version: Arc<str>,
+    /// `metadata.uid`, by which an Event finds it; empty from a manifest without one.
+    pub uid: Arc<str>,
     /// `metadata.creationTimestamp`, seconds since 1970; decides which of two Services keeps a
     /// frontend that both ask for.
     pub created_s: Option<i64>,
@@ -250,7 +255,7 @@ pub struct Service {
     /// `spec.publishNotReadyAddresses` is already in the slices' conditions; affinity is
     /// `sessionAffinity: ClientIP` with its timeout in seconds.
     pub affinity_timeout_s: Option<u32>,
-    /// From annotations; `None` means readiness alone decides.
+    /// From annotations; `None` means as the BackendConfig says, else readiness alone decides.
     pub health_check: Option<Arc<HealthCheck>>,
     /// From annotations.
     pub health_policy: HealthPolicy,
@@ -258,8 +263,10 @@ pub struct Service {
     pub source_ranges: SourceRanges,
     /// `spec.healthCheckNodePort` of a Service that a load balancer checks for local endpoints.
     pub health_check_node_port: Option<u16>,
-    /// From annotations.
-    pub drain: DrainContract,
+    /// From annotations; `None` means as the BackendConfig says, else the default.
+    pub drain: Option<DrainContract>,
+    /// From an annotation.
+    pub backend_configs: BackendConfigNames,
     /// From an annotation; `None` means as the agent's flag says.
     pub external_mode: Option<ExternalMode>,
     /// Weights of endpoints by their address, from an annotation; they go before those of the slices.
@@ -273,6 +280,7 @@ impl Service {
         Self {
             name,
             resource_version: "".into(),
+            uid: "".into(),
             created_s: None,
             labels: Arc::default(),
             cluster_ips: Vec::new(),
@@ -286,7 +294,8 @@ impl Service {
             health_policy: HealthPolicy::default(),
             source_ranges: SourceRanges::default(),
             health_check_node_port: None,
-            drain: DrainContract::default(),
+            drain: None,
+            backend_configs: BackendConfigNames::default(),
             external_mode: None,
             endpoint_weights: BTreeMap::new(),
         }
@@ -407,13 +416,16 @@ pub struct Snapshot {
     /// ServiceCIDRs by name.
     #[serde(skip)]
     pub service_cidrs: BTreeMap<Arc<str>, Arc<ServiceCidr>>,
+    /// BackendConfigs by name.
+    #[serde(skip)]
+    pub backend_configs: BackendConfigs,
 }
 
 /// A change of one fact, as a source reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The Service is now so.
-    Service(Service),
+    Service(Arc<Service>),
     /// The Service is gone, or is one that Podway does not forward for.
     ServiceGone(ObjectName),
     /// The EndpointSlice is now so.
@@ -428,6 +440,10 @@ pub enum Change {
     ServiceCidr(ServiceCidr),
     /// The ServiceCIDR is gone.
     ServiceCidrGone(Arc<str>),
+    /// The BackendConfig is now so.
+    BackendConfig(BackendConfig),
+    /// The BackendConfig is gone.
+    BackendConfigGone(ObjectName),
 }
 
 /// An object, or a part of one, that cannot be used; the rest goes on without it.

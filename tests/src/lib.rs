@@ -29,6 +29,7 @@ pub mod uplink;
 pub mod world;
 
 pub mod api_server;
+pub mod gateway_api;
 
 pub mod bench;
 

@@ -5,21 +5,19 @@
 //! with the rates that Podway promises.
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lb_tests::agent::{Agent, Options, Podway, Source};
-use lb_tests::api_server::{ApiServer, Resource};
-use lb_tests::manifests::{LOAD_BALANCER_IPS, Manifests, Service};
+use lb_tests::api_server::Resource;
+use lb_tests::gateway_api::GatewayApi;
+use lb_tests::manifests::{LOAD_BALANCER_IPS, Service};
 use lb_tests::need;
 use lb_tests::topology::{Host, NODE_NAMES, Node, Topology};
 use lb_tests::traffic::{Load, Loaded, Server};
 use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
-use serde_json::Value;
-use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
 const PODS_PER_NODE: u8 = 8;
 /// Of each node, the first pods are ready all the time.
@@ -59,7 +57,7 @@ impl Demand {
 
 /// A cluster whose facts come from an API server at the gateway of the nodes' segment.
 struct Stage {
-    server: ApiServer,
+    api: GatewayApi,
     services: Vec<Service>,
     topology: Topology,
     /// What the server has, as manifests for `podway verify`.
@@ -67,35 +65,19 @@ struct Stage {
     /// Seed of the changes.
     random: u64,
     _servers: Vec<Server>,
-    _runtime: Runtime,
-    dir: TempDir,
 }
 
 impl Stage {
     fn start() -> Self {
         let topology = Topology::two_nodes(PODS_PER_NODE).unwrap();
-        let dir = TempDir::with_prefix("podway-churn-").unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.unwrap();
-        let listener = topology.run_at_gateway(|| std::net::TcpListener::bind("192.0.2.1:0"));
-        let listener = listener.unwrap().unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let server = {
-            let _guard = runtime.enter();
-            ApiServer::serve(tokio::net::TcpListener::from_std(listener).unwrap())
-        };
-        for node in Manifests::nodes(&topology) {
-            server.put(Resource::Nodes, node);
-        }
+        let api = GatewayApi::start(&topology).unwrap();
         let stage = Self {
-            server,
             services: SERVICES.into_iter().zip(PORT_FIRST..).map(|of| service(of, &topology)).collect(),
-            snapshot: dir.path().join("snapshot"),
+            snapshot: api.dir().join("snapshot"),
+            api,
             random: 1,
             _servers: topology.pods().map(|pod| Server::greet(pod, POD_PORT).unwrap()).collect(),
-            _runtime: runtime,
             topology,
-            dir,
         };
         (0..SERVICES.len()).for_each(|index| stage.publish(index));
         stage
@@ -103,7 +85,7 @@ impl Stage {
 
     /// An agent on every node that has done all that is published.
     fn agents(&self, podway: &Podway) -> Vec<Agent> {
-        let kubeconfig = write_kubeconfig(self.dir.path(), &self.server);
+        let kubeconfig = self.api.kubeconfig();
         let source = Source::Cluster { kubeconfig: &kubeconfig, folder: &self.snapshot };
         let start =
             |node| Agent::start_from(podway, &self.topology, node, source, Options::default()).unwrap();
@@ -114,18 +96,12 @@ impl Stage {
 
     /// Gives the API server a Service as it is now.
     fn publish(&self, index: usize) {
-        for object in self.services[index].objects(1) {
-            let resource = match object["kind"].as_str() {
-                Some("Service") => Resource::Services,
-                _ => Resource::EndpointSlices,
-            };
-            self.server.put(resource, object);
-        }
+        self.api.publish(&self.services[index]);
     }
 
     /// Waits until the agents have done all that is published.
     fn settle(&self, agents: &[Agent]) {
-        let objects = Resource::ALL.into_iter().flat_map(|resource| self.server.objects(resource));
+        let objects = Resource::ALL.into_iter().flat_map(|resource| self.api.server.objects(resource));
         let text: String = objects.map(|object| format!("---\n{object}\n")).collect();
         std::fs::create_dir_all(&self.snapshot).unwrap();
         std::fs::write(self.snapshot.join("all.yaml"), text).unwrap();
@@ -185,20 +161,6 @@ fn change_endpoint(service: &mut Service, node: &Node, pod: &Host, choice: usize
         Some(state) => (endpoint.ready, endpoint.serving, endpoint.terminating) = state,
         None => drop(service.endpoints.remove(index)),
     }
-}
-
-fn write_kubeconfig(dir: &Path, server: &ApiServer) -> PathBuf {
-    let path = dir.join("kubeconfig");
-    let config: Value = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "churn",
-        "contexts": [{"name": "churn", "context": {"cluster": "churn", "user": "nobody"}}],
-        "clusters": [{"name": "churn", "cluster": {"server": server.url()}}],
-        "users": [{"name": "nobody", "user": {}}],
-    });
-    std::fs::write(&path, config.to_string()).unwrap();
-    path
 }
 
 /// Changes endpoints at the rate for the time. Returns the number of changes.

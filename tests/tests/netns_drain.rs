@@ -1,4 +1,4 @@
-//! Endpoints go under real connections: TCP is kept or reset, connected UDP sockets move.
+//! Endpoints go, or fail their checks, under real connections: TCP is kept or reset, connected UDP sockets move.
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use lb_tests::cluster::Cluster;
 use lb_tests::manifests::Service;
 use lb_tests::need;
 use lb_tests::topology::Host;
-use lb_tests::traffic::{Failure, Hold, UdpStream, ask};
+use lb_tests::traffic::{Failure, Hold, Server, UdpStream, ask};
 use lb_tests::wait::wait_until;
-use lb_userspace::model::Protocol;
+use lb_userspace::model::{CheckKind, HealthCheck, Protocol};
 
 /// How long a change may take from the manifest to the maps and the sockets.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(20);
@@ -174,4 +174,81 @@ fn connected_udp_sockets_of_pods_and_of_the_node_move_when_their_endpoint_goes()
             moves(&mut cluster, client, address);
         }
     }
+}
+
+/// Where the pods of `near` are asked how they are.
+const HEALTH_PORT: u16 = 9_000;
+
+/// Gives `near` a check on the health port and the draining time of a BackendConfig.
+fn check_and_drain(cluster: &mut Cluster, draining_timeout_s: u32) {
+    let config = format!(
+        "apiVersion: cloud.google.com/v1\nkind: BackendConfig\nmetadata: {{namespace: shop, name: drain}}\n\
+         spec: {{connectionDraining: {{drainingTimeoutSec: {draining_timeout_s}}}}}\n"
+    );
+    std::fs::write(cluster.manifests.dir().join("drain-config.yaml"), config).unwrap();
+    let check = HealthCheck {
+        kind: CheckKind::Tcp,
+        port: Some(HEALTH_PORT),
+        interval_ms: 200,
+        timeout_ms: 300,
+        healthy_threshold: 1,
+        unhealthy_threshold: 2,
+    };
+    let annotated = |service: &mut Service| {
+        *service = service.clone().annotated("cloud.google.com/backend-config", r#"{"default": "drain"}"#);
+        service.health_check = Some(check);
+    };
+    cluster.manifests.edit("near", annotated).unwrap();
+}
+
+/// The endpoints of `near` over TCP on node-a that fail their check: whether they have time left.
+fn unhealthy(cluster: &Cluster) -> Vec<bool> {
+    let rows = cluster.agents[0].get("endpoints").unwrap();
+    let is_unhealthy = |row: &&serde_json::Value| {
+        row["state"] == "unhealthy" && row["backendService"].as_str().unwrap().contains("/near:tcp/")
+    };
+    let rows = rows.as_array().unwrap().iter().filter(is_unhealthy);
+    rows.map(|row| row["secondsLeft"].is_u64()).collect()
+}
+
+#[test]
+fn tcp_connections_of_a_pod_that_fails_its_check_are_reset_at_the_deadline() {
+    let Some(mut cluster) = cluster() else { return };
+    let health_ports = [(Protocol::Tcp, HEALTH_PORT)];
+    let [ill, _well] =
+        ["web-a-1", "web-a-2"].map(|pod| Server::start(cluster.topology.pod(pod), &health_ports).unwrap());
+    check_and_drain(&mut cluster, 3);
+    let outside = cluster.load_balancer_addresses("near", Protocol::Tcp)[0];
+    let mut holds = vec![Hold::start(cluster.topology.client(), outside, 20).unwrap()];
+    holds.extend(hold_from_inside(&cluster).into_iter().map(|(_, hold)| hold));
+    let of_ill: u32 = holds.iter().filter_map(|hold| hold.opened().by.get("web-a-1")).sum();
+    assert!((1..40).contains(&of_ill), "both pods have some of the 40: {of_ill}");
+
+    ill.kill();
+    wait_for(&cluster, "two endpoints to drain", || unhealthy(&cluster) == [true, true]);
+    assert_eq!(ended_sockets(&cluster), 0, "before the deadline");
+    wait_for(&cluster, "their drain to end", || unhealthy(&cluster) == [false, false]);
+    let of_hooks: u32 = holds[1..].iter().filter_map(|hold| hold.opened().by.get("web-a-1")).sum();
+    wait_for(&cluster, "their sockets to be ended", || ended_sockets(&cluster) == of_hooks);
+    for hold in holds {
+        let of_ill = hold.opened().by.get("web-a-1").copied();
+        let held = hold.finish().unwrap();
+        assert_eq!(held.lost, of_ill.map(|count| (Failure::Reset, count)).into_iter().collect(), "{held:?}");
+    }
+}
+
+#[test]
+fn tcp_connections_of_a_pod_that_passes_its_check_again_in_time_go_on() {
+    let Some(mut cluster) = cluster() else { return };
+    let health_ports = [(Protocol::Tcp, HEALTH_PORT)];
+    let [ill, _well] =
+        ["web-a-1", "web-a-2"].map(|pod| Server::start(cluster.topology.pod(pod), &health_ports).unwrap());
+    check_and_drain(&mut cluster, 3_600);
+    let outside = cluster.load_balancer_addresses("near", Protocol::Tcp)[0];
+    let hold = Hold::start(cluster.topology.client(), outside, 20).unwrap();
+    ill.kill();
+    wait_for(&cluster, "two endpoints to drain", || unhealthy(&cluster) == [true, true]);
+    let _back = Server::start(cluster.topology.pod("web-a-1"), &health_ports).unwrap();
+    wait_for(&cluster, "both to be back", || unhealthy(&cluster).is_empty());
+    assert_eq!(hold.finish().unwrap().lost, BTreeMap::new());
 }

@@ -10,26 +10,30 @@ use crate::maps::{self, Maps, Object, Pins};
 use crate::source::{self, SourceEvent};
 
 use super::Options;
+use super::event_reports::EventReports;
 
 /// Events of the source that wait for the loop: it reads on while the maps are made. At the bound it waits.
 const SOURCE_EVENTS_MAX: usize = 65_536;
 
-/// Begins to read the facts.
-pub(super) async fn start_source(options: &Options) -> Result<mpsc::Receiver<SourceEvent>> {
+/// Begins to read the facts, and to write Events where they come from an API server.
+pub(super) async fn start_source(
+    options: &Options,
+) -> Result<(mpsc::Receiver<SourceEvent>, Option<EventReports>)> {
     let (sender, events) = mpsc::channel(SOURCE_EVENTS_MAX);
     if let Some(folder) = options.manifests.clone() {
         std::fs::read_dir(&folder)
             .with_context(|| format!("cannot read the folder of manifests {}", folder.display()))?;
         tokio::spawn(source::files::run(folder, sender));
-        return Ok(events);
+        return Ok((events, None));
     }
     let config = source::kube::config(options.kubeconfig.as_deref()).await?;
+    let reports = EventReports::start(config.clone(), &options.node_name);
     tokio::spawn(async move {
         if let Err(error) = source::kube::run(config, source::kube::Settings::default(), sender).await {
             tracing::error!(error = format!("{error:#}"), "the watches of the API server have ended");
         }
     });
-    Ok(events)
+    Ok((events, Some(reports)))
 }
 
 /// Makes the maps beside the source: the counters of many endpoints take the kernel a while.

@@ -75,7 +75,13 @@ mod tests {
             let mut facts = plan::fixture::service(name, vip);
             facts.created_s = Some(if name == "cart" { 2 } else { 1 });
             let slice = plan::fixture::slice(name, name, vec![plan::fixture::ready(pod, "node-a")]);
-            let planned = plan::service(&facts, &[slice], &plan::fixture::node(), &ReadinessAlone);
+            let planned = plan::service(
+                &facts,
+                &[slice],
+                &crate::model::BackendConfigs::new(),
+                &plan::fixture::node(),
+                &ReadinessAlone,
+            );
             desired.replace(&facts.name, Some(planned));
         }
         desired

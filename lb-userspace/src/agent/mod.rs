@@ -26,6 +26,7 @@ mod applier;
 mod beginnings;
 mod chain;
 mod changes;
+mod event_reports;
 mod fragment_holder;
 mod node_addresses;
 mod node_flags;
@@ -42,6 +43,7 @@ pub use node_flags::NodeFlags;
 pub use options::{Options, RUN_DIR_DEFAULT};
 
 use applier::Applier;
+use event_reports::EventReports;
 use planner::Planner;
 use problems::ProblemReport;
 use service_health_answers::ServiceHealthAnswers;
@@ -67,14 +69,14 @@ pub fn run(options: &Options) -> Result<()> {
         let pins = Pins::new(&options.pin_path);
         let _instance = Instance::take(&pins)?;
         let object = Object::choose(options.ebpf_object.clone())?;
-        let events = beginnings::start_source(options).await?;
+        let (events, reports) = beginnings::start_source(options).await?;
         let (ebpf, maps) = beginnings::load_maps(object, &pins, options).await?;
         // Before the programs are attached: changes from here on are not missed.
         let links = changes::watch_links()?;
         changes::watch_routes(RouteGeneration::open(&pins)?)?;
         let programs = beginnings::load_programs(ebpf, &pins, options);
         let sockets = SocketMover::start(maps.reader(&pins)?)?;
-        let agent = Agent::new(options, Applier::new(maps, sockets)?, pins.clone())?;
+        let agent = Agent::new(options, Applier::new(maps, sockets)?, pins.clone(), reports)?;
         agent.run(events, programs, links).await?;
         if options.detach_on_exit {
             step_back(&pins, &options.run_dir)?;
@@ -145,6 +147,8 @@ struct Agent {
     targets: watch::Sender<ChangedTargets>,
     service_health: ServiceHealthAnswers,
     known: admin::Known,
+    /// None where the facts come from manifests.
+    event_reports: Option<EventReports>,
     is_synced: bool,
     /// Whether anything was applied yet.
     is_begun: bool,
@@ -157,7 +161,12 @@ struct Due {
 }
 
 impl Agent {
-    fn new(options: &Options, mut applier: Applier, pins: Pins) -> Result<Self> {
+    fn new(
+        options: &Options,
+        mut applier: Applier,
+        pins: Pins,
+        event_reports: Option<EventReports>,
+    ) -> Result<Self> {
         let mut planner = Planner::new(&options.node_name, options.node.clone());
         planner.node_addresses.begin(applier.maps.nodes()?);
         let interval = Duration::from_secs(options.sweep_interval_seconds.into());
@@ -178,6 +187,7 @@ impl Agent {
             targets: watch::channel(ChangedTargets::default()).0,
             service_health: ServiceHealthAnswers::start(),
             known: admin::Known::default(),
+            event_reports,
             is_synced: false,
             is_begun: false,
             options: options.clone(),
@@ -216,6 +226,7 @@ impl Agent {
                 _ = seconds.tick() => {
                     self.pass_time();
                     self.end_drains();
+                    self.tell_events();
                 }
                 () = sleep_until(self.sweeper.due()) => self.sweep(),
                 Some(event) = events.recv() => self.take(event),
@@ -332,6 +343,9 @@ impl Agent {
         self.applier.apply(&self.planner.desired, &changed);
         self.tell_targets(&changed);
         self.watch_flows(&changed);
+        if let Some(reports) = &mut self.event_reports {
+            reports.note(&self.planner, &changed);
+        }
         self.origins.update(&self.planner.desired, &changed);
         self.service_health.follow(&self.planner, self.applier.is_up_to_date());
         self.report_problems();
@@ -358,6 +372,12 @@ impl Agent {
         if self.is_begun {
             let pass = self.sweeper.last.as_ref();
             self.applier.end_drains(&self.planner.desired, pass);
+        }
+    }
+
+    fn tell_events(&mut self) {
+        if let Some(reports) = &mut self.event_reports {
+            reports.tell(&self.planner);
         }
     }
 

@@ -58,6 +58,8 @@ impl Planner {
             Change::Node(node) => self.note_node(&node.name, &node.pod_cidrs, &node.addresses),
             Change::NodeGone(name) => self.note_node(name, &[], &[]),
             Change::ServiceCidr(_) | Change::ServiceCidrGone(_) => self.is_node_dirty = true,
+            Change::BackendConfig(config) => self.note_backend_config(&config.name),
+            Change::BackendConfigGone(name) => self.note_backend_config(name),
         }
         let is_node = matches!(&change, Change::Node(_) | Change::NodeGone(_));
         let slice = if let Change::EndpointSlice(slice) = &change { Some(slice.name.clone()) } else { None };
@@ -89,6 +91,15 @@ impl Planner {
             }
         }
         self.dirty.insert(service);
+    }
+
+    /// Only Services of the namespace may name it.
+    fn note_backend_config(&mut self, name: &ObjectName) {
+        let first = ObjectName { namespace: Arc::clone(&name.namespace), name: "".into() };
+        let services = self.snapshot.services.range(first..);
+        let services = services.take_while(|(service, _)| service.namespace == name.namespace);
+        let users = services.filter(|(_, service)| service.backend_configs.has(&name.name));
+        self.dirty.extend(users.map(|(service, _)| service.clone()));
     }
 
     /// CONFIG has the prefixes of all nodes' pods, NODES all nodes' addresses.
@@ -136,7 +147,7 @@ impl Planner {
                     .get(&name)
                     .map(|slices| slices.values().cloned().collect())
                     .unwrap_or_default();
-                plan::service(service, &slices, &self.node, &self.findings)
+                plan::service(service, &slices, &self.snapshot.backend_configs, &self.node, &self.findings)
             });
             self.findings.follow(&name, planned.as_ref());
             changed.extend(self.desired.replace(&name, planned));
@@ -152,6 +163,16 @@ impl Planner {
     /// This node's addresses.
     pub(super) fn addresses(&self) -> &[IpAddr] {
         &self.node.addresses
+    }
+
+    /// `metadata.uid` of a Service; empty where it is unknown.
+    pub(super) fn uid(&self, service: &ObjectName) -> Arc<str> {
+        self.snapshot.services.get(service).map(|service| Arc::clone(&service.uid)).unwrap_or_default()
+    }
+
+    /// The names of all nodes.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.snapshot.nodes.keys().map(|name| &**name)
     }
 
     /// Whether CONFIG may have changed since the last call.
@@ -196,8 +217,8 @@ mod tests {
     #[test]
     fn only_services_that_changed_are_planned() {
         let mut planner = planner();
-        planner.change(Change::Service(service("cart", "192.0.2.1")));
-        planner.change(Change::Service(service("web", "192.0.2.2")));
+        planner.change(Change::Service(service("cart", "192.0.2.1").into()));
+        planner.change(Change::Service(service("web", "192.0.2.2").into()));
         assert_eq!(names(&planner.plan()), ["shop/cart", "shop/web"]);
         planner.change(Change::EndpointSlice(
             (*slice("web-1", "web", vec![ready("10.4.2.9", "node-a")])).clone(),
@@ -209,8 +230,8 @@ mod tests {
     #[test]
     fn a_slice_that_moves_marks_both_services() {
         let mut planner = planner();
-        planner.change(Change::Service(service("cart", "192.0.2.1")));
-        planner.change(Change::Service(service("web", "192.0.2.2")));
+        planner.change(Change::Service(service("cart", "192.0.2.1").into()));
+        planner.change(Change::Service(service("web", "192.0.2.2").into()));
         let endpoints = vec![ready("10.4.2.9", "node-a")];
         planner.change(Change::EndpointSlice((*slice("s-1", "web", endpoints.clone())).clone()));
         planner.plan();
@@ -241,7 +262,7 @@ mod tests {
     fn services_follow_the_zone_of_the_node() {
         let mut planner = planner();
         planner.change(node("node-a", "198.51.100.1", "10.244.1.0"));
-        planner.change(Change::Service(service("cart", "192.0.2.1")));
+        planner.change(Change::Service(service("cart", "192.0.2.1").into()));
         let endpoint = |address, zone: &str| crate::model::SliceEndpoint {
             zone_hints: vec![zone.into()],
             ..ready(address, "node-b")
@@ -286,6 +307,33 @@ mod tests {
     }
 
     #[test]
+    fn a_backend_config_marks_the_services_that_name_it() {
+        let mut planner = planner();
+        let naming = |namespace: &str, name: &str, config: &str| {
+            let mut facts = service(name, "192.0.2.1");
+            facts.name = ObjectName::new(namespace, name);
+            facts.backend_configs.ports = [("http".into(), config.into())].into();
+            Change::Service(facts.into())
+        };
+        planner.change(naming("other", "web", "plain"));
+        planner.change(naming("shop", "cart", "plain"));
+        planner.change(naming("shop", "web", "fancy"));
+        planner.change(naming("shoq", "web", "plain"));
+        planner.plan();
+        let drain = Some(crate::model::DrainContract { deadline_s: 7 });
+        planner.change(Change::BackendConfig(crate::model::BackendConfig {
+            name: ObjectName::new("shop", "plain"),
+            resource_version: "1".into(),
+            health_check: None,
+            drain,
+        }));
+        assert_eq!(names(&planner.dirty), ["shop/cart"]);
+        planner.plan();
+        planner.change(Change::BackendConfigGone(ObjectName::new("shop", "plain")));
+        assert_eq!(names(&planner.dirty), ["shop/cart"]);
+    }
+
+    #[test]
     fn a_label_takes_a_service_over_and_gives_it_back() {
         let flags = NodeFlags {
             service_selector: Some("proxy=podway".parse().expect("a selector")),
@@ -294,7 +342,7 @@ mod tests {
         let mut planner = Planner::new("node-a", flags);
         let with_label = |value: &str| {
             let labels = Arc::new([("proxy".into(), value.into())].into());
-            Change::Service(crate::model::Service { labels, ..service("cart", "192.0.2.1") })
+            Change::Service(Arc::new(crate::model::Service { labels, ..service("cart", "192.0.2.1") }))
         };
         let frontends = |planner: &mut Planner| {
             planner.plan();

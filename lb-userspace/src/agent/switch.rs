@@ -162,7 +162,13 @@ mod tests {
     fn cart() -> (Tables, Target) {
         let facts = plan::fixture::service("cart", "192.0.2.1");
         let slice = plan::fixture::slice("cart", "cart", vec![plan::fixture::ready("10.4.2.9", "node-a")]);
-        let plan = plan::service(&facts, &[slice], &plan::fixture::node(), &ReadinessAlone);
+        let plan = plan::service(
+            &facts,
+            &[slice],
+            &crate::model::BackendConfigs::new(),
+            &plan::fixture::node(),
+            &ReadinessAlone,
+        );
         let backend_service = Arc::clone(&plan.backend_services[0].name);
         let mut desired = Desired::default();
         desired.replace(&facts.name, Some(plan));

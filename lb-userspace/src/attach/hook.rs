@@ -86,12 +86,12 @@ mod tests {
     fn pin_names_come_back_as_program_and_place() {
         let pins = Pins::new("/sys/fs/bpf/x".as_ref());
         let path = Hook::Xdp.pin(&pins, 7);
-        assert_eq!(path.to_str(), Some("/sys/fs/bpf/x/v2/links/xdp_uplink-7"));
+        assert_eq!(path.to_str(), Some("/sys/fs/bpf/x/v3/links/xdp_uplink-7"));
         assert_eq!(parse_pin("xdp_uplink-7"), Some(("xdp_uplink", Place::Interface(7))));
         let path = socket_pin(&pins, "connect4", 12);
-        assert_eq!(path.to_str(), Some("/sys/fs/bpf/x/v2/links/connect4-cgroup-12"));
+        assert_eq!(path.to_str(), Some("/sys/fs/bpf/x/v3/links/connect4-cgroup-12"));
         assert_eq!(parse_pin("connect4-cgroup-12"), Some(("connect4", Place::Cgroup(12))));
-        assert_eq!(aside(&path).to_str(), Some("/sys/fs/bpf/x/v2/links/new-connect4-cgroup-12"));
+        assert_eq!(aside(&path).to_str(), Some("/sys/fs/bpf/x/v3/links/new-connect4-cgroup-12"));
         assert_eq!(parse_pin("something"), None);
     }
 }

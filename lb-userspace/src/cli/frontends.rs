@@ -82,7 +82,7 @@ pub(super) fn frontend(tables: &Tables, key: &FrontendKey, value: &Frontend) -> 
 mod tests {
     use super::*;
     use crate::diff::{self, Limits};
-    use crate::model::{ExternalMode, Service, SourceRanges};
+    use crate::model::{BackendConfigs, ExternalMode, Service, SourceRanges};
     use crate::plan::{self, Desired, ReadinessAlone};
 
     #[test]
@@ -97,7 +97,8 @@ mod tests {
             ..plan::fixture::service("cart", "10.96.0.1")
         };
         let mut desired = Desired::default();
-        let planned = plan::service(&facts, &[], &plan::fixture::node(), &ReadinessAlone);
+        let planned =
+            plan::service(&facts, &[], &BackendConfigs::new(), &plan::fixture::node(), &ReadinessAlone);
         desired.replace(&facts.name, Some(planned));
         let mut tables = Tables::new(Limits::default());
         for op in diff::full(&desired, &tables, 0).ops {

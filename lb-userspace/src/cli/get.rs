@@ -274,7 +274,7 @@ pub(super) struct EndpointRow {
     pub(super) health: Option<EndpointHealth>,
     /// Flows that go on with an endpoint that gets no more.
     flows_left: Option<u64>,
-    /// Seconds until those of a withdrawn endpoint are reset.
+    /// Seconds until those of an endpoint that is withdrawn, or that its health check took out, are reset.
     seconds_left: Option<u32>,
     packets: u64,
     bytes: u64,
@@ -353,7 +353,10 @@ pub(super) fn state_name(endpoint: &Endpoint) -> &'static str {
 
 pub(super) fn endpoints(maps: &Maps, tables: &Tables, known: &KnownHealth) -> Result<Vec<EndpointRow>> {
     let ids: Vec<u32> = tables.endpoint_ids().collect();
-    let is_draining = |id: &&u32| tables.endpoint(**id).state & (state::DRAINING | state::WITHDRAWN) != 0;
+    let is_draining = |id: &&u32| {
+        let endpoint = tables.endpoint(**id);
+        endpoint.state & (state::DRAINING | state::WITHDRAWN) != 0 || endpoint.drain_until_s().is_some()
+    };
     let flows = match ids.iter().any(|id| is_draining(&id)) {
         true => Some(drain::flows_by_endpoint(maps)?),
         false => None,
@@ -388,7 +391,7 @@ fn endpoint(
         state: state_name(&endpoint),
         local: endpoint.is_local(),
         flows_left,
-        seconds_left: endpoint.is_withdrawn().then(|| endpoint.drain_until_s.saturating_sub(now_s())),
+        seconds_left: endpoint.drain_until_s().map(|until_s| until_s.saturating_sub(now_s())),
         packets: traffic.packets,
         bytes: traffic.bytes,
         new_flows: traffic.new_flows,

@@ -142,7 +142,7 @@ impl<'a> Draft<'a> {
         };
         let mut former = tables.endpoints_of(backend_service).iter().copied().peekable();
         let mut ids = Vec::with_capacity(plan.endpoints.len());
-        for endpoint in &plan.endpoints {
+        for (index, endpoint) in (0u32..).zip(&plan.endpoints) {
             let wanted = (Address::from(endpoint.address), Be16::new(endpoint.port));
             while let Some(id) = former.next_if(|id| place(id) < wanted) {
                 self.let_go(id, deadline_s);
@@ -152,7 +152,7 @@ impl<'a> Draft<'a> {
                 self.give_up(id);
             }
             if let Some(id) = id {
-                self.put_endpoint(id, backend_service, plan, endpoint);
+                self.put_endpoint(id, backend_service, plan, index);
             }
             ids.push(id);
         }
@@ -179,13 +179,8 @@ impl<'a> Draft<'a> {
         Some(id)
     }
 
-    fn put_endpoint(
-        &mut self,
-        id: u32,
-        backend_service: u32,
-        service: &plan::BackendService,
-        plan: &plan::Endpoint,
-    ) {
+    fn put_endpoint(&mut self, id: u32, backend_service: u32, service: &plan::BackendService, index: u32) {
+        let plan = &service.endpoints[index as usize];
         let former = self.tables.endpoint(id);
         if former.is_withdrawn() {
             self.drain.taken_back.insert(id);
@@ -200,6 +195,12 @@ impl<'a> Draft<'a> {
             withdrawn_s: 0,
             drain_until_s: 0,
             state: plan.state_bits(),
+        };
+        let is_taken_out = !plan.passes_health_check && !service.uses(index);
+        let endpoint = if is_taken_out {
+            self.drain.taken_out(&former, endpoint, service.drain.deadline_s)
+        } else {
+            endpoint
         };
         if former != endpoint {
             self.put_endpoints.push(Op::PutEndpoint { id, endpoint });

@@ -1,8 +1,12 @@
 //! The end of an endpoint's life. One that no slice names any more is withdrawn first: out of every ring,
 //! its TCP connections go on until none is left or a deadline passes. Then its id is given up.
+//!
+//! One that its health check takes out of every ring has the same deadline. Then its generation rises, so that
+//! its connections are reset, and it keeps its id, since a slice still names it. While it is in a ring, because no
+//! other passes, nothing is drained: what was given up would only open anew at the same endpoint.
 use std::collections::BTreeSet;
 
-use lb_common::endpoint::{Endpoint, state};
+use lb_common::endpoint::{DRAINED, Endpoint, state};
 use lb_common::protocol::UDP;
 
 use crate::model::ObjectName;
@@ -34,6 +38,22 @@ impl Drain {
             given_up: BTreeSet::new(),
             endpoints_short: 0,
             services_short: 0,
+        }
+    }
+}
+
+impl Drain {
+    /// What becomes of an endpoint that its health check has taken out; `wanted` is what it is otherwise.
+    pub(super) fn taken_out(&self, former: &Endpoint, wanted: Endpoint, deadline_s: u32) -> Endpoint {
+        let is_new = !former.is_present() || former.withdrawn_s == 0;
+        let withdrawn_s = if is_new { self.now_s.max(1) } else { former.withdrawn_s };
+        let drained = Endpoint { withdrawn_s, drain_until_s: DRAINED, ..wanted };
+        if !former.is_present() || wanted.protocol == UDP || former.drain_until_s == DRAINED {
+            return drained;
+        }
+        match deadline_s {
+            0 => Endpoint { generation: former.generation.wrapping_add(1), ..drained },
+            _ => Endpoint { drain_until_s: withdrawn_s.saturating_add(deadline_s), ..drained },
         }
     }
 }
@@ -80,13 +100,22 @@ impl Draft<'_> {
     }
 
     /// Gives up the withdrawn endpoints whose deadline has passed, and those that `is_idle` says have no
-    /// flow left; and the backend services that only they kept.
+    /// flow left; and the backend services that only they kept. Ends the flows of endpoints whose health check
+    /// took them out, at their deadline.
     pub(super) fn end_drains(&mut self, is_idle: &dyn Fn(u32) -> bool) {
         let tables = self.tables;
         for id in tables.withdrawn() {
             if tables.endpoint(id).drain_until_s <= self.drain.now_s || is_idle(id) {
                 self.give_up(id);
                 self.mark_lingering(tables.endpoint(id).backend_service);
+            }
+        }
+        for id in tables.drained_by_health() {
+            let former = tables.endpoint(id);
+            if former.drain_until_s <= self.drain.now_s && former.is_drained_by_health() {
+                let generation = former.generation.wrapping_add(1);
+                let endpoint = Endpoint { generation, drain_until_s: DRAINED, ..former };
+                self.drain.ops.push(Op::PutEndpoint { id, endpoint });
             }
         }
     }

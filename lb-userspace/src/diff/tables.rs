@@ -105,6 +105,8 @@ struct Index {
     source_ranges_used: u32,
     /// Withdrawn endpoints by the time of it.
     withdrawn: BTreeSet<(u32, u32)>,
+    /// Endpoints that a health check has taken out, by the end of their drain.
+    drained_by_health: BTreeSet<(u32, u32)>,
 }
 
 impl Tables {
@@ -163,7 +165,7 @@ impl Tables {
         for id in 0..self.endpoints.len() as u32 {
             if self.endpoints[id as usize].is_present() {
                 self.index_endpoint(id);
-                self.note_withdrawn(id, &Endpoint::default());
+                self.note_drain(id, &Endpoint::default());
             }
         }
         self.index.frontends =
@@ -224,7 +226,7 @@ impl Tables {
     fn put_endpoint(&mut self, id: u32, endpoint: Endpoint) {
         grow(&mut self.endpoints, id as usize + 1);
         let former = std::mem::replace(&mut self.endpoints[id as usize], endpoint);
-        self.note_withdrawn(id, &former);
+        self.note_drain(id, &former);
         if !former.is_present() {
             self.endpoint_pool.take(id);
             self.index_endpoint(id);
@@ -241,7 +243,7 @@ impl Tables {
             self.index.endpoints[backend_service as usize].remove(index);
         }
         self.endpoints[id as usize] = cleared;
-        self.note_withdrawn(id, &value);
+        self.note_drain(id, &value);
         self.endpoint_pool.release(id);
         self.note_leftover(backend_service);
     }
@@ -348,10 +350,14 @@ impl Tables {
         Some(first + ids[first..].iter().position(|other| *other == id)?)
     }
 
-    /// Moves an endpoint in or out of the index of withdrawn ones; `former` is what it was.
-    fn note_withdrawn(&mut self, id: u32, former: &Endpoint) {
+    /// Moves an endpoint in or out of the indices of those that drain; `former` is what it was.
+    fn note_drain(&mut self, id: u32, former: &Endpoint) {
         self.index.withdrawn.remove(&(former.withdrawn_s, id));
+        self.index.drained_by_health.remove(&(former.drain_until_s, id));
         let endpoint = &self.endpoints[id as usize];
+        if endpoint.is_drained_by_health() {
+            self.index.drained_by_health.insert((endpoint.drain_until_s, id));
+        }
         if endpoint.is_withdrawn() {
             self.index.withdrawn.insert((endpoint.withdrawn_s, id));
         }

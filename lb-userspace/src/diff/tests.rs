@@ -2,7 +2,7 @@
 use lb_common::frontend::Kind;
 use lb_common::neg::{NegKind, Ring};
 
-use crate::model::{EndpointSlice, Protocol, Service, SliceEndpoint, TrafficPolicy};
+use crate::model::{BackendConfigs, EndpointSlice, Protocol, Service, SliceEndpoint, TrafficPolicy};
 use crate::plan::fixture::{ip, node, ready, service, slice, terminating};
 use crate::plan::{Desired, ReadinessAlone, ServicePlan};
 use crate::ring::QUARANTINE_MS;
@@ -19,7 +19,7 @@ const NOW_MS: u64 = 10_000;
 fn planned(facts: &Service, endpoints: Vec<SliceEndpoint>) -> ServicePlan {
     let name = &facts.name.name;
     let slices = [slice(&format!("{name}-1"), name, endpoints)];
-    crate::plan::service(facts, &slices, &node(), &ReadinessAlone)
+    crate::plan::service(facts, &slices, &BackendConfigs::new(), &node(), &ReadinessAlone)
 }
 
 fn desired(plans: impl IntoIterator<Item = ServicePlan>) -> Desired {
@@ -40,7 +40,7 @@ fn dns(endpoints: Vec<SliceEndpoint>) -> ServicePlan {
     facts.ports[0].protocol = Protocol::Udp;
     let mut slice = EndpointSlice::clone(&slice("cart-1", "cart", endpoints));
     slice.ports[0].protocol = Protocol::Udp;
-    crate::plan::service(&facts, &[slice.into()], &node(), &ReadinessAlone)
+    crate::plan::service(&facts, &[slice.into()], &BackendConfigs::new(), &node(), &ReadinessAlone)
 }
 
 /// Applies all operations; every prefix of them must be valid.

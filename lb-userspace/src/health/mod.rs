@@ -28,9 +28,9 @@ mod tls;
 pub use check::{CheckState, Outcome};
 pub use findings::Findings;
 pub use passive::{Outlier, Signal, WINDOW_MS, may_eject};
-pub use state::{EndpointHealth, Health, HealthState, Moment, Reporter, StateReason, WARMING_STEPS};
 pub use prober::{Probing, run};
 pub use reason::ReasonCode;
+pub use state::{EndpointHealth, Health, HealthState, Moment, Reporter, StateReason, WARMING_STEPS};
 pub use stats::{Histogram, ProbingStats};
 
 /// An endpoint of one backend service. A pod in two backend services is two targets, since each may

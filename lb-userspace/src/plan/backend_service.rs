@@ -63,6 +63,12 @@ impl BackendService {
         self.negs.iter().find(|neg| neg.kind == kind)
     }
 
+    /// Whether new flows may come to one of its endpoints, by its index.
+    #[must_use]
+    pub fn uses(&self, endpoint: u32) -> bool {
+        self.negs.iter().any(|neg| neg.members.binary_search(&endpoint).is_ok())
+    }
+
     /// The Service.
     #[must_use]
     pub fn origin(&self) -> Origin {

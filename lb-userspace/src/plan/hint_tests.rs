@@ -3,7 +3,7 @@ use lb_common::neg::NegKind;
 
 use super::fixture::{ip, node, ready, service, slice, terminating, unready};
 use super::*;
-use crate::model::{Service, SliceEndpoint, TrafficPolicy};
+use crate::model::{BackendConfigs, Service, SliceEndpoint, TrafficPolicy};
 
 /// A ready endpoint on node-b with zone and node hints.
 fn hinted(address: &str, zones: &[&str], nodes: &[&str]) -> SliceEndpoint {
@@ -12,7 +12,13 @@ fn hinted(address: &str, zones: &[&str], nodes: &[&str]) -> SliceEndpoint {
 }
 
 fn members(facts: &Service, endpoints: Vec<SliceEndpoint>, node: &NodeContext, kind: NegKind) -> Vec<String> {
-    let plan = super::service(facts, &[slice("cart-1", "cart", endpoints)], node, &ReadinessAlone);
+    let plan = super::service(
+        facts,
+        &[slice("cart-1", "cart", endpoints)],
+        &BackendConfigs::new(),
+        node,
+        &ReadinessAlone,
+    );
     let service = &plan.backend_services[0];
     let members = service.neg(kind).map(|neg| neg.members.clone()).unwrap_or_default();
     members.iter().map(|index| service.endpoints[*index as usize].address.to_string()).collect()

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use crate::model::{EndpointSlice, ObjectName, Snapshot};
 
+mod backend_config;
 mod backend_service;
+mod condition;
 mod desired;
 mod endpoint;
 mod frontend;
@@ -27,6 +29,7 @@ mod service;
 mod source_ranges;
 
 pub use backend_service::{BackendService, BackendServiceName};
+pub use condition::Condition;
 pub use desired::{Desired, FrontendChain};
 pub use endpoint::{Endpoint, EndpointState};
 pub use frontend::{EmptyAction, Family, Frontend, Scope, kind_field, kind_name};
@@ -45,7 +48,8 @@ pub fn plan(snapshot: &Snapshot, node: &NodeContext, health: &dyn HealthView) ->
     let mut desired = Desired::default();
     for (name, facts) in &snapshot.services {
         let slices = slices.get(name).map_or(&[][..], Vec::as_slice);
-        desired.replace(name, Some(service(facts, slices, node, health)));
+        let configs = &snapshot.backend_configs;
+        desired.replace(name, Some(service(facts, slices, configs, node, health)));
     }
     desired
 }
@@ -61,6 +65,8 @@ pub fn slices_by_service(snapshot: &Snapshot) -> BTreeMap<ObjectName, Vec<Arc<En
     slices
 }
 
+#[cfg(test)]
+mod backend_config_tests;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]

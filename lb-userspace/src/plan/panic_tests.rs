@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::fixture::{node, ready, service, slice};
 use super::*;
-use crate::model::{CheckKind, HealthCheck, HealthPolicy, Service};
+use crate::model::{BackendConfigs, CheckKind, HealthCheck, HealthPolicy, Service};
 
 /// Of the endpoints 10.1.0.0 and so on, which pass.
 struct Passing(Vec<bool>);
@@ -36,7 +36,7 @@ fn planned(passing: Vec<bool>, panic_threshold_percent: u32) -> (Neg, Vec<u32>) 
     };
     let endpoints = (0..passing.len()).map(|last| ready(&format!("10.1.0.{last}"), "node-b")).collect();
     let slices = [slice("cart-1", "cart", endpoints)];
-    let plan = super::service(&facts, &slices, &node(), &Passing(passing));
+    let plan = super::service(&facts, &slices, &BackendConfigs::new(), &node(), &Passing(passing));
     let service = &plan.backend_services[0];
     let neg = service.neg(NegKind::ClusterV4).expect("the NEG is in use").clone();
     (neg, service.endpoints.iter().map(Endpoint::state_bits).collect())

@@ -6,8 +6,9 @@ use lb_common::Address;
 use lb_common::backend_service::LABEL_BYTES_MAX;
 use lb_common::frontend::FrontendKey;
 
-use crate::model::{EndpointSlice, ObjectName, Problem, Service, ServicePort};
+use crate::model::{BackendConfigs, EndpointSlice, ObjectName, Problem, Service, ServicePort};
 
+use super::backend_config::{self, Settings};
 use super::endpoint::WEIGHT_DEFAULT;
 use super::policy::{PortPolicy, Usable, vips};
 use super::source_ranges::{checks_source, ranges};
@@ -49,12 +50,13 @@ impl ServicePlan {
     }
 }
 
-/// Plans one Service from its EndpointSlices: `slices` are those whose label names the Service. A Service
-/// that is left to another proxy has an empty plan.
+/// Plans one Service from its EndpointSlices: `slices` are those whose label names the Service, `configs` may
+/// have more than it names. A Service that is left to another proxy has an empty plan.
 #[must_use]
 pub fn service(
     service: &Service,
     slices: &[Arc<EndpointSlice>],
+    configs: &BackendConfigs,
     node: &NodeContext,
     health: &dyn HealthView,
 ) -> ServicePlan {
@@ -72,6 +74,7 @@ pub fn service(
         return plan;
     }
     plan.health_check_node_port = HealthCheckNodePort::new(service, &families, slices, node);
+    plan.problems.extend(backend_config::missing(service, configs));
     let mut seen: BTreeMap<FrontendKey, Arc<BackendServiceName>> = BTreeMap::new();
     for port in &service.ports {
         let name = Arc::new(BackendServiceName {
@@ -84,7 +87,8 @@ pub fn service(
             plan.problems.push(problem);
             continue;
         }
-        let planned = PortPlan::new(service, port, &families, slices, node, health, name);
+        let settings = Settings::new(service, port, configs);
+        let planned = PortPlan::new(service, port, &families, slices, node, health, (name, settings));
         plan.problems.extend(planned.problem);
         for frontend in planned.frontends {
             match seen.get(&frontend.key()) {
@@ -157,12 +161,12 @@ impl PortPlan {
         slices: &[Arc<EndpointSlice>],
         node: &NodeContext,
         health: &dyn HealthView,
-        name: Arc<BackendServiceName>,
+        (name, settings): (Arc<BackendServiceName>, Settings),
     ) -> Self {
         let policy = PortPolicy::new(service, port, node);
         let problem = port_without_slice(service, port, slices);
         let mut endpoints = endpoints(service, port, families, slices, node);
-        if service.health_check.is_some() || service.health_policy.passive.is_some() {
+        if settings.health_check.is_some() || service.health_policy.passive.is_some() {
             for endpoint in &mut endpoints {
                 endpoint.passes_health_check = health.is_healthy(&name, endpoint.address, endpoint.port);
                 endpoint.share_percent = health.share_percent(&name, endpoint.address, endpoint.port);
@@ -188,9 +192,9 @@ impl PortPlan {
             name,
             resource_version: service.resource_version.clone(),
             affinity_timeout_s: service.affinity_timeout_s,
-            health_check: service.health_check.clone(),
+            health_check: settings.health_check,
             health_policy: service.health_policy.clone(),
-            drain: service.drain,
+            drain: settings.drain,
             source_ranges: ranges(service, node),
             endpoints,
             negs,

@@ -45,7 +45,7 @@ pub(super) fn ranges(service: &Service, node: &NodeContext) -> Vec<(IpAddr, u8)>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::SourceRanges;
+    use crate::model::{BackendConfigs, SourceRanges};
     use crate::plan::fixture::{ip, node, service};
     use crate::plan::{ReadinessAlone, ServicePlan};
 
@@ -66,7 +66,7 @@ mod tests {
     }
 
     fn planned(facts: &Service) -> ServicePlan {
-        crate::plan::service(facts, &[], &node(), &ReadinessAlone)
+        crate::plan::service(facts, &[], &BackendConfigs::new(), &node(), &ReadinessAlone)
     }
 
     fn checking(plan: &ServicePlan) -> Vec<String> {

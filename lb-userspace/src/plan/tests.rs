@@ -5,14 +5,15 @@ use lb_common::frontend::Kind;
 use lb_common::neg::NegKind;
 
 use crate::model::{
-    CheckKind, DrainContract, ExternalMode, HealthCheck, Protocol, Service, SlicePort, TrafficPolicy,
+    BackendConfigs, CheckKind, DrainContract, ExternalMode, HealthCheck, Protocol, Service, SlicePort,
+    TrafficPolicy,
 };
 
 use super::fixture::{ip, node, port, ready, service, slice, terminating, unready};
 use super::*;
 
 fn planned(facts: &Service, slices: &[Arc<EndpointSlice>]) -> ServicePlan {
-    super::service(facts, slices, &node(), &ReadinessAlone)
+    super::service(facts, slices, &BackendConfigs::new(), &node(), &ReadinessAlone)
 }
 
 /// A Service with every kind of frontend and one slice of these endpoints.
@@ -26,7 +27,7 @@ fn planned_local(endpoints: Vec<crate::model::SliceEndpoint>) -> ServicePlan {
 }
 
 /// Members of a NEG of the first backend service, as `address:port`.
-fn members(plan: &ServicePlan, kind: NegKind) -> Vec<String> {
+pub(super) fn members(plan: &ServicePlan, kind: NegKind) -> Vec<String> {
     let backend_service = &plan.backend_services[0];
     let neg = backend_service.neg(kind).expect("the NEG is in use");
     let endpoints = neg.members.iter().map(|index| &backend_service.endpoints[*index as usize]);
@@ -254,7 +255,7 @@ fn of_an_endpoint_in_two_slices_the_better_off_is_kept() {
 }
 
 /// Fails the health check of the addresses that it holds.
-struct Failing(Vec<&'static str>);
+pub(super) struct Failing(pub(super) Vec<&'static str>);
 
 impl HealthView for Failing {
     fn is_healthy(&self, _: &BackendServiceName, address: std::net::IpAddr, _: u16) -> bool {
@@ -273,7 +274,13 @@ fn planned_with_check(failing: Vec<&'static str>) -> ServicePlan {
     };
     let facts = Service { health_check: Some(check.into()), ..service("cart", "10.96.0.1") };
     let endpoints = vec![ready("10.1.0.1", "node-b"), ready("10.1.0.2", "node-b")];
-    super::service(&facts, &[slice("cart-1", "cart", endpoints)], &node(), &Failing(failing))
+    super::service(
+        &facts,
+        &[slice("cart-1", "cart", endpoints)],
+        &BackendConfigs::new(),
+        &node(),
+        &Failing(failing),
+    )
 }
 
 #[test]
@@ -294,7 +301,13 @@ fn all_endpoints_stay_in_the_ring_when_none_is_healthy() {
 #[test]
 fn without_a_health_check_nobody_is_asked() {
     let slices = [slice("cart-1", "cart", vec![ready("10.1.0.1", "node-b")])];
-    let plan = super::service(&service("cart", "10.96.0.1"), &slices, &node(), &Failing(vec!["10.1.0.1"]));
+    let plan = super::service(
+        &service("cart", "10.96.0.1"),
+        &slices,
+        &BackendConfigs::new(),
+        &node(),
+        &Failing(vec!["10.1.0.1"]),
+    );
     assert_eq!(plan.backend_services[0].endpoints[0].state(), EndpointState::Healthy);
 }
 
@@ -416,7 +429,7 @@ fn origins_name_the_object_and_its_version() {
 
 #[test]
 fn the_drain_contract_is_that_of_the_service() {
-    let facts = Service { drain: DrainContract { deadline_s: 90 }, ..service("cart", "10.96.0.1") };
+    let facts = Service { drain: Some(DrainContract { deadline_s: 90 }), ..service("cart", "10.96.0.1") };
     assert_eq!(planned(&facts, &[]).backend_services[0].drain, DrainContract { deadline_s: 90 });
 }
 
@@ -465,7 +478,7 @@ fn the_external_mode_of_a_service_goes_before_that_of_the_node() {
     facts.ports[0].node_port = Some(30_080);
     let node = NodeContext { external_mode: ExternalMode::Dsr, ..node() };
     let modes = |facts: &Service| {
-        let plan = super::service(facts, &[], &node, &ReadinessAlone);
+        let plan = super::service(facts, &[], &BackendConfigs::new(), &node, &ReadinessAlone);
         [Kind::ClusterIp, Kind::ExternalIp, Kind::NodePort].map(|kind| frontend(&plan, kind).external_mode)
     };
     let [snat, dsr] = [ExternalMode::Snat, ExternalMode::Dsr];

@@ -159,7 +159,8 @@ fn of_two_services_with_one_port_the_second_is_a_problem() {
     for name in ["cart", "web"] {
         let facts =
             crate::model::Service { health_check_node_port: Some(30_999), ..service(name, "10.96.0.1") };
-        let plan = crate::plan::service(&facts, &[], &node(), &ReadinessAlone);
+        let plan =
+            crate::plan::service(&facts, &[], &crate::model::BackendConfigs::new(), &node(), &ReadinessAlone);
         desired.replace(&facts.name, Some(plan));
     }
     let (services, problems) = super::super::services(&desired);

@@ -65,7 +65,7 @@ impl ProblemList {
 pub fn apply(snapshot: &mut Snapshot, change: Change) {
     match change {
         Change::Service(service) => {
-            snapshot.services.insert(service.name.clone(), Arc::new(service));
+            snapshot.services.insert(service.name.clone(), service);
         }
         Change::ServiceGone(name) => {
             snapshot.services.remove(&name);
@@ -87,6 +87,12 @@ pub fn apply(snapshot: &mut Snapshot, change: Change) {
         }
         Change::ServiceCidrGone(name) => {
             snapshot.service_cidrs.remove(&name);
+        }
+        Change::BackendConfig(config) => {
+            snapshot.backend_configs.insert(config.name.clone(), Arc::new(config));
+        }
+        Change::BackendConfigGone(name) => {
+            snapshot.backend_configs.remove(&name);
         }
     }
 }

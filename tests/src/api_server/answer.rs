@@ -7,6 +7,7 @@ use super::store::{Page, Resource};
 pub(super) fn status(code: u16, message: &str) -> Value {
     let reason = match code {
         404 => "NotFound",
+        409 => "AlreadyExists",
         410 => "Expired",
         422 => "Invalid",
         429 => "TooManyRequests",

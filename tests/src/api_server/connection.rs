@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::answer;
 use super::store::{Gone, Resource};
-use super::{Fault, Request, Shared};
+use super::{Fault, Request, Shared, write};
 
 /// Bytes that [`Fault::Drip`] sends at a time.
 const DRIP_BYTES: usize = 16;
@@ -30,6 +30,13 @@ struct Connection {
     fault: Option<Fault>,
 }
 
+/// What is to know of a request's head.
+struct Head {
+    method: String,
+    target: String,
+    body_bytes: usize,
+}
+
 /// How far a watch is.
 struct Progress {
     version: u64,
@@ -45,9 +52,13 @@ impl Connection {
     }
 
     async fn serve(mut self) -> io::Result<()> {
-        let target = self.read_target().await?;
+        let Head { method, target, body_bytes } = self.read_head().await?;
         if self.shared.lock().is_away {
             return Ok(());
+        }
+        if method != "GET" {
+            let path = target.split('?').next().unwrap_or_default().to_owned();
+            return self.write_object(&method, &path, body_bytes).await;
         }
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         let Some(resource) = Resource::ALL.into_iter().find(|resource| resource.path() == path) else {
@@ -87,16 +98,33 @@ impl Connection {
         }
     }
 
-    /// Reads a request's head; its target.
-    async fn read_target(&mut self) -> io::Result<String> {
+    async fn read_head(&mut self) -> io::Result<Head> {
         let mut line = String::new();
         self.stream.read_line(&mut line).await?;
-        let target = line.split(' ').nth(1).unwrap_or_default().to_owned();
+        let mut words = line.split(' ').map(str::to_owned);
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let mut body_bytes = 0;
         while line != "\r\n" && !line.is_empty() {
             line.clear();
             self.stream.read_line(&mut line).await?;
+            if let Some(length) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                body_bytes = length.trim().parse().map_err(io::Error::other)?;
+            }
         }
-        Ok(target)
+        Ok(Head { method, target, body_bytes })
+    }
+
+    /// Creates or patches an object.
+    async fn write_object(&mut self, method: &str, path: &str, body_bytes: usize) -> io::Result<()> {
+        let mut body = vec![0; body_bytes];
+        self.stream.read_exact(&mut body).await?;
+        let body: Value = serde_json::from_slice(&body)?;
+        let (code, answer) = {
+            let mut state = self.shared.lock();
+            write::write(&mut state, method, path, &body)
+        };
+        self.shared.tell_watches();
+        self.send_json(code, None, &answer).await
     }
 
     async fn list(&mut self, resource: Resource, query: &BTreeMap<String, String>) -> io::Result<()> {

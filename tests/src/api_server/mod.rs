@@ -1,5 +1,5 @@
 //! An API server for tests: lists with pages, watches with bookmarks, label selectors and a history
-//! that can be compacted, over HTTP/1.1; and every way in which a real one fails, on demand.
+//! that can be compacted, over HTTP/1.1; creating and patching; and every way in which a real one fails, on demand.
 //!
 //! It keeps objects as they are put, sets their `resourceVersion`, and is strict where a client could
 //! be wrong: an unknown path, parameter or selector is an error that the test sees.
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 mod answer;
 mod connection;
 mod store;
+mod write;
 
 pub use store::Resource;
 use store::Store;
@@ -24,7 +25,7 @@ use store::Store;
 pub struct Request {
     /// What it asks about.
     pub resource: Resource,
-    /// Whether it is a watch; else a list.
+    /// Whether it is a watch; else a list, or a write.
     pub is_watch: bool,
     /// Query parameters.
     pub query: BTreeMap<String, String>,

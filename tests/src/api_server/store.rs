@@ -14,11 +14,16 @@ pub enum Resource {
     Nodes,
     /// `/apis/networking.k8s.io/v1/servicecidrs`.
     ServiceCidrs,
+    /// `/apis/cloud.google.com/v1/backendconfigs`.
+    BackendConfigs,
+    /// `/apis/events.k8s.io/v1/events`, which is written and not watched.
+    Events,
 }
 
 impl Resource {
-    /// All resources.
-    pub const ALL: [Self; 4] = [Self::Services, Self::EndpointSlices, Self::Nodes, Self::ServiceCidrs];
+    /// The resources that an agent watches.
+    pub const ALL: [Self; 5] =
+        [Self::Services, Self::EndpointSlices, Self::Nodes, Self::ServiceCidrs, Self::BackendConfigs];
 
     /// Path of its cluster-wide list.
     #[must_use]
@@ -28,6 +33,8 @@ impl Resource {
             Self::EndpointSlices => "/apis/discovery.k8s.io/v1/endpointslices",
             Self::Nodes => "/api/v1/nodes",
             Self::ServiceCidrs => "/apis/networking.k8s.io/v1/servicecidrs",
+            Self::BackendConfigs => "/apis/cloud.google.com/v1/backendconfigs",
+            Self::Events => "/apis/events.k8s.io/v1/events",
         }
     }
 
@@ -39,6 +46,8 @@ impl Resource {
             Self::EndpointSlices => ("discovery.k8s.io/v1", "EndpointSlice"),
             Self::Nodes => ("v1", "Node"),
             Self::ServiceCidrs => ("networking.k8s.io/v1", "ServiceCIDR"),
+            Self::BackendConfigs => ("cloud.google.com/v1", "BackendConfig"),
+            Self::Events => ("events.k8s.io/v1", "Event"),
         }
     }
 }
@@ -106,6 +115,12 @@ impl Store {
         let before = self.objects.insert(key, stored).map(|stored| stored.object);
         self.remember(Change { version: self.version, resource, before, after: Some(object) });
         self.version
+    }
+
+    /// The object of a name.
+    pub(super) fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<&Value> {
+        let key = (resource, namespace.to_owned(), name.to_owned());
+        self.objects.get(&key).map(|stored| &stored.object)
     }
 
     pub(super) fn delete(&mut self, resource: Resource, namespace: &str, name: &str) -> bool {

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use lb_tests::api_server::{ApiServer, Fault, Resource};
 
-use crate::observer::{Observer, node, server, service, service_cidr, slice};
+use crate::observer::{Observer, backend_config, node, server, service, service_cidr, slice};
 
 /// A source that has everything the server has.
 async fn synced() -> (ApiServer, Observer) {
@@ -71,7 +71,7 @@ async fn continue_token_that_expires_starts_the_list_again() {
     observer.until_equal(&server).await;
     let pages: Vec<_> = server.requests(Resource::Services).iter().filter(|r| !r.is_watch).cloned().collect();
     let tokens: Vec<_> = pages.iter().map(|request| request.parameter("continue")).collect();
-    assert_eq!(tokens, [None, Some("16-2"), None, Some("16-2"), Some("16-4")]);
+    assert_eq!(tokens, [None, Some("17-2"), None, Some("17-2"), Some("17-4")]);
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn server_that_is_away_takes_nothing_away() {
 }
 
 #[tokio::test]
-async fn source_is_synced_only_when_all_three_kinds_are() {
+async fn source_is_synced_only_when_all_kinds_are() {
     let server = server().await;
     for _ in 0..10 {
         server.fail_watch(Resource::Nodes, Fault::Status(500, None));
@@ -233,7 +233,7 @@ async fn any_order_of_changes_and_faults_ends_in_the_servers_state() {
 /// One change of the server; what it deleted.
 fn step(server: &ApiServer, random: &mut Random) -> Option<String> {
     let name = ["a", "b", "c", "d", "e", "f", "g"][random.below(7)];
-    let resource = Resource::ALL[random.below(4)];
+    let resource = Resource::ALL[random.below(Resource::ALL.len())];
     match random.below(12) {
         0..=4 => {
             let object = match resource {
@@ -241,6 +241,8 @@ fn step(server: &ApiServer, random: &mut Random) -> Option<String> {
                 Resource::EndpointSlices => slice(name),
                 Resource::Nodes => node(name),
                 Resource::ServiceCidrs => service_cidr(name),
+                Resource::BackendConfigs => backend_config(name),
+                Resource::Events => unreachable!("not watched"),
             };
             server.put(resource, object);
         }
@@ -290,15 +292,32 @@ impl Random {
 }
 
 #[tokio::test]
-async fn a_server_without_service_cidrs_is_synced_all_the_same() {
-    for code in [403, 404] {
+async fn a_server_without_an_optional_kind_is_synced_all_the_same() {
+    let kinds = [Resource::ServiceCidrs, Resource::BackendConfigs];
+    for (code, kind) in [403, 404].into_iter().flat_map(|code| kinds.map(|kind| (code, kind))) {
         let server = server().await;
-        for _ in 0..3 {
-            server.fail_watch(Resource::ServiceCidrs, Fault::Status(code, None));
+        for _ in 0..20 {
+            server.fail_watch(kind, Fault::Status(code, None));
         }
         let mut observer = Observer::start(&server.url());
         observer.until("synced without the kind", |o| o.synced == 1).await;
+        assert!(server.faults_left() > 0, "not before the kind was there");
         observer.until_equal(&server).await;
         assert_eq!(observer.synced, 1, "the kind came later");
     }
+}
+
+#[tokio::test]
+async fn a_kind_that_is_not_there_is_asked_for_at_long_intervals() {
+    let server = server().await;
+    for _ in 0..3 {
+        server.fail_watch(Resource::BackendConfigs, Fault::Status(404, None));
+    }
+    let mut observer = Observer::start(&server.url());
+    observer.until_equal(&server).await;
+    let asked = server.requests(Resource::BackendConfigs);
+    let waits: Vec<_> = asked.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+    assert_eq!(waits.len(), 3);
+    // Half of the 20 ms of these tests; the first waits after other failures are 2.5 and 5 ms.
+    assert!(waits.iter().all(|wait| *wait >= Duration::from_millis(10)), "{waits:?}");
 }

@@ -2,6 +2,7 @@
 //! What must hold in all of them: in the end the facts are the server's objects, and no fact goes
 //! that the server has not deleted.
 mod by_name;
+mod events;
 mod faults;
 mod kubeconfig;
 mod observer;

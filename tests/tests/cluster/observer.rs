@@ -42,6 +42,7 @@ impl Observer {
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_millis(50),
             page_objects_max: 2,
+            missing_kind_wait: Duration::from_millis(20),
             ..Settings::default()
         };
         // Small, so that a source that waits for a slow receiver is what is tested.
@@ -102,6 +103,7 @@ impl Observer {
                     Change::EndpointSliceGone(name) => self.gone.push(format!("EndpointSlice {name}")),
                     Change::NodeGone(name) => self.gone.push(format!("Node {name}")),
                     Change::ServiceCidrGone(name) => self.gone.push(format!("ServiceCIDR {name}")),
+                    Change::BackendConfigGone(name) => self.gone.push(format!("BackendConfig {name}")),
                     _ => {}
                 }
                 apply(&mut self.snapshot, change);
@@ -122,11 +124,14 @@ impl Observer {
         let slices = slices.iter().map(|(n, s)| (n.to_string(), s.resource_version.to_string()));
         let cidrs = &self.snapshot.service_cidrs;
         let cidrs = cidrs.iter().map(|(name, cidr)| (format!("/{name}"), cidr.resource_version.to_string()));
+        let configs = &self.snapshot.backend_configs;
+        let configs = configs.iter().map(|(n, c)| (n.to_string(), c.resource_version.to_string()));
         Versions {
             services: services.collect(),
             slices: slices.collect(),
             nodes: self.snapshot.nodes.keys().map(ToString::to_string).collect(),
             service_cidrs: cidrs.collect(),
+            backend_configs: configs.collect(),
         }
     }
 }
@@ -144,6 +149,7 @@ pub(crate) struct Versions {
     pub(crate) slices: BTreeMap<String, String>,
     pub(crate) nodes: Vec<String>,
     service_cidrs: BTreeMap<String, String>,
+    backend_configs: BTreeMap<String, String>,
 }
 
 fn expected(server: &ApiServer) -> Versions {
@@ -153,6 +159,7 @@ fn expected(server: &ApiServer) -> Versions {
         slices: server.versions(Resource::EndpointSlices, SLICES),
         nodes: nodes.map(|name| name.trim_start_matches('/').to_owned()).collect(),
         service_cidrs: server.versions(Resource::ServiceCidrs, ""),
+        backend_configs: server.versions(Resource::BackendConfigs, ""),
     }
 }
 
@@ -184,6 +191,10 @@ pub(crate) fn service_cidr(name: &str) -> Value {
     json!({"metadata": {"name": name}, "spec": {"cidrs": ["198.51.100.0/24"]}})
 }
 
+pub(crate) fn backend_config(name: &str) -> Value {
+    json!({"metadata": {"namespace": "shop", "name": name}, "spec": {"healthCheck": {"requestPath": "/healthz"}}})
+}
+
 /// A server with a few objects of each kind.
 pub(crate) async fn server() -> ApiServer {
     let server = ApiServer::start().await;
@@ -193,5 +204,6 @@ pub(crate) async fn server() -> ApiServer {
         server.put(Resource::Nodes, node(name));
     }
     server.put(Resource::ServiceCidrs, service_cidr("kubernetes"));
+    server.put(Resource::BackendConfigs, backend_config("a"));
     server
 }

@@ -32,13 +32,13 @@ async fn paged_list_is_the_way_where_lists_are_not_streamed() {
     let lists: Vec<_> = requests.iter().filter(|request| !request.is_watch).collect();
     let pages: Vec<_> = lists.iter().map(|r| (r.parameter("limit"), r.parameter("continue"))).collect();
     let limit = Some("2");
-    assert_eq!(pages, [(limit, None), (limit, Some("16-2")), (limit, Some("16-4"))]);
+    assert_eq!(pages, [(limit, None), (limit, Some("17-2")), (limit, Some("17-4"))]);
 
     server.put(Resource::Services, service("f"));
     observer.until_equal(&server).await;
     let requests = server.requests(Resource::Services);
     let last = requests.last().expect("a watch");
-    assert_eq!((last.is_watch, last.parameter("resourceVersion")), (true, Some("16")));
+    assert_eq!((last.is_watch, last.parameter("resourceVersion")), (true, Some("17")));
 }
 
 #[tokio::test]

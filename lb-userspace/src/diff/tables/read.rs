@@ -174,6 +174,12 @@ impl Tables {
         (0..self.endpoints.len() as u32).filter(|id| self.endpoint(*id).is_present())
     }
 
+    /// The endpoints that a health check has taken out and whose flows are still to be ended, in the order of
+    /// their deadlines.
+    pub fn drained_by_health(&self) -> impl Iterator<Item = u32> + '_ {
+        self.index.drained_by_health.iter().map(|(_, id)| *id)
+    }
+
     /// The endpoints that no slice names any more and whose flows go on, those withdrawn first before the
     /// others.
     pub fn withdrawn(&self) -> impl Iterator<Item = u32> + '_ {

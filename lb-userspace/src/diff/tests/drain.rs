@@ -173,7 +173,7 @@ fn a_slot_that_names_a_withdrawn_endpoint_is_found() {
 }
 
 fn with_contract(deadline_s: u32, endpoints: Vec<SliceEndpoint>) -> Desired {
-    let facts = Service { drain: DrainContract { deadline_s }, ..service("cart", "10.96.0.1") };
+    let facts = Service { drain: Some(DrainContract { deadline_s }), ..service("cart", "10.96.0.1") };
     desired([planned(&facts, endpoints)])
 }
 
@@ -194,4 +194,153 @@ fn a_contract_that_changes_moves_the_deadline_of_those_already_withdrawn() {
     assert_eq!((endpoint.withdrawn_s, endpoint.drain_until_s), (10, 70));
     bring(&mut tables, &with_contract(0, vec![ready("10.1.0.1", "node-a")]), NOW_MS + 5_000);
     assert_eq!(tables.withdrawn().count(), 0);
+}
+
+/// Endpoints of these addresses fail their check.
+struct Fails(&'static [&'static str]);
+
+impl crate::plan::HealthView for Fails {
+    fn is_healthy(&self, _: &crate::plan::BackendServiceName, address: std::net::IpAddr, _: u16) -> bool {
+        !self.0.contains(&address.to_string().as_str())
+    }
+}
+
+/// `cart` with the endpoints 10.1.0.1 and 10.1.0.2 and a check, which some of them fail.
+fn checked(deadline_s: u32, failing: &'static [&'static str]) -> Desired {
+    let check = crate::model::HealthCheck {
+        kind: crate::model::CheckKind::Tcp,
+        port: None,
+        interval_ms: 1_000,
+        timeout_ms: 1_000,
+        healthy_threshold: 1,
+        unhealthy_threshold: 3,
+    };
+    let facts = Service {
+        drain: Some(DrainContract { deadline_s }),
+        health_check: Some(check.into()),
+        ..service("cart", "10.96.0.1")
+    };
+    let slices = [slice("cart-1", "cart", vec![ready("10.1.0.1", "node-a"), ready("10.1.0.2", "node-a")])];
+    let none = BackendConfigs::new();
+    desired([crate::plan::service(&facts, &slices, &none, &node(), &Fails(failing))])
+}
+
+/// Those of [`checked`], of which the second one (id 1) failed its check at [`NOW_MS`].
+fn taken_out(deadline_s: u32) -> Tables {
+    let mut tables = Tables::new(Limits::default());
+    bring(&mut tables, &checked(deadline_s, &[]), 0);
+    bring(&mut tables, &checked(deadline_s, &["10.1.0.2"]), NOW_MS);
+    tables
+}
+
+/// Generation, and the two times.
+fn drain_of(tables: &Tables, id: u32) -> (u32, u32, u32) {
+    let Endpoint { generation, withdrawn_s, drain_until_s, .. } = tables.endpoint(id);
+    (generation, withdrawn_s, drain_until_s)
+}
+
+#[test]
+fn an_endpoint_that_fails_its_check_has_the_deadline_of_the_contract() {
+    let tables = taken_out(60);
+    assert_eq!(drain_of(&tables, 1), (0, 10, 70));
+    assert_eq!(drain_of(&tables, 0), (0, 0, 0), "the other one passes");
+    assert!(!tables.endpoint(1).is_withdrawn());
+}
+
+#[test]
+fn flows_of_an_endpoint_that_fails_its_check_end_once_at_the_deadline() {
+    let mut tables = taken_out(60);
+    let failing = checked(60, &["10.1.0.2"]);
+    assert_eq!(end_drains(&mut tables, &failing, &[0, 1], 69_999), [""; 0]);
+    assert_eq!(
+        end_drains(&mut tables, &failing, &[], 70_000),
+        ["put endpoint 1: 10.1.0.2:8080 of backend service 0, unhealthy, on this node"]
+    );
+    assert_eq!(drain_of(&tables, 1), (1, 10, lb_common::endpoint::DRAINED));
+    assert_eq!(full(&failing, &tables, 80_000).ops, [], "nor does the next diff begin again");
+    assert_eq!(end_drains(&mut tables, &failing, &[], 500_000), [""; 0]);
+}
+
+#[test]
+fn an_endpoint_that_passes_again_keeps_its_flows() {
+    let mut tables = taken_out(60);
+    bring(&mut tables, &checked(60, &[]), NOW_MS + 5_000);
+    assert_eq!(drain_of(&tables, 1), (0, 0, 0));
+    assert_eq!(end_drains(&mut tables, &checked(60, &[]), &[], 500_000), [""; 0]);
+}
+
+#[test]
+fn an_endpoint_that_is_let_in_by_one_store_keeps_its_flows_at_the_deadline() {
+    let mut tables = taken_out(60);
+    let endpoint = tables.endpoint(1);
+    let endpoint = Endpoint { state: endpoint.state | state::HEALTHY, ..endpoint };
+    tables.apply(&Op::PutEndpoint { id: 1, endpoint }, 70_000);
+    assert_eq!(end_drains(&mut tables, &checked(60, &["10.1.0.2"]), &[], 70_000), [""; 0]);
+}
+
+#[test]
+fn an_endpoint_that_fails_anew_has_a_new_deadline() {
+    let mut tables = taken_out(60);
+    bring(&mut tables, &checked(60, &[]), 75_000);
+    bring(&mut tables, &checked(60, &["10.1.0.2"]), 80_000);
+    assert_eq!(drain_of(&tables, 1), (0, 80, 140));
+}
+
+#[test]
+fn the_contract_to_reset_ends_the_flows_of_an_endpoint_that_fails_at_once() {
+    let tables = taken_out(0);
+    assert_eq!(drain_of(&tables, 1), (1, 10, lb_common::endpoint::DRAINED));
+    assert_eq!(full(&checked(0, &["10.1.0.2"]), &tables, NOW_MS + 5_000).ops, [], "once");
+}
+
+#[test]
+fn nothing_is_drained_where_no_endpoint_passes() {
+    let mut tables = taken_out(60);
+    bring(&mut tables, &checked(60, &["10.1.0.1", "10.1.0.2"]), NOW_MS + 5_000);
+    assert_eq!((drain_of(&tables, 0), drain_of(&tables, 1)), ((0, 0, 0), (0, 0, 0)));
+    assert_eq!(tables.drained_by_health().count(), 0);
+}
+
+#[test]
+fn a_contract_that_changes_moves_the_deadline_of_those_already_taken_out() {
+    let mut tables = taken_out(60);
+    bring(&mut tables, &checked(90, &["10.1.0.2"]), NOW_MS + 5_000);
+    assert_eq!(drain_of(&tables, 1), (0, 10, 100));
+}
+
+#[test]
+fn a_restart_keeps_the_deadline_of_an_endpoint_that_was_taken_out() {
+    let tables = taken_out(60);
+    let mut tables = Tables::recover(*tables.limits(), tables.dump());
+    assert_eq!(tables.drained_by_health().collect::<Vec<_>>(), [1]);
+    assert_eq!(end_drains(&mut tables, &checked(60, &["10.1.0.2"]), &[], 70_000).len(), 1);
+    assert_eq!(drain_of(&tables, 1).0, 1);
+}
+
+#[test]
+fn udp_flows_have_left_an_endpoint_that_fails_already() {
+    let mut facts = service("cart", "10.96.0.1");
+    facts.ports[0].protocol = Protocol::Udp;
+    facts.health_check = Some(std::sync::Arc::new(crate::model::HealthCheck {
+        kind: crate::model::CheckKind::Tcp,
+        port: Some(9_000),
+        interval_ms: 1_000,
+        timeout_ms: 1_000,
+        healthy_threshold: 1,
+        unhealthy_threshold: 3,
+    }));
+    let mut slice = EndpointSlice::clone(&slice(
+        "cart-1",
+        "cart",
+        vec![ready("10.1.0.1", "node-a"), ready("10.1.0.2", "node-a")],
+    ));
+    slice.ports[0].protocol = Protocol::Udp;
+    let slices = [std::sync::Arc::new(slice)];
+    let plan = |failing| {
+        desired([crate::plan::service(&facts, &slices, &BackendConfigs::new(), &node(), &Fails(failing))])
+    };
+    let mut tables = Tables::new(Limits::default());
+    bring(&mut tables, &plan(&[]), 0);
+    bring(&mut tables, &plan(&["10.1.0.2"]), NOW_MS);
+    assert_eq!((drain_of(&tables, 1).0, tables.drained_by_health().count()), (0, 0));
 }

@@ -198,6 +198,9 @@ fn convert(object: &Object, interner: &mut Interner) -> (Key, Converted) {
         }
         Object::Node(node) => ("Node", &node.metadata, objects::node(node, interner)),
         Object::ServiceCidr(cidr) => ("ServiceCIDR", &cidr.metadata, objects::service_cidr(cidr, interner)),
+        Object::BackendConfig(config) => {
+            ("BackendConfig", &config.metadata, objects::backend_config(config, interner))
+        }
     };
     let name = ObjectName::new(
         meta.namespace.as_deref().unwrap_or_default(),
@@ -228,6 +231,7 @@ fn gone(key: &Key, last: &Change) -> Change {
         Change::EndpointSlice(_) | Change::EndpointSliceGone(_) => Change::EndpointSliceGone(key.1.clone()),
         Change::Node(_) | Change::NodeGone(_) => Change::NodeGone(key.1.name.clone()),
         Change::ServiceCidr(_) | Change::ServiceCidrGone(_) => Change::ServiceCidrGone(key.1.name.clone()),
+        Change::BackendConfig(_) | Change::BackendConfigGone(_) => Change::BackendConfigGone(key.1.clone()),
     }
 }
 

@@ -8,6 +8,8 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use serde::de::DeserializeOwned;
 use serde_yaml_ng::Value;
 
+use crate::source::objects::BackendConfigObject;
+
 /// An object of a kind that Podway reads.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Object {
@@ -15,6 +17,7 @@ pub(super) enum Object {
     EndpointSlice(Box<EndpointSlice>),
     Node(Box<Node>),
     ServiceCidr(Box<ServiceCIDR>),
+    BackendConfig(Box<BackendConfigObject>),
 }
 
 /// What a file holds.
@@ -210,6 +213,7 @@ fn object(api_version: &str, kind: &str, text: &Text<'_>) -> Result<Option<Objec
         ("discovery.k8s.io/v1", "EndpointSlice") => Object::EndpointSlice(text.read()?),
         ("v1", "Node") => Object::Node(text.read()?),
         ("networking.k8s.io/v1", "ServiceCIDR") => Object::ServiceCidr(text.read()?),
+        ("cloud.google.com/v1", "BackendConfig") => Object::BackendConfig(text.read()?),
         _ => return Ok(None),
     }))
 }
@@ -230,6 +234,7 @@ fn add(
         Object::EndpointSlice(slice) => (&mut slice.metadata, true),
         Object::Node(node) => (&mut node.metadata, false),
         Object::ServiceCidr(cidr) => (&mut cidr.metadata, false),
+        Object::BackendConfig(config) => (&mut config.metadata, true),
     };
     if meta.name.as_deref().is_none_or(str::is_empty) {
         return Err(format!("{kind} without metadata.name"));
@@ -259,6 +264,9 @@ mod tests {
             Object::Node(node) => format!("Node {}", node.metadata.name.as_deref().unwrap_or("")),
             Object::ServiceCidr(cidr) => {
                 format!("ServiceCIDR {}", cidr.metadata.name.as_deref().unwrap_or(""))
+            }
+            Object::BackendConfig(config) => {
+                format!("BackendConfig {}", config.metadata.name.as_deref().unwrap_or(""))
             }
         };
         manifest.objects.iter().map(|(number, object)| (*number, name(object))).collect()

@@ -27,8 +27,13 @@ impl Backoff {
         self.last_failure = Some(now);
         let step = self.next.min(self.max);
         self.next = (step * 2).min(self.max);
-        step / 2 + (step / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+        jittered(step, random)
     }
+}
+
+/// Between half of and the whole wait, by `random`.
+pub(super) fn jittered(wait: Duration, random: u32) -> Duration {
+    wait / 2 + (wait / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ const SILENCE_MARGIN: Duration = Duration::from_secs(10);
 
 /// A client that waits as a server asks with `Retry-After` and is otherwise honest about failures:
 /// the watches wait and try again themselves, so that each failure is known and logged.
-pub(super) fn client(mut config: Config, settings: &Settings) -> Result<Client, kube::Error> {
+pub(crate) fn client(mut config: Config, settings: &Settings) -> Result<Client, kube::Error> {
     config.default_retry = false;
     // A list has no end of its own: without this a server that hangs would hold it for ever.
     config.read_timeout = Some(settings.watch_timeout + SILENCE_MARGIN);

@@ -38,6 +38,11 @@ impl Known {
         Self { kind, gone, objects: BTreeMap::new() }
     }
 
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
     /// A complete list begins.
     pub(super) fn list_begins(&mut self) {
         for seen in self.objects.values_mut() {
@@ -108,6 +113,7 @@ fn version(change: &Change) -> Version {
         Change::Service(service) => Version::Resource(Arc::clone(&service.resource_version)),
         Change::EndpointSlice(slice) => Version::Resource(Arc::clone(&slice.resource_version)),
         Change::ServiceCidr(cidr) => Version::Resource(Arc::clone(&cidr.resource_version)),
+        Change::BackendConfig(config) => Version::Resource(Arc::clone(&config.resource_version)),
         Change::Node(node) => {
             let mut node = node.clone();
             node.resource_version = "".into();

@@ -9,8 +9,8 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// Annotations with this prefix are kept; others can be large and say nothing about forwarding.
-const ANNOTATION_PREFIX: &str = "podway.io/";
+/// Annotations with these prefixes are kept; others can be large and say nothing about forwarding.
+const ANNOTATION_PREFIXES: [&str; 3] = ["podway.io/", "cloud.google.com/", "beta.cloud.google.com/"];
 
 /// An object of kind `K`, or its identity and the reason why it does not decode.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ fn drop_ballast(value: &mut Value) {
     metadata.remove("managedFields");
     metadata.remove("ownerReferences");
     if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
-        annotations.retain(|name, _| name.starts_with(ANNOTATION_PREFIX));
+        annotations.retain(|name, _| ANNOTATION_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
     }
     if let Some(status) = value.get_mut("status").and_then(Value::as_object_mut) {
         // Of a Node: the images that it holds, and its conditions with a heartbeat.
@@ -125,7 +125,11 @@ mod tests {
             "metadata": {
                 "namespace": "shop", "name": "web", "resourceVersion": "7",
                 "managedFields": [{"manager": "x", "operation": "Update"}],
-                "annotations": {"podway.io/health-check": "tcp", "example.net/large": "…"},
+                "annotations": {
+                    "podway.io/health-check": "tcp",
+                    "cloud.google.com/backend-config": "{}",
+                    "example.net/large": "…",
+                },
                 "fieldOfTheFuture": 1,
             },
             "spec": {"clusterIP": "192.0.2.1", "fieldOfTheFuture": {"a": []}},
@@ -136,7 +140,10 @@ mod tests {
         assert_eq!(object.metadata.resource_version.as_deref(), Some("7"));
         assert_eq!(object.metadata.managed_fields, None);
         let annotations = object.metadata.annotations.expect("has annotations");
-        assert_eq!(annotations.keys().collect::<Vec<_>>(), ["podway.io/health-check"]);
+        assert_eq!(
+            annotations.keys().collect::<Vec<_>>(),
+            ["cloud.google.com/backend-config", "podway.io/health-check"]
+        );
         assert_eq!(object.spec.expect("has a spec").cluster_ip.as_deref(), Some("192.0.2.1"));
         assert!(object.status.expect("has a status").load_balancer.is_some());
     }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{ProblemList, SourceEvent, apply, objects};
 use crate::model::{Change, Problem, Snapshot};
-use connection::client;
+pub(crate) use connection::client;
 use watch::{Kind, Watch};
 
 mod backoff;
@@ -47,6 +47,9 @@ pub struct Settings {
     pub page_objects_max: u32,
     /// Time after which the server is asked to end a watch, so that a dead connection is found.
     pub watch_timeout: Duration,
+    /// Time after which a kind that the server lacks, or does not let us read, is asked for again, with
+    /// jitter: every node of a cluster asks.
+    pub missing_kind_wait: Duration,
 }
 
 impl Default for Settings {
@@ -56,6 +59,7 @@ impl Default for Settings {
             backoff_max: Duration::from_secs(30),
             page_objects_max: 250,
             watch_timeout: Duration::from_secs(240),
+            missing_kind_wait: Duration::from_secs(120),
         }
     }
 }
@@ -122,7 +126,7 @@ pub async fn run(
     sender: mpsc::Sender<SourceEvent>,
 ) -> anyhow::Result<()> {
     let client = client(config, &settings).context("cannot make a client for the API server")?;
-    let unsynced = Arc::new(AtomicUsize::new(4));
+    let unsynced = Arc::new(AtomicUsize::new(5));
     let services = Kind {
         name: "Service",
         selector: Some(SERVICE_SELECTOR),
@@ -151,6 +155,13 @@ pub async fn run(
         convert: objects::service_cidr,
         gone: |name| Change::ServiceCidrGone(name.name),
     };
+    let backend_configs = Kind {
+        name: "BackendConfig",
+        selector: None,
+        is_optional: true,
+        convert: objects::backend_config,
+        gone: Change::BackendConfigGone,
+    };
     tokio::join!(
         Watch::new(services, settings.clone(), sender.clone(), Arc::clone(&unsynced))
             .run(Api::all(client.clone())),
@@ -158,7 +169,9 @@ pub async fn run(
             .run(Api::all(client.clone())),
         Watch::new(nodes, settings.clone(), sender.clone(), Arc::clone(&unsynced))
             .run(Api::all(client.clone())),
-        Watch::new(service_cidrs, settings, sender, unsynced).run(Api::all(client)),
+        Watch::new(service_cidrs, settings.clone(), sender.clone(), Arc::clone(&unsynced))
+            .run(Api::all(client.clone())),
+        Watch::new(backend_configs, settings, sender, unsynced).run(Api::all(client)),
     );
     Ok(())
 }

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::Settings;
-use super::backoff::Backoff;
+use super::backoff::{Backoff, jittered};
 use super::known::Known;
 use super::lenient::Lenient;
 use crate::model::{Change, ObjectName};
@@ -185,8 +185,9 @@ where
             // "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled".
             return self.list_in_pages("the server does not stream lists");
         }
-        if self.kind.is_optional && !self.is_synced && matches!(code, Some(403 | 404)) {
-            // An older server, or a role of before the kind was asked for.
+        let is_missing = self.kind.is_optional && self.known.is_empty() && matches!(code, Some(403 | 404));
+        if is_missing && !self.is_synced {
+            // An older server, one without the definition, or a role of before the kind was asked for.
             for event in self.list_is_complete() {
                 if self.sender.send(event).await.is_err() {
                     return Next::End;
@@ -202,7 +203,11 @@ where
             self.failure = Some(what);
         }
         let random = RandomState::new().hash_one(0u8) as u32;
-        sleep(self.backoff.delay(Instant::now(), random)).await;
+        let wait = match is_missing {
+            true => jittered(self.settings.missing_kind_wait, random),
+            false => self.backoff.delay(Instant::now(), random),
+        };
+        sleep(wait).await;
         match (error, code) {
             // The watcher itself lists again after a 410 inside a watch, but not after one that
             // refuses the watch.

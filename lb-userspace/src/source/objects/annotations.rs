@@ -33,8 +33,11 @@ fn text<'a>(meta: &'a ObjectMeta, annotation: &str) -> Option<&'a str> {
     meta.annotations.as_ref()?.get(annotation).map(String::as_str)
 }
 
-/// The drain contract of a Service.
-pub(super) fn drain(meta: &ObjectMeta, faults: &mut Faults) -> DrainContract {
+/// The drain contract that a Service asks for.
+pub(super) fn drain(meta: &ObjectMeta, faults: &mut Faults) -> Option<DrainContract> {
+    if text(meta, DRAIN).is_none() && text(meta, DRAIN_DEADLINE).is_none() {
+        return None;
+    }
     let default = DrainContract::default();
     let deadline_s = match text(meta, DRAIN_DEADLINE) {
         None => default.deadline_s,
@@ -50,7 +53,7 @@ pub(super) fn drain(meta: &ObjectMeta, faults: &mut Faults) -> DrainContract {
             }
         },
     };
-    match text(meta, DRAIN) {
+    Some(match text(meta, DRAIN) {
         None | Some("keep") => DrainContract { deadline_s },
         Some("reset") => DrainContract { deadline_s: 0 },
         Some(other) => {
@@ -59,7 +62,7 @@ pub(super) fn drain(meta: &ObjectMeta, faults: &mut Faults) -> DrainContract {
             ));
             DrainContract { deadline_s }
         }
-    }
+    })
 }
 
 /// The external mode that a Service asks for.
@@ -131,22 +134,24 @@ mod tests {
 
     #[test]
     fn flows_of_a_gone_endpoint_are_kept_for_an_hour_unless_told_otherwise() {
-        assert_eq!(read(&[], drain), (DrainContract { deadline_s: 3_600 }, vec![]));
+        assert_eq!(read(&[], drain), (None, vec![]));
+        let keep = [("podway.io/drain", "keep")];
+        assert_eq!(read(&keep, drain), (Some(DrainContract { deadline_s: 3_600 }), vec![]));
         let deadline = [("podway.io/drain", "keep"), ("podway.io/drain-deadline-seconds", "90")];
-        assert_eq!(read(&deadline, drain), (DrainContract { deadline_s: 90 }, vec![]));
+        assert_eq!(read(&deadline, drain), (Some(DrainContract { deadline_s: 90 }), vec![]));
     }
 
     #[test]
     fn reset_leaves_no_time_whatever_the_deadline() {
         let annotations = [("podway.io/drain", "reset"), ("podway.io/drain-deadline-seconds", "90")];
-        assert_eq!(read(&annotations, drain).0, DrainContract { deadline_s: 0 });
+        assert_eq!(read(&annotations, drain).0, Some(DrainContract { deadline_s: 0 }));
     }
 
     #[test]
     fn bad_drain_annotations_are_named_and_the_default_holds() {
         let annotations = [("podway.io/drain", "slowly"), ("podway.io/drain-deadline-seconds", "0")];
         let (contract, faults) = read(&annotations, drain);
-        assert_eq!(contract, DrainContract { deadline_s: 3_600 });
+        assert_eq!(contract, Some(DrainContract { deadline_s: 3_600 }));
         assert_eq!(
             faults,
             [

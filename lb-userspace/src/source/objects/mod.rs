@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::model::{Change, ObjectName, Problem, Protocol};
 
 mod annotations;
+mod backend_config;
 mod endpoint_slice;
 mod health_check;
 mod health_policy;
@@ -12,6 +13,7 @@ mod node;
 mod service;
 mod service_cidr;
 
+pub use backend_config::{BackendConfigObject, backend_config};
 pub use endpoint_slice::endpoint_slice;
 pub use node::node;
 pub use service::service;

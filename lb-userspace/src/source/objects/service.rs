@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{Service as Object, ServicePort as ObjectPort, S
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, annotations, health_check, health_policy, label,
-    name_of,
+    Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, annotations, backend_config, health_check,
+    health_policy, label, name_of,
 };
 use super::{port_label, port_number, prefix, protocol};
 use crate::model::{Change, Service, ServicePort, SourceRanges, TrafficPolicy};
@@ -37,6 +37,7 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
     }
     let fact = Service {
         resource_version: object.metadata.resource_version.as_deref().unwrap_or_default().into(),
+        uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
         created_s: object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
         labels: labels(&object.metadata, interner),
         cluster_ips: cluster_ips(spec, &mut faults),
@@ -59,11 +60,12 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
         source_ranges: source_ranges(spec, &mut faults),
         health_check_node_port: health_check_node_port(spec, &mut faults),
         drain: annotations::drain(&object.metadata, &mut faults),
+        backend_configs: backend_config::names(&object.metadata, spec, &mut faults),
         external_mode: annotations::external_mode(&object.metadata, &mut faults),
         endpoint_weights: annotations::endpoint_weights(&object.metadata, &mut faults),
         name,
     };
-    faults.with(Change::Service(fact))
+    faults.with(Change::Service(Arc::new(fact)))
 }
 
 /// Many Services share keys and values.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::model::{
-    CheckKind, DrainContract, ExternalMode, HealthCheck, HttpTransport, ObjectName, Protocol, SourceRanges,
+    BackendConfigNames, CheckKind, DrainContract, ExternalMode, HealthCheck, HttpTransport, ObjectName,
+    Protocol, SourceRanges,
 };
 
 fn converted(yaml: &str) -> Converted {
@@ -9,7 +10,7 @@ fn converted(yaml: &str) -> Converted {
 
 fn fact(converted: Converted) -> Service {
     match converted.change {
-        Change::Service(service) => service,
+        Change::Service(service) => Arc::unwrap_or_clone(service),
         other => panic!("not a Service: {other:?}"),
     }
 }
@@ -30,10 +31,12 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
           namespace: shop
           name: web
           resourceVersion: '42'
+          uid: 0d4f
           creationTimestamp: '2026-01-02T03:04:05Z'
           labels: {app: web}
           annotations:
             podway.io/drain: reset
+            cloud.google.com/backend-config: '{\"default\": \"plain\", \"ports\": {\"http\": \"web\", \"53\": \"names\"}}'
             podway.io/external-mode: dsr
             podway.io/endpoint-weights: 203.0.113.99=3
         spec:
@@ -62,6 +65,7 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
     let expected = Service {
         name: ObjectName::new("shop", "web"),
         resource_version: "42".into(),
+        uid: "0d4f".into(),
         created_s: Some(1_767_323_045),
         labels: Arc::new([("app".into(), "web".into())].into()),
         cluster_ips: vec![IpAddr::from([198, 51, 100, 7]), "2001:db8::7".parse().expect("address")],
@@ -85,11 +89,15 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
             has_unreadable: false,
         },
         health_check_node_port: Some(30_999),
-        drain: DrainContract { deadline_s: 0 },
+        drain: Some(DrainContract { deadline_s: 0 }),
+        backend_configs: BackendConfigNames {
+            default: Some("plain".into()),
+            ports: [("http".into(), "web".into()), ("53".into(), "names".into())].into(),
+        },
         external_mode: Some(ExternalMode::Dsr),
         endpoint_weights: [("203.0.113.99".parse().expect("address"), 3)].into(),
     };
-    assert_eq!(converted, Converted { change: Change::Service(expected), problems: vec![] });
+    assert_eq!(converted, Converted { change: Change::Service(expected.into()), problems: vec![] });
 }
 
 #[test]

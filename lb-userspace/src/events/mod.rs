@@ -1,0 +1,154 @@
+//! Events on Services whose backend services have no endpoint left or use such as fail their check, and on
+//! those that are well again. [`Ledger`] decides, and is pure; [`run`] writes.
+//!
+//! Every agent sees the same, so few of them write: [`is_writer`]. They write one object for all
+//! (`writer`), so that more agents or a condition that comes and goes do not mean more objects.
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::model::ObjectName;
+use crate::plan::{BackendServiceName, Condition, ServicePlan};
+
+mod writer;
+
+pub use writer::run;
+
+/// How long a condition must last to be told: what comes and goes within it is not.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Most events of one agent at once; further ones wait, and what is over by then is not told.
+const ALLOWANCE_MAX: u32 = 20;
+
+/// Time in which one more may be told.
+const ALLOWANCE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How many of the cluster's nodes write an event: where one is away, others are there.
+const WRITERS: usize = 3;
+
+/// Something to tell of a backend service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The backend service.
+    pub backend_service: Arc<BackendServiceName>,
+    /// `metadata.uid` of its Service; empty from a manifest without one.
+    pub uid: Arc<str>,
+    /// How it is now.
+    pub condition: Condition,
+}
+
+/// What is known of one backend service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    condition: Condition,
+    since: Instant,
+    told: Condition,
+    /// Whether it has been well: one that begins without endpoints is no event.
+    has_been_well: bool,
+}
+
+/// The conditions of all backend services, and what was told of them.
+#[derive(Debug)]
+pub struct Ledger {
+    services: BTreeMap<ObjectName, BTreeMap<Arc<BackendServiceName>, Entry>>,
+    /// Services with something that may have to be told.
+    unsettled: BTreeSet<ObjectName>,
+    allowance: u32,
+    allowance_at: Instant,
+}
+
+impl Ledger {
+    /// An empty one.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        let (services, unsettled) = (BTreeMap::new(), BTreeSet::new());
+        Self { services, unsettled, allowance: ALLOWANCE_MAX, allowance_at: now }
+    }
+
+    /// Takes the plan of a Service; none where it is gone.
+    pub fn note(&mut self, service: &ObjectName, plan: Option<&ServicePlan>, now: Instant) {
+        let former = self.services.remove(service).unwrap_or_default();
+        let backend_services = plan.iter().flat_map(|plan| &plan.backend_services);
+        let entries: BTreeMap<_, _> = backend_services
+            .map(|planned| {
+                let entry = Entry::next(former.get(&planned.name), planned.condition(), now);
+                (Arc::clone(&planned.name), entry)
+            })
+            .collect();
+        if entries.values().any(Entry::is_untold) {
+            self.unsettled.insert(service.clone());
+        }
+        if !entries.is_empty() {
+            self.services.insert(service.clone(), entries);
+        }
+    }
+
+    /// What is to be told now by this agent, where `is_ours` says that it writes for a Service. What others write
+    /// counts as told.
+    pub fn due(
+        &mut self,
+        now: Instant,
+        is_ours: impl Fn(&ObjectName) -> bool,
+    ) -> Vec<(Arc<BackendServiceName>, Condition)> {
+        self.grow_allowance(now);
+        let mut due = Vec::new();
+        for service in std::mem::take(&mut self.unsettled) {
+            let Some(entries) = self.services.get_mut(&service) else { continue };
+            let is_ours = is_ours(&service);
+            for (name, entry) in entries.iter_mut().filter(|(_, entry)| entry.is_untold()) {
+                if now.saturating_duration_since(entry.since) < SETTLE || is_ours && self.allowance == 0 {
+                    self.unsettled.insert(service.clone());
+                    continue;
+                }
+                entry.told = entry.condition;
+                if is_ours {
+                    self.allowance -= 1;
+                    due.push((Arc::clone(name), entry.condition));
+                }
+            }
+        }
+        due
+    }
+
+    fn grow_allowance(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.allowance_at);
+        let more = (passed.as_millis() / ALLOWANCE_INTERVAL.as_millis()) as u32;
+        self.allowance_at += ALLOWANCE_INTERVAL * more;
+        self.allowance = self.allowance.saturating_add(more).min(ALLOWANCE_MAX);
+    }
+}
+
+impl Entry {
+    fn next(former: Option<&Self>, condition: Condition, now: Instant) -> Self {
+        let is_well = condition == Condition::Well;
+        match former {
+            None => Self { condition, since: now, told: Condition::Well, has_been_well: is_well },
+            Some(former) if former.condition == condition => former.clone(),
+            Some(former) => {
+                let has_been_well = former.has_been_well || is_well;
+                Self { condition, since: now, told: former.told, has_been_well }
+            }
+        }
+    }
+
+    fn is_untold(&self) -> bool {
+        self.condition != self.told && self.has_been_well
+    }
+}
+
+/// Whether a node writes for a Service: the first few of all by rendezvous hashing (Thaler and Ravishankar
+/// 1998), so that the load spreads and all nodes agree. `nodes` are those of the cluster.
+pub fn is_writer<'a>(service: &ObjectName, node: &str, nodes: impl Iterator<Item = &'a str>) -> bool {
+    let score = |node: &str| {
+        let mut hasher = DefaultHasher::new();
+        (service, node).hash(&mut hasher);
+        (hasher.finish(), node.to_owned())
+    };
+    let own = score(node);
+    nodes.filter(|other| score(other) > own).take(WRITERS).count() < WRITERS
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

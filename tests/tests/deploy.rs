@@ -1,0 +1,117 @@
+//! What is in `deploy/`: the definitions and roles must agree with the agent.
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps,
+};
+use lb_tests::api_server::Resource;
+use lb_userspace::source::files;
+use serde::Deserialize as _;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+const CRD: &str = include_str!("../../deploy/crds/backendconfigs.cloud.google.com.yaml");
+const RBAC: &str = include_str!("../../deploy/rbac.yaml");
+
+fn definition() -> CustomResourceDefinition {
+    serde_yaml_ng::from_str(CRD).expect("a definition")
+}
+
+/// The schema of a field, by its path from the object.
+fn schema(path: &[&str]) -> JSONSchemaProps {
+    let root = definition().spec.versions[0].schema.clone().expect("a schema");
+    path.iter().fold(root.open_api_v3_schema.expect("a schema"), |schema, field| {
+        schema
+            .properties
+            .and_then(|mut of| of.remove(*field))
+            .unwrap_or_else(|| panic!("no {field} in {path:?}"))
+    })
+}
+
+/// The problems of a BackendConfig with one field.
+fn problems(path: &[&str], value: &Value) -> Vec<String> {
+    let spec = path.iter().rev().fold(value.clone(), |value, field| serde_json::json!({ *field: value }));
+    let mut object = serde_json::json!({
+        "apiVersion": "cloud.google.com/v1", "kind": "BackendConfig", "metadata": {"name": "web"},
+    });
+    object["spec"] = spec["spec"].clone();
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("config.json"), object.to_string()).expect("write a manifest");
+    let (snapshot, problems) = files::read_once(dir.path()).expect("read the folder");
+    assert_eq!(snapshot.backend_configs.len(), 1);
+    problems.into_iter().map(|problem| problem.message).collect()
+}
+
+#[test]
+fn bounds_of_the_definition_are_those_of_the_agent() {
+    let check = ["checkIntervalSec", "timeoutSec", "healthyThreshold", "unhealthyThreshold", "port"];
+    let mut paths: Vec<Vec<&str>> = check.iter().map(|field| vec!["spec", "healthCheck", field]).collect();
+    paths.push(vec!["spec", "connectionDraining", "drainingTimeoutSec"]);
+    for path in paths {
+        let schema = schema(&path);
+        let (min, max) = (schema.minimum.expect("a minimum"), schema.maximum.expect("a maximum"));
+        let refused = |number: f64| {
+            let found = problems(&path, &Value::from(number as i64));
+            found.iter().any(|problem| problem.contains("is not a whole number"))
+        };
+        let found = [min - 1.0, min, max, max + 1.0].map(refused);
+        assert_eq!(found, [true, false, false, true], "{path:?}");
+    }
+}
+
+#[test]
+fn types_of_the_definition_are_those_of_the_agent() {
+    let path = ["spec", "healthCheck", "type"];
+    let types: Vec<Value> =
+        schema(&path).enum_.expect("an enumeration").into_iter().map(|json| json.0).collect();
+    assert_eq!(types, ["HTTP", "HTTPS", "HTTP2"]);
+    for kind in types {
+        assert_eq!(problems(&path, &kind), [""; 0]);
+    }
+}
+
+#[test]
+fn the_definition_names_what_the_agent_watches() {
+    let spec = definition().spec;
+    let version = &spec.versions[0];
+    let path = format!("/apis/{}/{}/{}", spec.group, version.name, spec.names.plural);
+    assert_eq!(path, Resource::BackendConfigs.path());
+    assert_eq!(format!("{}/{}", spec.group, version.name), Resource::BackendConfigs.kind().0);
+    assert_eq!(spec.names.kind, Resource::BackendConfigs.kind().1);
+}
+
+#[test]
+fn the_role_writes_events_and_nothing_else() {
+    let role: ClusterRole = role("ClusterRole");
+    let reads = ["list", "watch"];
+    let writes = |verbs: &[String]| verbs.iter().any(|verb| !reads.contains(&verb.as_str()));
+    let writing: Vec<_> = role.rules.into_iter().flatten().filter(|rule| writes(&rule.verbs)).collect();
+    let [rule] = &writing[..] else { panic!("{writing:?}") };
+    let texts = [rule.api_groups.clone(), rule.resources.clone(), Some(rule.verbs.clone())];
+    assert_eq!(texts.map(Option::unwrap), [vec!["events.k8s.io"], vec!["events"], vec!["create", "patch"]]);
+}
+
+/// The object of a kind among the documents of the roles.
+fn role<T: DeserializeOwned>(kind: &str) -> T {
+    let documents = serde_yaml_ng::Deserializer::from_str(RBAC);
+    let values = documents.map(|document| serde_yaml_ng::Value::deserialize(document).expect("YAML"));
+    let found = values.into_iter().find(|value| value["kind"] == kind);
+    serde_yaml_ng::from_value(found.unwrap_or_else(|| panic!("no {kind}"))).expect("an object")
+}
+
+#[test]
+fn the_role_lets_the_agent_watch_every_kind() {
+    let role: ClusterRole = role("ClusterRole");
+    let mut verbs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for rule in role.rules.into_iter().flatten() {
+        for resource in rule.resources.iter().flatten() {
+            verbs.entry(resource.clone()).or_default().extend(rule.verbs.clone());
+        }
+    }
+    for resource in Resource::ALL {
+        let plural = resource.path().rsplit('/').next().expect("a plural");
+        let has = |verb: &str| verbs.get(plural).is_some_and(|verbs| verbs.iter().any(|given| given == verb));
+        assert!(has("list") && has("watch"), "{plural}: {verbs:?}");
+    }
+}

@@ -1,0 +1,89 @@
+//! The API server is killed, and pods fail and return: forwarding follows their health all the time.
+//!
+//! The test takes a few rounds. With `PODWAY_API_AWAY_SECONDS` it goes on for so long.
+use std::time::{Duration, Instant};
+
+use lb_tests::agent::{Agent, Options, Podway, Source};
+use lb_tests::cluster;
+use lb_tests::gateway_api::GatewayApi;
+use lb_tests::manifests::{LOAD_BALANCER_IPS, Service};
+use lb_tests::need;
+use lb_tests::topology::Topology;
+use lb_tests::traffic::{Dial, Server, wait_for_answerers};
+use lb_tests::wait::wait_until;
+use lb_userspace::model::{CheckKind, HealthCheck, Protocol};
+
+const HEALTH_PORT: u16 = 9_000;
+const DEADLINE: Duration = Duration::from_secs(20);
+/// So many requests miss none of two pods, but once in 2^39.
+const REQUESTS: u32 = 40;
+const PODS: [&str; 2] = ["web-a-1", "web-b-1"];
+
+/// A Service of one pod on each node, which are asked at a port of their own.
+fn checked(topology: &Topology) -> Service {
+    let check = HealthCheck {
+        kind: CheckKind::Tcp,
+        port: Some(HEALTH_PORT),
+        interval_ms: 200,
+        timeout_ms: 300,
+        healthy_threshold: 1,
+        unhealthy_threshold: 2,
+    };
+    let service = cluster::service("checked", 80);
+    let pods = topology.nodes().iter().zip(PODS);
+    let service = pods.fold(service, |service, (node, pod)| service.backed_by(node, topology.pod(pod)));
+    Service { health_check: Some(check), ..service }
+}
+
+fn start_health(topology: &Topology, pod: &str) -> Server {
+    Server::start(topology.pod(pod), &[(Protocol::Tcp, HEALTH_PORT)]).unwrap()
+}
+
+fn seconds_asked_for() -> Duration {
+    let seconds = std::env::var("PODWAY_API_AWAY_SECONDS").unwrap_or_default();
+    Duration::from_secs(seconds.parse().unwrap_or(0))
+}
+
+#[test]
+fn forwarding_follows_health_while_the_api_server_is_gone() {
+    let Some(need) = need::netns() else { return };
+    let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
+    let topology = Topology::two_nodes(1).unwrap();
+    let api = GatewayApi::start(&topology).unwrap();
+    api.publish(&checked(&topology));
+    let kubeconfig = api.kubeconfig();
+    let source = Source::Cluster { kubeconfig: &kubeconfig, folder: api.dir() };
+    let _servers =
+        PODS.map(|pod| Server::start(topology.pod(pod), &[(Protocol::Tcp, cluster::TCP_PORT)]).unwrap());
+    let mut health: Vec<Server> = PODS.iter().map(|pod| start_health(&topology, pod)).collect();
+    let agents = ["node-a", "node-b"]
+        .map(|node| Agent::start_from(&podway, &topology, node, source, Options::default()).unwrap());
+    let expect = |pods: &[&str]| {
+        for vip in LOAD_BALANCER_IPS {
+            let dial = Dial::times(REQUESTS, Protocol::Tcp, (vip, 80).into());
+            wait_for_answerers(topology.client(), &dial, pods, DEADLINE);
+        }
+    };
+    expect(&PODS);
+    drop(api);
+    let gone_since = Instant::now();
+    wait_until(DEADLINE, "both agents to miss the server", || {
+        agents.iter().all(|agent| agent.log().contains("watch failed; what is known stays"))
+    })
+    .unwrap();
+
+    let mut rounds = 0;
+    while rounds < 2 || gone_since.elapsed() < seconds_asked_for() {
+        for index in [0, 1] {
+            health.remove(index).kill();
+            expect(&PODS[1 - index..2 - index]);
+            health.insert(index, start_health(&topology, PODS[index]));
+            expect(&PODS);
+        }
+        rounds += 1;
+    }
+    println!("{rounds} rounds in {} s without an API server", gone_since.elapsed().as_secs());
+    for agent in &agents {
+        agent.verify_maps().unwrap();
+    }
+}
