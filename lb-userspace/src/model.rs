@@ -8,9 +8,11 @@ use serde::Serialize;
 
 mod backend_config;
 mod health_policy;
+mod tls_secret;
 
 pub use backend_config::{BackendConfig, BackendConfigNames, BackendConfigs};
 pub use health_policy::{HealthPolicy, PassivePolicy};
+pub use tls_secret::TlsSecret;
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -419,6 +421,9 @@ pub struct Snapshot {
     /// BackendConfigs by name.
     #[serde(skip)]
     pub backend_configs: BackendConfigs,
+    /// Certificates by the name of their Secret.
+    #[serde(skip)]
+    pub secrets: BTreeMap<ObjectName, Arc<TlsSecret>>,
 }
 
 /// A change of one fact, as a source reports it.
@@ -444,6 +449,10 @@ pub enum Change {
     BackendConfig(BackendConfig),
     /// The BackendConfig is gone.
     BackendConfigGone(ObjectName),
+    /// The Secret is now so.
+    Secret(TlsSecret),
+    /// The Secret is gone, or has no certificate.
+    SecretGone(ObjectName),
 }
 
 /// An object, or a part of one, that cannot be used; the rest goes on without it.

@@ -60,6 +60,7 @@ impl Planner {
             Change::ServiceCidr(_) | Change::ServiceCidrGone(_) => self.is_node_dirty = true,
             Change::BackendConfig(config) => self.note_backend_config(&config.name),
             Change::BackendConfigGone(name) => self.note_backend_config(name),
+            Change::Secret(_) | Change::SecretGone(_) => {}
         }
         let is_node = matches!(&change, Change::Node(_) | Change::NodeGone(_));
         let slice = if let Change::EndpointSlice(slice) = &change { Some(slice.name.clone()) } else { None };

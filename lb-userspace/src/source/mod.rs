@@ -94,6 +94,12 @@ pub fn apply(snapshot: &mut Snapshot, change: Change) {
         Change::BackendConfigGone(name) => {
             snapshot.backend_configs.remove(&name);
         }
+        Change::Secret(secret) => {
+            snapshot.secrets.insert(secret.name.clone(), Arc::new(secret));
+        }
+        Change::SecretGone(name) => {
+            snapshot.secrets.remove(&name);
+        }
     }
 }
 

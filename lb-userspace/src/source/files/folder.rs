@@ -201,6 +201,7 @@ fn convert(object: &Object, interner: &mut Interner) -> (Key, Converted) {
         Object::BackendConfig(config) => {
             ("BackendConfig", &config.metadata, objects::backend_config(config, interner))
         }
+        Object::Secret(secret) => ("Secret", &secret.metadata, objects::secret(secret, interner)),
     };
     let name = ObjectName::new(
         meta.namespace.as_deref().unwrap_or_default(),
@@ -232,6 +233,7 @@ fn gone(key: &Key, last: &Change) -> Change {
         Change::Node(_) | Change::NodeGone(_) => Change::NodeGone(key.1.name.clone()),
         Change::ServiceCidr(_) | Change::ServiceCidrGone(_) => Change::ServiceCidrGone(key.1.name.clone()),
         Change::BackendConfig(_) | Change::BackendConfigGone(_) => Change::BackendConfigGone(key.1.clone()),
+        Change::Secret(_) | Change::SecretGone(_) => Change::SecretGone(key.1.clone()),
     }
 }
 

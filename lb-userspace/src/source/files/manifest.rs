@@ -2,7 +2,7 @@
 //! be read is named with its place and hides no other.
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use serde::de::DeserializeOwned;
@@ -18,6 +18,7 @@ pub(super) enum Object {
     Node(Box<Node>),
     ServiceCidr(Box<ServiceCIDR>),
     BackendConfig(Box<BackendConfigObject>),
+    Secret(Box<Secret>),
 }
 
 /// What a file holds.
@@ -214,6 +215,7 @@ fn object(api_version: &str, kind: &str, text: &Text<'_>) -> Result<Option<Objec
         ("v1", "Node") => Object::Node(text.read()?),
         ("networking.k8s.io/v1", "ServiceCIDR") => Object::ServiceCidr(text.read()?),
         ("cloud.google.com/v1", "BackendConfig") => Object::BackendConfig(text.read()?),
+        ("v1", "Secret") => Object::Secret(text.read()?),
         _ => return Ok(None),
     }))
 }
@@ -235,6 +237,7 @@ fn add(
         Object::Node(node) => (&mut node.metadata, false),
         Object::ServiceCidr(cidr) => (&mut cidr.metadata, false),
         Object::BackendConfig(config) => (&mut config.metadata, true),
+        Object::Secret(secret) => (&mut secret.metadata, true),
     };
     if meta.name.as_deref().is_none_or(str::is_empty) {
         return Err(format!("{kind} without metadata.name"));
@@ -268,6 +271,7 @@ mod tests {
             Object::BackendConfig(config) => {
                 format!("BackendConfig {}", config.metadata.name.as_deref().unwrap_or(""))
             }
+            Object::Secret(secret) => format!("Secret {}", secret.metadata.name.as_deref().unwrap_or("")),
         };
         manifest.objects.iter().map(|(number, object)| (*number, name(object))).collect()
     }

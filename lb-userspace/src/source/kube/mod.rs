@@ -13,6 +13,7 @@ use anyhow::{Context, anyhow};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Config};
 use tokio::sync::mpsc;
+use tokio::sync::watch::Receiver;
 
 use super::{ProblemList, SourceEvent, apply, objects};
 use crate::model::{Change, Problem, Snapshot};
@@ -23,7 +24,10 @@ mod backoff;
 mod connection;
 mod known;
 mod lenient;
+mod named_secrets;
 mod watch;
+
+pub use named_secrets::WantedSecrets;
 
 /// What kube-proxy leaves out, and so does Podway: headless Services, and objects that another proxy
 /// serves (kubernetes `cmd/kube-proxy/app/server.go`, `NewProxyServer`'s informer factory).
@@ -50,6 +54,8 @@ pub struct Settings {
     /// Time after which a kind that the server lacks, or does not let us read, is asked for again, with
     /// jitter: every node of a cluster asks.
     pub missing_kind_wait: Duration,
+    /// The Secrets that are wanted; without it none is read.
+    pub secrets: Option<Receiver<WantedSecrets>>,
 }
 
 impl Default for Settings {
@@ -60,6 +66,7 @@ impl Default for Settings {
             page_objects_max: 250,
             watch_timeout: Duration::from_secs(240),
             missing_kind_wait: Duration::from_secs(120),
+            secrets: None,
         }
     }
 }
@@ -115,8 +122,8 @@ pub async fn read_once(
     }
 }
 
-/// Reports the facts of a cluster, and each later change, until the receiver is gone. No failure of
-/// the API server ends it.
+/// Reports the facts of a cluster, and each later change, until the receiver is gone; of Secrets those that are
+/// wanted. No failure of the API server ends it.
 ///
 /// # Errors
 /// When no client can be made of `config`: a certificate or a key is unusable. Nothing was sent.
@@ -171,7 +178,8 @@ pub async fn run(
             .run(Api::all(client.clone())),
         Watch::new(service_cidrs, settings.clone(), sender.clone(), Arc::clone(&unsynced))
             .run(Api::all(client.clone())),
-        Watch::new(backend_configs, settings, sender, unsynced).run(Api::all(client)),
+        Watch::new(backend_configs, settings.clone(), sender.clone(), unsynced).run(Api::all(client.clone())),
+        named_secrets::run(client, settings, sender),
     );
     Ok(())
 }

@@ -40,6 +40,8 @@ pub(super) struct Kind<K> {
 /// A watch of one kind, and what it has seen.
 pub(super) struct Watch<K> {
     kind: Kind<K>,
+    /// The one object that is watched; none is all.
+    name: Option<Arc<str>>,
     known: Known,
     interner: Interner,
     backoff: Backoff,
@@ -78,6 +80,7 @@ where
         Self {
             known: Known::new(kind.name, kind.gone),
             kind,
+            name: None,
             interner: Interner::default(),
             backoff: Backoff::new(settings.backoff_min, settings.backoff_max),
             strategy: InitialListStrategy::StreamingList,
@@ -88,6 +91,17 @@ where
             lists_begun: 0,
             failure: None,
         }
+    }
+
+    /// A watch of the object of that name alone.
+    pub(super) fn of_one(
+        kind: Kind<K>,
+        name: &Arc<str>,
+        settings: Settings,
+        sender: mpsc::Sender<SourceEvent>,
+        unsynced: Arc<AtomicUsize>,
+    ) -> Self {
+        Self { name: Some(Arc::clone(name)), ..Self::new(kind, settings, sender, unsynced) }
     }
 
     /// Runs until the receiver is gone.
@@ -119,6 +133,7 @@ where
     fn config(&self) -> watcher::Config {
         watcher::Config {
             label_selector: self.kind.selector.map(str::to_owned),
+            field_selector: self.name.as_ref().map(|name| format!("metadata.name={name}")),
             timeout: Some(u32::try_from(self.settings.watch_timeout.as_secs()).unwrap_or(u32::MAX)),
             initial_list_strategy: self.strategy.clone(),
             page_size: Some(self.settings.page_objects_max),

@@ -10,12 +10,14 @@ mod endpoint_slice;
 mod health_check;
 mod health_policy;
 mod node;
+mod secret;
 mod service;
 mod service_cidr;
 
 pub use backend_config::{BackendConfigObject, backend_config};
 pub use endpoint_slice::endpoint_slice;
 pub use node::node;
+pub use secret::secret;
 pub use service::service;
 pub use service_cidr::service_cidr;
 
