@@ -8,9 +8,11 @@ use serde::Serialize;
 
 mod backend_config;
 mod health_policy;
+mod ingress;
 
 pub use backend_config::{BackendConfig, BackendConfigNames, BackendConfigs};
 pub use health_policy::{HealthPolicy, PassivePolicy};
+pub use ingress::{Dialect, PathType};
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
