@@ -39,7 +39,7 @@ pub use ingress::{
     CertificateText, CertificateUse, HTTP_PORT, HTTPS_PORT, HostText, NoBackend, PathText, PlainHttp, Target,
     TargetText, UrlMapPlan, UrlMapText, UrlMaps, VipSource, VipText, url_maps,
 };
-pub(crate) use json::{frontend_key_text, socket_text};
+pub(crate) use json::{frontend_key_text, socket_text, transport_name};
 pub use neg::{Neg, neg_kind, neg_kind_name};
 pub use node::{NodeContext, NodePortAddresses};
 pub use origin::Origin;
