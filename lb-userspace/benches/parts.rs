@@ -7,6 +7,7 @@ use lb_common::config::{self, Config};
 use lb_userspace::diff::{self, Limits, Tables};
 use lb_userspace::explain::tables::host_tables;
 use lb_userspace::explain::{Entry, Question, Slices, TableNames, explain};
+use lb_userspace::l7::{Host, HostPattern, HostRule, NormalPath, PathPattern, PathRule, UrlMap};
 use lb_userspace::model::{BackendConfigs, ObjectName, Protocol};
 use lb_userspace::plan::{self, Desired, NodeContext, ReadinessAlone};
 use lb_userspace::ring::{self, Member, Reach};
@@ -87,4 +88,29 @@ fn explain_one_packet(bencher: Bencher<'_, '_>, services: u32) {
     assert_eq!(told.verdict, "forward", "{told:?}");
     // The flow is known from now on.
     bencher.bench_local(|| explain(black_box(&question), &mut host, &names));
+}
+
+/// So many hosts with ten paths each; half of the rules are prefixes. A path of four elements, from its text on.
+#[divan::bench(args = [1, 100, 10_000])]
+fn url_map_lookup(bencher: Bencher<'_, '_>, hosts: u32) {
+    let path_rule = |index: u32| {
+        let text = format!("/api/v{index}");
+        let path = NormalPath::of(&text).expect("a path");
+        let pattern =
+            if index.is_multiple_of(2) { PathPattern::prefix(&path) } else { PathPattern::exact(&path) };
+        PathRule { pattern, target: index }
+    };
+    let host_rule = |index: u32| HostRule {
+        host: HostPattern::Exact(format!("host-{index}.example").into()),
+        paths: (0..10).map(path_rule).collect(),
+        default: None,
+    };
+    let map = UrlMap::new((0..hosts).map(host_rule).collect(), None);
+    let names: Vec<String> = (0..hosts).map(|index| format!("host-{index}.example")).collect();
+    let mut next = names.iter().cycle();
+    bencher.bench_local(|| {
+        let host = Host::of(next.next().expect("a host")).expect("a host");
+        let path = NormalPath::of(black_box("/api/v4/items/7?page=2")).expect("a path");
+        map.find(&host, &path).map(|found| *found.target)
+    });
 }

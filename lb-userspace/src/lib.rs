@@ -4,6 +4,8 @@ pub mod source;
 pub mod model;
 pub mod plan;
 
+pub mod l7;
+
 pub mod ids;
 pub mod ring;
 

@@ -100,6 +100,24 @@ pub fn apply(snapshot: &mut Snapshot, change: Change) {
         Change::SecretGone(name) => {
             snapshot.secrets.remove(&name);
         }
+        Change::Ingress(ingress) => {
+            snapshot.ingresses.insert(ingress.name.clone(), ingress);
+        }
+        Change::IngressGone(name) => {
+            snapshot.ingresses.remove(&name);
+        }
+        Change::IngressClass(class) => {
+            snapshot.ingress_classes.insert(Arc::clone(&class.name), Arc::new(class));
+        }
+        Change::IngressClassGone(name) => {
+            snapshot.ingress_classes.remove(&name);
+        }
+        Change::FrontendConfig(config) => {
+            snapshot.frontend_configs.insert(config.name.clone(), Arc::new(config));
+        }
+        Change::FrontendConfigGone(name) => {
+            snapshot.frontend_configs.remove(&name);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod objects;
 pub mod random;
 pub mod rules;
+pub mod url_map;
 pub mod world;
 
 pub use random::world;

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, ServiceCIDR};
 use serde::de::DeserializeOwned;
 use serde_yaml_ng::Value;
 
-use crate::source::objects::BackendConfigObject;
+use crate::source::objects::{BackendConfigObject, FrontendConfigObject};
 
 /// An object of a kind that Podway reads.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,9 @@ pub(super) enum Object {
     ServiceCidr(Box<ServiceCIDR>),
     BackendConfig(Box<BackendConfigObject>),
     Secret(Box<Secret>),
+    Ingress(Box<Ingress>),
+    IngressClass(Box<IngressClass>),
+    FrontendConfig(Box<FrontendConfigObject>),
 }
 
 /// What a file holds.
@@ -216,6 +219,9 @@ fn object(api_version: &str, kind: &str, text: &Text<'_>) -> Result<Option<Objec
         ("networking.k8s.io/v1", "ServiceCIDR") => Object::ServiceCidr(text.read()?),
         ("cloud.google.com/v1", "BackendConfig") => Object::BackendConfig(text.read()?),
         ("v1", "Secret") => Object::Secret(text.read()?),
+        ("networking.k8s.io/v1", "Ingress") => Object::Ingress(text.read()?),
+        ("networking.k8s.io/v1", "IngressClass") => Object::IngressClass(text.read()?),
+        ("networking.gke.io/v1beta1", "FrontendConfig") => Object::FrontendConfig(text.read()?),
         _ => return Ok(None),
     }))
 }
@@ -238,6 +244,9 @@ fn add(
         Object::ServiceCidr(cidr) => (&mut cidr.metadata, false),
         Object::BackendConfig(config) => (&mut config.metadata, true),
         Object::Secret(secret) => (&mut secret.metadata, true),
+        Object::Ingress(ingress) => (&mut ingress.metadata, true),
+        Object::IngressClass(class) => (&mut class.metadata, false),
+        Object::FrontendConfig(config) => (&mut config.metadata, true),
     };
     if meta.name.as_deref().is_none_or(str::is_empty) {
         return Err(format!("{kind} without metadata.name"));
@@ -272,6 +281,7 @@ mod tests {
                 format!("BackendConfig {}", config.metadata.name.as_deref().unwrap_or(""))
             }
             Object::Secret(secret) => format!("Secret {}", secret.metadata.name.as_deref().unwrap_or("")),
+            other => format!("{other:?}"),
         };
         manifest.objects.iter().map(|(number, object)| (*number, name(object))).collect()
     }

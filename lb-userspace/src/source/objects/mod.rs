@@ -5,10 +5,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::model::{Change, ObjectName, Problem, Protocol};
 
 mod annotations;
+mod app_protocol;
 mod backend_config;
 mod endpoint_slice;
+mod fields;
+mod frontend_config;
 mod health_check;
 mod health_policy;
+mod http_policy;
+mod ingress;
+mod ingress_class;
 mod node;
 mod secret;
 mod service;
@@ -16,6 +22,9 @@ mod service_cidr;
 
 pub use backend_config::{BackendConfigObject, backend_config};
 pub use endpoint_slice::endpoint_slice;
+pub use frontend_config::{FrontendConfigObject, frontend_config};
+pub use ingress::ingress;
+pub use ingress_class::ingress_class;
 pub use node::node;
 pub use secret::secret;
 pub use service::service;
