@@ -96,7 +96,8 @@ fn url_map_lookup(bencher: Bencher<'_, '_>, hosts: u32) {
     let path_rule = |index: u32| {
         let text = format!("/api/v{index}");
         let path = NormalPath::of(&text).expect("a path");
-        let pattern = if index.is_multiple_of(2) { PathPattern::prefix(&path) } else { PathPattern::exact(&path) };
+        let pattern =
+            if index.is_multiple_of(2) { PathPattern::prefix(&path) } else { PathPattern::exact(&path) };
         PathRule { pattern, target: index }
     };
     let host_rule = |index: u32| HostRule {
