@@ -23,7 +23,7 @@ mod reason;
 mod schedule;
 mod state;
 mod stats;
-mod tls;
+pub(crate) mod tls;
 
 pub use check::{CheckState, Outcome};
 pub use findings::Findings;

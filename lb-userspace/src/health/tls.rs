@@ -12,12 +12,12 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// The protocol's name (RFC 7301 §6).
-pub(super) const HTTP_1: &[u8] = b"http/1.1";
+pub(crate) const HTTP_1: &[u8] = b"http/1.1";
 /// As [`HTTP_1`].
-pub(super) const HTTP_2: &[u8] = b"h2";
+pub(crate) const HTTP_2: &[u8] = b"h2";
 
 /// A handshake for one protocol; without a name none is sent.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     stream: TcpStream,
     name: Option<&str>,
     protocol: &[u8],

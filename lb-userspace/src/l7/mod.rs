@@ -11,6 +11,8 @@ pub mod url_map;
 
 pub mod dialect;
 
+pub mod serve;
+
 pub use dialect::{RuleFault, host_pattern, path_pattern};
 pub use host::{Host, HostFault};
 pub use path::{NormalPath, PathFault};

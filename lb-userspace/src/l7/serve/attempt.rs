@@ -1,0 +1,188 @@
+//! A request's ways to an endpoint: which one, and which next if that fails.
+//!
+//! Another endpoint is tried where none saw the request: no connection came about, or a kept one took nothing of it. A
+//! safe request without a body is also sent again where a kept connection was closed under it (RFC 9110 §9.2.2),
+//! once its endpoint may have seen it. All within a budget, so that retries do not add to an overload.
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use super::body::{BodyState, RequestBody};
+use super::choose::{choose, is_open};
+use super::pool::{Lease, Want};
+use super::refusal::Reason;
+use super::settings::{RETRY_PERCENT_MAX, RETRY_RESERVE};
+use super::snapshot::{BackendService, Endpoint, InFlight};
+use super::worker::Worker;
+use crate::health::Signal;
+
+/// How many retries a thread has to spend, in hundredths of one.
+#[derive(Debug)]
+pub(super) struct Budget(Cell<u32>);
+
+impl Budget {
+    pub(super) const fn full() -> Self {
+        Self(Cell::new(RETRY_RESERVE * 100))
+    }
+
+    /// A request earns its share of a retry.
+    pub(super) fn earn(&self) {
+        self.0.set((self.0.get() + RETRY_PERCENT_MAX).min(RETRY_RESERVE * 100));
+    }
+
+    fn spend(&self) -> bool {
+        let left = self.0.get().checked_sub(100);
+        self.0.set(left.unwrap_or(self.0.get()));
+        left.is_some()
+    }
+}
+
+/// One request on its way, and what is known of it when its time is over.
+pub(super) struct Attempt<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) service: &'a BackendService,
+    /// The endpoint that the client had before.
+    pub(super) kept: Option<Arc<Endpoint>>,
+    /// The endpoint that has the request now.
+    pub(super) current: RefCell<Option<Arc<Endpoint>>>,
+    pub(super) retries: Cell<u32>,
+    pub(super) began_ms: u64,
+}
+
+/// What an endpoint said.
+pub(super) struct Answer {
+    pub(super) response: Response<Incoming>,
+    pub(super) lease: Lease,
+    pub(super) endpoint: Arc<Endpoint>,
+}
+
+/// What failed.
+enum Failed {
+    /// No connection came about: the request may go to another endpoint.
+    Connect(Box<Request<RequestBody>>),
+    /// A kept connection took nothing of the request.
+    Stale(Box<Request<RequestBody>>),
+    /// A kept connection was closed with a request on it that may be sent twice.
+    Closed(Box<Request<RequestBody>>),
+    /// The request cannot be sent again.
+    Over(Reason),
+}
+
+impl Attempt<'_> {
+    pub(super) async fn run(&self, mut request: Request<RequestBody>) -> Result<Answer, Reason> {
+        let mut tried: Vec<Arc<Endpoint>> = Vec::new();
+        let mut want = Want::Any;
+        loop {
+            let Some(endpoint) = self.next(&tried) else {
+                return Err(if tried.is_empty() { self.without_endpoint() } else { Reason::ConnectFailed });
+            };
+            *self.current.borrow_mut() = Some(Arc::clone(&endpoint));
+            let (whole, reason) = match self.once(&endpoint, want, request).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failed::Over(reason)) => return Err(reason),
+                // Nothing of it was sent: no other endpoint is needed, and no retry is spent.
+                Err(Failed::Stale(whole)) if want == Want::Any => {
+                    want = Want::Fresh;
+                    request = *whole;
+                    continue;
+                }
+                Err(Failed::Stale(whole) | Failed::Closed(whole)) => (whole, Reason::Protocol),
+                Err(Failed::Connect(whole)) => {
+                    tried.push(endpoint);
+                    (whole, Reason::ConnectFailed)
+                }
+            };
+            if !self.may_retry() {
+                return Err(reason);
+            }
+            want = Want::Fresh;
+            request = *whole;
+        }
+    }
+
+    fn next(&self, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
+        let kept = self.kept.as_ref().filter(|kept| tried.is_empty() && is_open(self.service, kept));
+        kept.or_else(|| choose(self.service, tried, |below| self.worker.draw(below))).map(Arc::clone)
+    }
+
+    fn without_endpoint(&self) -> Reason {
+        let has_any = self.service.endpoints.iter().any(|endpoint| endpoint.weight() > 0);
+        if has_any { Reason::Overload } else { Reason::NoEndpoint }
+    }
+
+    fn may_retry(&self) -> bool {
+        let retries = self.retries.get();
+        let may = retries < self.worker.shared.settings.limits.retries_max && self.worker.budget.spend();
+        if may {
+            self.retries.set(retries + 1);
+            self.service.counters.retries.fetch_add(1, Ordering::Relaxed);
+        }
+        may
+    }
+
+    async fn once(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        want: Want,
+        request: Request<RequestBody>,
+    ) -> Result<Answer, Failed> {
+        let in_flight = InFlight::begin(endpoint);
+        let key = (endpoint.address, self.service.protocol);
+        let mut lease = match self.worker.pool.lease(key, want, in_flight).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                tracing::debug!(endpoint = %endpoint.address, %error, "cannot connect to an endpoint");
+                self.service.counters.connects_failed.fetch_add(1, Ordering::Relaxed);
+                self.signal(endpoint, Signal::ConnectFailed);
+                return Err(Failed::Connect(Box::new(request)));
+            }
+        };
+        let body = request.body().state();
+        let spare = (lease.is_reused && is_repeatable(&request)).then(|| copy(&request));
+        match lease.send(request).await {
+            Ok(response) => Ok(Answer { response, lease, endpoint: Arc::clone(endpoint) }),
+            Err(mut error) => Err(match error.take_message() {
+                Some(whole) => Failed::Stale(Box::new(whole)),
+                None => self.broken(endpoint, &body, spare),
+            }),
+        }
+    }
+
+    /// The connection ended with the request on it.
+    fn broken(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        body: &BodyState,
+        spare: Option<Request<RequestBody>>,
+    ) -> Failed {
+        match (body.fault(), spare) {
+            (Some(fault), _) => Failed::Over(fault),
+            (None, Some(spare)) => Failed::Closed(Box::new(spare)),
+            (None, None) => {
+                self.signal(endpoint, Signal::ServerError);
+                Failed::Over(Reason::Protocol)
+            }
+        }
+    }
+
+    pub(super) fn signal(&self, endpoint: &Endpoint, signal: Signal) {
+        self.worker.shared.signal(self.service, endpoint, signal, self.began_ms);
+    }
+}
+
+/// Safe methods (RFC 9110 §9.2.1) whose body is none.
+fn is_repeatable(request: &Request<RequestBody>) -> bool {
+    request.method().is_safe() && request.body().is_empty() && !request.headers().contains_key("upgrade")
+}
+
+fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    copy.headers_mut().clone_from(request.headers());
+    copy
+}

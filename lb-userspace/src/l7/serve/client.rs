@@ -1,0 +1,47 @@
+//! What is known of the client's side of a connection.
+use std::net::{IpAddr, SocketAddr};
+
+use http::HeaderValue;
+
+/// TLS between a client and the front-end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct TlsFacts {
+    /// The host name that the client asked for (RFC 6066 §3).
+    pub(super) server_name: Option<String>,
+    /// As `TLSv1.3`.
+    pub(super) version: &'static str,
+    /// As `TLS13_AES_256_GCM_SHA384`.
+    pub(super) cipher: &'static str,
+}
+
+/// A connection of a client.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) peer: SocketAddr,
+    /// The address that the client dialled.
+    pub(super) local: SocketAddr,
+    /// None in the clear.
+    pub(super) tls: Option<TlsFacts>,
+    /// Whether what it says about those before it is believed.
+    pub(super) is_trusted: bool,
+    /// The peer's address as fields carry it: made once for all requests.
+    pub(super) address_text: HeaderValue,
+    pub(super) port_text: HeaderValue,
+}
+
+impl Client {
+    pub(super) fn new(peer: SocketAddr, local: SocketAddr, tls: Option<TlsFacts>, is_trusted: bool) -> Self {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+        Self { peer, local, tls, is_trusted, address_text: text(peer.ip()), port_text: local.port().into() }
+    }
+
+    pub(super) const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+/// Digits, points and colons are a field's value.
+pub(super) fn text(address: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+}

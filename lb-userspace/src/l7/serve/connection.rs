@@ -1,0 +1,187 @@
+//! One connection of a client, from its first byte to its last.
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::client::{Client, TlsFacts};
+use super::client_stream::{ClientStream, Dialect};
+use super::counters::count;
+use super::exchange::answer;
+use super::link::Link;
+use super::local::LocalExecutor;
+use super::settings::HEAD_BUFFER_BYTES;
+use super::snapshot::Scheme;
+use super::worker::{Counted, Worker};
+use crate::health::tls::HTTP_2;
+
+/// Window of a stream of a client, bytes: what may be under way before a slow endpoint holds its client back.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Window of a client's connection, bytes.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes of an answer that wait in a stream for its client.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Serves a connection that came to the listener `place` until it ends or `closing` is told or dropped.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    place: SocketAddr,
+    stream: TcpStream,
+    peer: SocketAddr,
+    counted: Counted,
+    closing: watch::Receiver<()>,
+) {
+    let Ok(local) = stream.local_addr() else { return };
+    let _ = stream.set_nodelay(true);
+    let snapshot = worker.snapshot();
+    let Some(listener) = snapshot.listeners.get(&place) else { return };
+    let is_trusted = worker.shared.is_trusted(peer.ip());
+    let limits = &worker.shared.settings.limits;
+    match &listener.scheme {
+        Scheme::Http => {
+            drop(snapshot);
+            let client = Client::new(peer, local, None, is_trusted);
+            let link = Rc::new(Link::new(Rc::clone(&worker), place, client, counted));
+            http_1(stream, link, closing).await;
+        }
+        Scheme::Https(certificates) => {
+            let config = certificates.config();
+            drop(snapshot);
+            let Some(stream) = handshake(stream, config, limits.handshake_timeout).await else {
+                count(&worker.shared.totals.handshakes_failed);
+                return;
+            };
+            let client = Client::new(peer, local, Some(facts(&stream)), is_trusted);
+            let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
+            let link = Rc::new(Link::new(Rc::clone(&worker), place, client, counted));
+            if is_http_2 {
+                http_2_until_idle(stream, link, closing).await;
+            } else {
+                http_1(stream, link, closing).await;
+            }
+        }
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    limit: Duration,
+) -> Option<TlsStream<TcpStream>> {
+    match timeout(limit, TlsAcceptor::from(config).accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a client's TLS handshake failed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+fn facts(stream: &TlsStream<TcpStream>) -> TlsFacts {
+    let tls = stream.get_ref().1;
+    let version = match tls.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "",
+    };
+    let cipher = tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("");
+    TlsFacts { server_name: tls.server_name().map(str::to_owned), version, cipher }
+}
+
+async fn http_1<S>(stream: S, link: Rc<Link>, mut closing: watch::Receiver<()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let shared = Arc::clone(&link.worker.shared);
+    let limits = &shared.settings.limits;
+    let state = Arc::clone(&link.wire);
+    let stream = ClientStream::new(stream, Dialect::Http1, state, Arc::clone(&shared.totals), limits);
+    let requests = Rc::clone(&link);
+    let service = service_fn(move |request| answer(Rc::clone(&requests), request));
+    let connection = http1::Builder::new()
+        .half_close(false)
+        .header_read_timeout(None)
+        .max_headers(limits.headers_max)
+        .max_header_size(limits.head_bytes_max)
+        .max_buf_size(HEAD_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    tokio::select! {
+        biased;
+        // A connection's fault is its client's: there is nobody left to tell.
+        _ = connection.as_mut() => return,
+        () = until_closing(&link, &mut closing) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+async fn http_2_until_idle(stream: TlsStream<TcpStream>, link: Rc<Link>, mut closing: watch::Receiver<()>) {
+    let shared = Arc::clone(&link.worker.shared);
+    let limits = &shared.settings.limits;
+    let state = Arc::clone(&link.wire);
+    let stream = ClientStream::new(stream, Dialect::Http2, state, Arc::clone(&shared.totals), limits);
+    let requests = Rc::clone(&link);
+    let service = service_fn(move |request| answer(Rc::clone(&requests), request));
+    let connection = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let mut is_closing = false;
+    loop {
+        let idle = async {
+            if is_closing {
+                std::future::pending::<()>().await;
+            }
+            until_idle(&link, limits.idle_timeout).await;
+        };
+        tokio::select! {
+            biased;
+            () = link.cut.notified() => {
+                count(&shared.totals.resets_refused);
+                return;
+            }
+            _ = connection.as_mut() => return,
+            () = until_closing(&link, &mut closing), if !is_closing => {}
+            () = idle => {}
+        }
+        is_closing = true;
+        Pin::as_mut(&mut connection).graceful_shutdown();
+    }
+}
+
+/// Ends once the connection should: not before its first request, which may be on its way, and which nobody else would
+/// answer.
+async fn until_closing(link: &Link, closing: &mut watch::Receiver<()>) {
+    let _ = closing.changed().await;
+    link.asked().await;
+}
+
+/// Ends once the connection has been without a request for that long.
+async fn until_idle(link: &Link, idle_timeout: Duration) {
+    loop {
+        let limit = link.idle_since().unwrap_or_else(Instant::now) + idle_timeout;
+        if Instant::now() >= limit {
+            return;
+        }
+        sleep_until(limit).await;
+    }
+}

@@ -1,0 +1,301 @@
+//! The life of a request: judged, routed, sent to an endpoint, answered.
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, LOCATION, UPGRADE};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::{Instant, timeout_at};
+
+use super::affinity::{kept, set_cookie};
+use super::attempt::{Answer, Attempt};
+use super::body::{AnswerBody, RequestBody};
+use super::forward::{self, REQUEST_ID};
+use super::link::{Busy, Link, Unanswered};
+use super::record::{Line, Record};
+use super::refusal::Reason;
+use super::request::{Target, judge};
+use super::snapshot::{BackendService, Plain, Protocol, Route, Site};
+use super::tunnel;
+use crate::clock;
+use crate::health::Signal;
+
+/// Answers a request; it always comes out in an answer.
+pub(super) async fn answer(
+    link: Rc<Link>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let version = request.version();
+    let unanswered = Unanswered::begin(&link, version);
+    let snapshot = link.worker.snapshot();
+    let mut record = Record::begin(link.worker.shared.log.as_ref(), Busy::begin(&link));
+    let site = snapshot.listeners.get(&link.place).map(|listener| Arc::clone(&listener.site));
+    let outcome = match &site {
+        Some(site) => pass(&link, site, request, &mut record).await,
+        // The listener was taken away while its client asked.
+        None => Err(Reason::NoRule),
+    };
+    let mut response = outcome.unwrap_or_else(|reason| {
+        let response = reason.response(link.worker.shared.settings.reason_header);
+        Outcome::Own(response, Some(reason.name()))
+    });
+    if let Some(site) = &site {
+        site.counters.note(response.status());
+    }
+    record.note_code(response.status(), response.reason());
+    unanswered.answered();
+    if version == Version::HTTP_2 {
+        response.headers_mut().remove(CONNECTION);
+    }
+    Ok(response.finish(record))
+}
+
+/// What a client gets.
+enum Outcome {
+    Own(Response<Bytes>, Option<&'static str>),
+    Endpoint(Box<(http::response::Parts, Incoming, super::pool::Lease)>, Instant),
+}
+
+impl Outcome {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Own(response, _) => response.status(),
+            Self::Endpoint(answer, _) => answer.0.status,
+        }
+    }
+
+    const fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Own(_, reason) => *reason,
+            Self::Endpoint(..) => None,
+        }
+    }
+
+    fn headers_mut(&mut self) -> &mut http::HeaderMap {
+        match self {
+            Self::Own(response, _) => response.headers_mut(),
+            Self::Endpoint(answer, _) => &mut answer.0.headers,
+        }
+    }
+
+    fn finish(self, record: Record) -> Response<AnswerBody> {
+        match self {
+            Self::Own(response, _) => response.map(|bytes| AnswerBody::own(bytes, record)),
+            Self::Endpoint(answer, until) => {
+                let (parts, incoming, lease) = *answer;
+                Response::from_parts(parts, AnswerBody::of_endpoint(incoming, lease, record, until))
+            }
+        }
+    }
+}
+
+async fn pass(
+    link: &Rc<Link>,
+    site: &Site,
+    mut request: Request<Incoming>,
+    record: &mut Record,
+) -> Result<Outcome, Reason> {
+    let wants_upgrade = wanted_upgrade(&request);
+    let on_upgrade = wants_upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let limits = &link.worker.shared.settings.limits;
+    let target = judge(&parts, link.client.scheme(), site, limits)?;
+    if let (Plain::Redirected(code), None) = (site.plain, &link.client.tls) {
+        return redirect(&parts, &target, code);
+    }
+    let service = match &target.route {
+        Some(Route::To(service)) => Arc::clone(service),
+        Some(Route::Missing(_)) => return Err(Reason::NoBackendService),
+        None => return Err(Reason::NoRule),
+    };
+    record.service = Some(Arc::clone(&service));
+    if link.worker.shared.log.is_some() && record.is_sampled(&service, link.worker.random_u32()) {
+        record.line = Some(Box::new(line(link, site, &service, &parts, &target)));
+    }
+    let announced = http_body::Body::size_hint(&body).lower();
+    if limits.body_bytes_max.is_some_and(|bytes_max| announced > bytes_max) {
+        return Err(Reason::BodyTooLong);
+    }
+    let body = RequestBody::new(body, limits.body_bytes_max, limits.body_idle_timeout);
+    let upgrade = wants_upgrade.zip(on_upgrade);
+    Forwarding { link, service, target, version: parts.version, upgrade }.run(parts, body, record).await
+}
+
+/// An upgrade that may be passed on: of a GET without a body over HTTP/1.1.
+fn wanted_upgrade(request: &Request<Incoming>) -> Option<HeaderValue> {
+    let may = request.version() == Version::HTTP_11
+        && request.method() == Method::GET
+        && http_body::Body::is_end_stream(request.body());
+    may.then(|| forward::wanted_upgrade(request.headers())).flatten()
+}
+
+fn redirect(parts: &Parts, target: &Target, code: StatusCode) -> Result<Outcome, Reason> {
+    let host = target.authority.to_str().map_err(|_| Reason::Host)?;
+    // The port was plain HTTP's.
+    let host = if host.ends_with(']') { host } else { host.rsplit_once(':').map_or(host, |(host, _)| host) };
+    let sent = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let path = target.rewritten.as_deref().unwrap_or(sent);
+    let location = HeaderValue::try_from(format!("https://{host}{path}")).map_err(|_| Reason::Path)?;
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = code;
+    response.headers_mut().insert(LOCATION, location);
+    Ok(Outcome::Own(response, Some(Reason::Redirect.name())))
+}
+
+fn line(link: &Link, site: &Site, service: &BackendService, parts: &Parts, target: &Target) -> Line {
+    Line {
+        client: link.client.peer.to_string(),
+        scheme: link.client.scheme(),
+        protocol: match parts.version {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        },
+        method: parts.method.to_string(),
+        host: String::from_utf8_lossy(target.authority.as_bytes()).into_owned(),
+        path: parts.uri.path().to_owned(),
+        url_map: site.name.to_string(),
+        backend_service: service.name.to_string(),
+        ..Line::default()
+    }
+}
+
+/// A request that has a backend service.
+struct Forwarding<'a> {
+    link: &'a Rc<Link>,
+    service: Arc<BackendService>,
+    target: Target,
+    /// The client's.
+    version: Version,
+    upgrade: Option<(HeaderValue, OnUpgrade)>,
+}
+
+impl Forwarding<'_> {
+    async fn run(
+        mut self,
+        mut parts: Parts,
+        body: RequestBody,
+        record: &mut Record,
+    ) -> Result<Outcome, Reason> {
+        let worker = Rc::clone(&self.link.worker);
+        let service = Arc::clone(&self.service);
+        let until = Instant::now() + service.request_timeout;
+        worker.budget.earn();
+        let id = self.prepare(&mut parts)?;
+        let client = forward::client_address(&parts.headers, &self.link.client);
+        let had = kept(&service, &parts.headers, client, &worker.shared.affinity_key).map(Arc::clone);
+        let state = body.state();
+        let attempt = Attempt {
+            worker: &worker,
+            service: &service,
+            kept: had.clone(),
+            current: RefCell::new(None),
+            retries: Cell::new(0),
+            began_ms: clock::now_ms(),
+        };
+        let result = timeout_at(until, attempt.run(Request::from_parts(parts, body))).await;
+        if let Some(line) = &mut record.line {
+            line.retries = attempt.retries.get();
+            line.endpoint = attempt.current.borrow().as_ref().map(|endpoint| endpoint.address.to_string());
+            line.request_id = String::from_utf8_lossy(id.as_bytes()).into_owned();
+        }
+        let answer = result.unwrap_or_else(|_| Err(late(&attempt, state.is_done())))?;
+        let signal =
+            if answer.response.status().is_server_error() { Signal::ServerError } else { Signal::Answered };
+        attempt.signal(&answer.endpoint, signal);
+        self.finish(answer, had.as_ref(), id, until)
+    }
+
+    /// Makes the client's request the endpoint's.
+    fn prepare(&self, parts: &mut Parts) -> Result<HeaderValue, Reason> {
+        let (link, target) = (self.link, &self.target);
+        let headers = &mut parts.headers;
+        forward::remove_hop_by_hop(headers);
+        forward::remove_expectation(headers);
+        forward::say_who_asks(headers, &link.client, &target.authority);
+        forward::add_via(headers, self.version);
+        let id = forward::request_id(headers, &link.client, link.worker.random_u128());
+        for header in &self.service.request_headers {
+            header.set(headers, &link.client, self.version);
+        }
+        let sent = parts.uri.path_and_query().cloned();
+        let path = match &target.rewritten {
+            Some(path) => PathAndQuery::try_from(path.as_str()).map_err(|_| Reason::Path)?,
+            None => sent.ok_or(Reason::Path)?,
+        };
+        let is_http_2 = matches!(self.service.protocol, Protocol::H2c | Protocol::Http2);
+        let mut uri = http::uri::Parts::default();
+        uri.path_and_query = Some(path);
+        if is_http_2 {
+            let is_clear = self.service.protocol == Protocol::H2c;
+            uri.scheme = Some(if is_clear { Scheme::HTTP } else { Scheme::HTTPS });
+            uri.authority = Some(Authority::try_from(target.authority.as_bytes()).map_err(|_| Reason::Host)?);
+            parts.headers.remove(http::header::HOST);
+            parts.version = Version::HTTP_2;
+        } else {
+            parts.headers.insert(http::header::HOST, target.authority.clone());
+            // Trailers are asked for link by link, which this one does not.
+            parts.headers.remove(http::header::TE);
+            forward::join_cookies(&mut parts.headers);
+            if let Some((protocol, _)) = &self.upgrade {
+                parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                parts.headers.insert(UPGRADE, protocol.clone());
+            }
+            parts.version = Version::HTTP_11;
+        }
+        parts.uri = Uri::from_parts(uri).map_err(|_| Reason::Path)?;
+        Ok(id)
+    }
+
+    /// Makes the endpoint's answer the client's.
+    fn finish(
+        &mut self,
+        answer: Answer,
+        had: Option<&Arc<super::snapshot::Endpoint>>,
+        id: HeaderValue,
+        until: Instant,
+    ) -> Result<Outcome, Reason> {
+        let Answer { mut response, lease, endpoint } = answer;
+        let version = response.version();
+        let is_switch = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let to_endpoint = is_switch.then(|| hyper::upgrade::on(&mut response));
+        let protocol = response.headers().get(UPGRADE).cloned();
+        let (mut parts, incoming) = response.into_parts();
+        parts.version = Version::HTTP_11;
+        forward::remove_hop_by_hop(&mut parts.headers);
+        forward::add_via(&mut parts.headers, version);
+        parts.headers.insert(REQUEST_ID, id);
+        for header in &self.service.response_headers {
+            header.set(&mut parts.headers, &self.link.client, self.version);
+        }
+        let key = &self.link.worker.shared.affinity_key;
+        set_cookie(&mut parts.headers, &self.service, &endpoint, had, key);
+        let Some(to_endpoint) = to_endpoint else {
+            return Ok(Outcome::Endpoint(Box::new((parts, incoming, lease)), until));
+        };
+        // An endpoint that switches without being asked to, or without a name, says nothing that can be passed on.
+        let (Some((_, to_client)), Some(protocol)) = (self.upgrade.take(), protocol) else {
+            return Err(Reason::Protocol);
+        };
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(UPGRADE, protocol);
+        self.service.counters.tunnels.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.link.wire.become_tunnel();
+        tunnel::start(Rc::clone(self.link), to_client, to_endpoint, lease.into_in_flight());
+        Ok(Outcome::Own(Response::from_parts(parts, Bytes::new()), None))
+    }
+}
+
+/// The request's time is over. An endpoint that waits for the client's body is not the one to blame.
+fn late(attempt: &Attempt<'_>, has_body: bool) -> Reason {
+    if has_body && let Some(endpoint) = &*attempt.current.borrow() {
+        attempt.signal(endpoint, Signal::TimedOut);
+    }
+    Reason::Timeout
+}

@@ -1,0 +1,169 @@
+//! What becomes of a message's fields on its way through.
+use std::net::IpAddr;
+
+use http::header::{CONNECTION, COOKIE, EXPECT, FORWARDED, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::{HeaderMap, HeaderValue, Version};
+
+use super::client::Client;
+
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// The field that names a request in all logs.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Takes out what is for one connection only (RFC 9110 §7.6.1). `TE: trailers` stays, since trailers pass.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = connection_tokens(headers)
+            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            .filter(|name| !is_needed(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    let has_trailers = headers.remove(TE).is_some_and(|value| {
+        value
+            .to_str()
+            .is_ok_and(|text| text.split(',').any(|token| token.trim().eq_ignore_ascii_case("trailers")))
+    });
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    if has_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The tokens of all Connection fields.
+fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',').map(str::trim))
+}
+
+/// Fields that a client may not have taken out by naming them in Connection: the front-end's own, and what frames or
+/// names the message.
+fn is_needed(name: &HeaderName) -> bool {
+    let own = [FOR, HOST, PORT, PROTO, FORWARDED, VIA, REQUEST_ID, TE];
+    let other = [http::header::HOST, http::header::CONTENT_LENGTH, http::header::AUTHORIZATION, COOKIE];
+    own.contains(name) || other.contains(name)
+}
+
+/// The protocol that a request wants to go over to: one that says so in Connection too (RFC 9110 §7.8).
+pub(super) fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let is_meant = connection_tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    let mut values = headers.get_all(UPGRADE).iter();
+    // HTTP/2 in the clear by upgrade is gone (RFC 9113 §3.1), and would carry requests that nobody judges.
+    let value =
+        values.next().filter(|value| is_meant && !value.as_bytes().to_ascii_lowercase().starts_with(b"h2"));
+    value.filter(|_| values.next().is_none()).cloned()
+}
+
+/// The client's address, as far as those are believed who passed the request on: the last one named by a trusted peer.
+/// To be asked after [`say_who_asks`].
+pub(super) fn client_address(headers: &HeaderMap, client: &Client) -> IpAddr {
+    let named = || {
+        let mut list = headers.get(FOR)?.to_str().ok()?.rsplit(',').map(str::trim);
+        // The last is the peer itself.
+        list.nth(1)?.parse().ok()
+    };
+    let named = if client.is_trusted { named() } else { None };
+    named.unwrap_or(client.peer.ip())
+}
+
+/// Says in a request's fields who asks, in the client's place. What a client says of those before it is believed
+/// where it is trusted, else it is replaced.
+pub(super) fn say_who_asks(headers: &mut HeaderMap, client: &Client, host: &HeaderValue) {
+    if client.is_trusted {
+        append_to_list(headers, &FOR, &client.address_text);
+        headers.entry(PROTO).or_insert(HeaderValue::from_static(client.scheme()));
+        headers.entry(HOST).or_insert_with(|| host.clone());
+        headers.entry(PORT).or_insert_with(|| client.port_text.clone());
+    } else {
+        headers.insert(FOR, client.address_text.clone());
+        headers.insert(PROTO, HeaderValue::from_static(client.scheme()));
+        headers.insert(HOST, host.clone());
+        headers.insert(PORT, client.port_text.clone());
+        headers.remove(FORWARDED);
+    }
+    if let Some(element) = forwarded(client, host) {
+        append_to_list(headers, &FORWARDED, &element);
+    }
+}
+
+/// An element of RFC 7239 §4.
+fn forwarded(client: &Client, host: &HeaderValue) -> Option<HeaderValue> {
+    let host = host.to_str().ok()?;
+    let proto = client.scheme();
+    let text = match client.peer.ip() {
+        IpAddr::V4(address) => format!("for={address};host=\"{host}\";proto={proto}"),
+        // §6: brackets, and quotes for the colons.
+        IpAddr::V6(address) => format!("for=\"[{address}]\";host=\"{host}\";proto={proto}"),
+    };
+    HeaderValue::try_from(text).ok()
+}
+
+/// Appends to a list that may be spread over several fields (RFC 9110 §5.3): one field comes of it.
+fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, element: &HeaderValue) {
+    if !headers.contains_key(name) {
+        headers.insert(name, element.clone());
+        return;
+    }
+    let mut list = Vec::new();
+    for value in headers.get_all(name) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(element.as_bytes());
+    if let Ok(value) = HeaderValue::try_from(list) {
+        headers.insert(name, value);
+    }
+}
+
+/// Adds the front-end to the ways of a message that came in `version` (RFC 9110 §7.6.3).
+pub(super) fn add_via(headers: &mut HeaderMap, version: Version) {
+    let element = match version {
+        Version::HTTP_10 => "1.0 podway",
+        Version::HTTP_2 => "2 podway",
+        _ => "1.1 podway",
+    };
+    append_to_list(headers, &VIA, &HeaderValue::from_static(element));
+}
+
+/// The request's name: the one that a trusted client gave it, else one made of `random`.
+pub(super) fn request_id(headers: &mut HeaderMap, client: &Client, random: u128) -> HeaderValue {
+    if client.is_trusted
+        && let Some(id) = headers.get(REQUEST_ID)
+    {
+        return id.clone();
+    }
+    let id = HeaderValue::try_from(format!("{random:032x}")).unwrap_or(HeaderValue::from_static("0"));
+    headers.insert(REQUEST_ID, id.clone());
+    id
+}
+
+/// HTTP/2 may spread cookies over several fields, HTTP/1 may not (RFC 9113 §8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let mut values = headers.get_all(COOKIE).iter();
+    if values.next().is_none() || values.next().is_none() {
+        return;
+    }
+    let values: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::try_from(values.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// The front-end itself answers `100 Continue` once it reads the body, so nobody behind it need.
+pub(super) fn remove_expectation(headers: &mut HeaderMap) {
+    headers.remove(EXPECT);
+}
+
+#[cfg(test)]
+#[path = "forward_tests.rs"]
+mod tests;

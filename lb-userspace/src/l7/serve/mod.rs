@@ -1,0 +1,82 @@
+//! The front-end: serves URL maps to clients.
+//!
+//! A request's life, each step in its own module: a client's `connection` (TLS, HTTP/1 or HTTP/2) is watched by
+//! `client_stream` and `wire`; `request` judges a request and finds its route; `exchange` makes it the endpoint's
+//! (`forward`); `attempt` chooses endpoints (`choose`, `affinity`) and connections (`pool`, `connect`) until one
+//! answers; `body` passes both bodies on as they come; `record` notes what came of it.
+//!
+//! Each thread has a runtime, listening sockets (SO_REUSEPORT) and connections to endpoints of its own. A request is
+//! served by the snapshot that it began with.
+mod settings;
+mod snapshot;
+
+mod listen;
+mod worker;
+
+mod certificate;
+mod client;
+mod client_stream;
+mod connection;
+mod link;
+mod local;
+mod timer;
+mod wire;
+
+mod request;
+
+mod affinity;
+mod choose;
+mod custom_header;
+mod exchange;
+mod forward;
+mod refusal;
+
+mod attempt;
+mod body;
+mod connect;
+mod pool;
+mod tunnel;
+
+mod counters;
+mod record;
+mod signal;
+
+mod front_end;
+
+pub use affinity::COOKIE_NAME;
+pub use certificate::{Certificate, CertificateFault, Certificates};
+pub use counters::{Counters, Totals};
+pub use custom_header::{CustomHeader, CustomHeaderFault};
+pub use front_end::{FrontEnd, ListenFault};
+pub use refusal::{REASON, Reason};
+pub use settings::*;
+pub use signal::EndpointSignal;
+pub use snapshot::{
+    Affinity, BackendService, Endpoint, IN_FLIGHT_MAX, Listener, Plain, Protocol, REQUEST_TIMEOUT, Route,
+    Scheme, Site, Snapshot,
+};
+
+#[cfg(test)]
+mod affinity_tests;
+#[cfg(test)]
+mod attempt_tests;
+#[cfg(test)]
+mod bounds_tests;
+#[cfg(test)]
+mod certificate_tests;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod http_1_tests;
+#[cfg(test)]
+mod record_tests;
+#[cfg(test)]
+mod refused_tests;
+#[cfg(test)]
+mod stop_tests;
+#[cfg(test)]
+mod tls_fixture;
+#[cfg(test)]
+mod tls_tests;
+#[cfg(test)]
+mod tunnel_tests;

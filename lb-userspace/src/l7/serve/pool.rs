@@ -1,0 +1,218 @@
+//! Connections to endpoints that are kept for the next request. Each thread has its own, without locks.
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt::{self, Debug, Formatter};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::time::{Instant, timeout};
+
+use super::body::RequestBody;
+use super::connect::{Fresh, Http1, Http2, StreamsMax, connect};
+use super::settings::{Limits, STREAMS_TO_ENDPOINT_MAX};
+use super::snapshot::{InFlight, Protocol};
+
+type Key = (SocketAddr, Protocol);
+
+/// The connections of one thread.
+#[derive(Debug)]
+pub(super) struct Pool {
+    places: RefCell<HashMap<Key, Place>>,
+    kept_max: usize,
+    kept_timeout: Duration,
+    connect_timeout: Duration,
+}
+
+/// The connections to one endpoint.
+#[derive(Debug, Default)]
+struct Place {
+    /// The last used is the next one used: those beyond the need grow old.
+    idle: Vec<(Http1, Instant)>,
+    shared: Vec<Shared>,
+    /// Held while a shared connection is opened, so that requests that come meanwhile wait for that one.
+    opening: Rc<tokio::sync::Mutex<()>>,
+}
+
+/// An HTTP/2 connection and how many requests it has.
+struct Shared {
+    sender: Http2,
+    streams: Rc<Cell<usize>>,
+    streams_max: StreamsMax,
+    used: Rc<Cell<Instant>>,
+}
+
+/// A connection for one request.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pool: Rc<Pool>,
+    key: Key,
+    link: Link,
+    /// Whether it carried a request before: its endpoint may have closed it meanwhile.
+    pub(super) is_reused: bool,
+    in_flight: InFlight,
+}
+
+#[derive(Debug)]
+enum Link {
+    One(Http1),
+    Stream { sender: Http2, _counted: Stream },
+}
+
+#[derive(Debug)]
+struct Stream {
+    streams: Rc<Cell<usize>>,
+    used: Rc<Cell<Instant>>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.streams.set(self.streams.get() - 1);
+        self.used.set(Instant::now());
+    }
+}
+
+/// Which connections a request may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// A kept one, else a new one.
+    Any,
+    /// A new one: a kept one has just failed.
+    Fresh,
+}
+
+impl Pool {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            places: RefCell::default(),
+            kept_max: limits.kept_max,
+            kept_timeout: limits.kept_timeout,
+            connect_timeout: limits.connect_timeout,
+        }
+    }
+
+    /// A connection to an endpoint.
+    pub(super) async fn lease(
+        self: &Rc<Self>,
+        key: Key,
+        want: Want,
+        in_flight: InFlight,
+    ) -> io::Result<Lease> {
+        let reused = if want == Want::Any { self.kept(key) } else { None };
+        let is_reused = reused.is_some();
+        let link = match reused {
+            Some(link) => link,
+            None if matches!(key.1, Protocol::H2c | Protocol::Http2) => self.stream(key).await?,
+            None => self.open(key).await?,
+        };
+        Ok(Lease { pool: Rc::clone(self), key, link, is_reused, in_flight })
+    }
+
+    fn kept(&self, key: Key) -> Option<Link> {
+        let mut places = self.places.borrow_mut();
+        let place = places.get_mut(&key)?;
+        if let Some(shared) = place.shared.iter().find(|shared| shared.has_room()) {
+            return Some(shared.stream());
+        }
+        // One that is not ready yet has its last answer's end before it, and will be soon.
+        let ready = place.idle.iter().rposition(|(sender, _)| sender.is_ready())?;
+        Some(Link::One(place.idle.remove(ready).0))
+    }
+
+    /// A stream on a connection that is opened now, or was by another request while this one waited.
+    async fn stream(&self, key: Key) -> io::Result<Link> {
+        let opening = Rc::clone(&self.places.borrow_mut().entry(key).or_default().opening);
+        let _turn = opening.lock().await;
+        match self.kept(key) {
+            Some(link) => Ok(link),
+            None => self.open(key).await,
+        }
+    }
+
+    async fn open(&self, key: Key) -> io::Result<Link> {
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
+        match timeout(self.connect_timeout, connect(key.0, key.1)).await.map_err(|_| late())?? {
+            Fresh::One(sender) => Ok(Link::One(sender)),
+            Fresh::Shared(sender, streams_max) => {
+                let used = Rc::new(Cell::new(Instant::now()));
+                let shared = Shared { sender, streams: Rc::default(), streams_max, used };
+                let link = shared.stream();
+                self.places.borrow_mut().entry(key).or_default().shared.push(shared);
+                Ok(link)
+            }
+        }
+    }
+
+    fn keep(&self, key: Key, sender: Http1) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut places = self.places.borrow_mut();
+        let idle = &mut places.entry(key).or_default().idle;
+        if idle.len() < self.kept_max {
+            idle.push((sender, Instant::now()));
+        }
+    }
+
+    /// Closes what was not used for long, and forgets what is closed.
+    pub(super) fn sweep(&self) {
+        let now = Instant::now();
+        self.places.borrow_mut().retain(|_, place| {
+            place.idle.retain(|(sender, since)| !sender.is_closed() && now - *since < self.kept_timeout);
+            place.shared.retain(|shared| {
+                let is_old = shared.streams.get() == 0 && now - shared.used.get() >= self.kept_timeout;
+                !shared.sender.is_closed() && !is_old
+            });
+            let is_opening = Rc::strong_count(&place.opening) > 1;
+            is_opening || !place.idle.is_empty() || !place.shared.is_empty()
+        });
+    }
+}
+
+impl Debug for Shared {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Shared").field("streams", &self.streams.get()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn has_room(&self) -> bool {
+        let streams_max = (self.streams_max)().min(STREAMS_TO_ENDPOINT_MAX);
+        self.sender.is_ready() && self.streams.get() < streams_max
+    }
+
+    fn stream(&self) -> Link {
+        self.streams.set(self.streams.get() + 1);
+        let counted = Stream { streams: Rc::clone(&self.streams), used: Rc::clone(&self.used) };
+        Link::Stream { sender: self.sender.clone(), _counted: counted }
+    }
+}
+
+impl Lease {
+    /// Sends the request; a fault has it back where none of it was sent.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match &mut self.link {
+            Link::One(sender) => sender.try_send_request(request).await,
+            Link::Stream { sender, .. } => sender.try_send_request(request).await,
+        }
+    }
+
+    /// The answer is here in full: the connection takes another request.
+    pub(super) fn give_back(self) {
+        if let Link::One(sender) = self.link {
+            self.pool.keep(self.key, sender);
+        }
+    }
+
+    /// The connection has become a tunnel, whose request stays counted by what is returned.
+    pub(super) fn into_in_flight(self) -> InFlight {
+        self.in_flight
+    }
+}

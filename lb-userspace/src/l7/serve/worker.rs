@@ -1,0 +1,315 @@
+//! One serving thread: its runtime, its listeners, its connections to endpoints. Threads share facts, bounds and
+//! counters; nothing that a request does waits for another thread.
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use arc_swap::cache::Cache;
+use ring::hmac;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, interval, sleep, timeout_at};
+
+use super::attempt::Budget;
+use super::connection;
+use super::counters::{Totals, count};
+use super::pool::Pool;
+use super::record::AccessLog;
+use super::settings::{SIGNALS_MAX, Settings};
+use super::signal::EndpointSignal;
+use super::snapshot::{BackendService, Endpoint, Snapshot};
+use crate::health::Signal;
+
+/// Pause after a failed `accept()`: what it lacks (descriptors, memory) is not there at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time between looks at connections that are no longer used.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What all threads of a front-end share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) settings: SharedSettings,
+    pub(super) current: ArcSwap<Snapshot>,
+    pub(super) totals: Arc<Totals>,
+    pub(super) affinity_key: hmac::Key,
+    pub(super) log: Option<AccessLog>,
+    signals: Mutex<Vec<EndpointSignal>>,
+    clients: Mutex<HashMap<IpAddr, u32>>,
+}
+
+/// The settings that requests look at.
+#[derive(Debug)]
+pub(super) struct SharedSettings {
+    pub(super) limits: super::settings::Limits,
+    pub(super) trusted_proxies: Vec<super::settings::Prefix>,
+    pub(super) reason_header: super::settings::ReasonHeader,
+}
+
+impl Shared {
+    pub(super) fn new(settings: Settings) -> std::io::Result<Self> {
+        let totals = Arc::<Totals>::default();
+        let log = settings.access_log.map(|to| AccessLog::start(to, Arc::clone(&totals))).transpose()?;
+        Ok(Self {
+            settings: SharedSettings {
+                limits: settings.limits,
+                trusted_proxies: settings.trusted_proxies,
+                reason_header: settings.reason_header,
+            },
+            current: ArcSwap::default(),
+            totals,
+            affinity_key: hmac::Key::new(hmac::HMAC_SHA256, &settings.affinity_key),
+            log,
+            signals: Mutex::default(),
+            clients: Mutex::default(),
+        })
+    }
+
+    pub(super) fn is_trusted(&self, address: IpAddr) -> bool {
+        self.settings.trusted_proxies.iter().any(|prefix| prefix.contains(address))
+    }
+
+    /// Notes how an endpoint fared. Answers are only counted, until a failure is to be told or was.
+    pub(super) fn signal(
+        &self,
+        service: &BackendService,
+        endpoint: &Endpoint,
+        signal: Signal,
+        began_ms: u64,
+    ) {
+        let answered =
+            if signal.is_failure() { Some(endpoint.note_failure()) } else { endpoint.note_answer() };
+        let Some(answered) = answered else { return };
+        let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+        if signals.len() >= SIGNALS_MAX {
+            count(&self.totals.signals_dropped);
+            return;
+        }
+        let (backend_service, endpoint) = (Arc::clone(&service.name), endpoint.address);
+        signals.push(EndpointSignal { backend_service, endpoint, signal, answered, began_ms });
+    }
+
+    pub(super) fn take_signals(&self) -> Vec<EndpointSignal> {
+        std::mem::take(&mut self.signals.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A place for a client's connection, if there is one.
+    fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Counted> {
+        let limits = &self.settings.limits;
+        if self.totals.connections.fetch_add(1, Ordering::Relaxed) >= limits.connections_max as u64 {
+            self.totals.connections.fetch_sub(1, Ordering::Relaxed);
+            count(&self.totals.connections_refused);
+            return None;
+        }
+        let mut counted = Counted { shared: Arc::clone(self), client: None };
+        if !self.is_trusted(peer) {
+            let client = one_client(peer);
+            let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+            let connections = clients.entry(client).or_insert(0);
+            if *connections >= limits.connections_per_client_max {
+                drop(clients);
+                count(&self.totals.client_connections_refused);
+                return None;
+            }
+            *connections += 1;
+            counted.client = Some(client);
+        }
+        Some(counted)
+    }
+}
+
+/// Who has 64 bits of IPv6 addresses has one of them as easily as another.
+fn one_client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+/// A connection that is counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct Counted {
+    shared: Arc<Shared>,
+    client: Option<IpAddr>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.shared.totals.connections.fetch_sub(1, Ordering::Relaxed);
+        let Some(client) = self.client else { return };
+        let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connections) = clients.get_mut(&client) {
+            *connections -= 1;
+            if *connections == 0 {
+                clients.remove(&client);
+            }
+        }
+    }
+}
+
+/// What a thread is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Serve what comes to this socket as the snapshot's listener of that address.
+    Listen(SocketAddr, StdListener),
+    /// Serve that listener no longer; requests under way are answered.
+    Close(SocketAddr),
+    /// Serve nothing more, and end at the latest then.
+    Stop(std::time::Instant),
+}
+
+/// One serving thread.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) pool: Rc<Pool>,
+    pub(super) budget: Budget,
+    snapshots: RefCell<Cache<ArcSnapshots, Arc<Snapshot>>>,
+    random: RefCell<fastrand::Rng>,
+    connections: Cell<usize>,
+    ended: Notify,
+}
+
+/// Where snapshots are read from, one atomic load at a time.
+#[derive(Clone, Debug)]
+struct ArcSnapshots(Arc<Shared>);
+
+impl std::ops::Deref for ArcSnapshots {
+    type Target = ArcSwap<Snapshot>;
+
+    fn deref(&self) -> &ArcSwap<Snapshot> {
+        &self.0.current
+    }
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            pool: Rc::new(Pool::new(&shared.settings.limits)),
+            budget: Budget::full(),
+            snapshots: RefCell::new(Cache::new(ArcSnapshots(Arc::clone(&shared)))),
+            random: RefCell::new(fastrand::Rng::new()),
+            connections: Cell::new(0),
+            ended: Notify::new(),
+            shared,
+        }
+    }
+
+    /// The newest snapshot; whoever has an older one keeps it.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(self.snapshots.borrow_mut().load())
+    }
+
+    /// A number below `below`, which is not 0.
+    pub(super) fn draw(&self, below: usize) -> usize {
+        self.random.borrow_mut().usize(..below)
+    }
+
+    pub(super) fn random_u32(&self) -> u32 {
+        self.random.borrow_mut().u32(..)
+    }
+
+    pub(super) fn random_u128(&self) -> u128 {
+        self.random.borrow_mut().u128(..)
+    }
+}
+
+/// Runs a thread's part until it is told to stop; the connections that were cut then.
+pub(super) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) -> usize {
+    let worker = Rc::new(Worker::new(shared));
+    let mut listeners: HashMap<SocketAddr, watch::Sender<()>> = HashMap::new();
+    let mut sweeps = interval(SWEEP_INTERVAL);
+    let stop = loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Listen(place, socket)) => {
+                    let (closing, receiver) = watch::channel(());
+                    match TcpListener::from_std(socket) {
+                        Ok(listener) => {
+                            spawn_local(accept(Rc::clone(&worker), place, listener, receiver));
+                            listeners.insert(place, closing);
+                        }
+                        Err(error) => tracing::error!(%place, %error, "cannot serve a listening socket"),
+                    }
+                }
+                Some(Command::Close(place)) => drop(listeners.remove(&place)),
+                Some(Command::Stop(deadline)) => break Instant::from_std(deadline),
+                None => break Instant::now(),
+            },
+            _ = sweeps.tick() => worker.pool.sweep(),
+        }
+    };
+    drop(listeners);
+    let all_ended = async {
+        while worker.connections.get() > 0 {
+            worker.ended.notified().await;
+        }
+    };
+    let _ = timeout_at(stop, all_ended).await;
+    worker.connections.get()
+}
+
+/// Accepts connections until `closing` is dropped, and then those that wait already: closing the socket would reset
+/// them.
+async fn accept(worker: Rc<Worker>, place: SocketAddr, listener: TcpListener, closing: watch::Receiver<()>) {
+    let begun = Task::begin(&worker);
+    let mut told = closing.clone();
+    loop {
+        tokio::select! {
+            biased;
+            _ = told.changed() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => open(&worker, place, stream, peer, &closing),
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            },
+        }
+    }
+    let waiting = listener.into_std();
+    while let Some((stream, peer)) = waiting.as_ref().ok().and_then(|listener| listener.accept().ok()) {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            open(&worker, place, stream, peer, &closing);
+        }
+    }
+    drop(begun);
+}
+
+fn open(
+    worker: &Rc<Worker>,
+    place: SocketAddr,
+    stream: TcpStream,
+    peer: SocketAddr,
+    closing: &watch::Receiver<()>,
+) {
+    let Some(counted) = worker.shared.admit(peer.ip()) else { return };
+    let begun = Task::begin(worker);
+    let serving = connection::serve(Rc::clone(worker), place, stream, peer, counted, closing.clone());
+    spawn_local(async move {
+        serving.await;
+        drop(begun);
+    });
+}
+
+/// Something that a thread that stops waits for.
+#[derive(Debug)]
+pub(super) struct Task(Rc<Worker>);
+
+impl Task {
+    pub(super) fn begin(worker: &Rc<Worker>) -> Self {
+        worker.connections.set(worker.connections.get() + 1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.ended.notify_one();
+    }
+}
