@@ -242,6 +242,22 @@ impl<T> UrlMap<T> {
         of_host.map(|target| Match { target, rule: Rule::HostDefault(host) }).or_else(of_map)
     }
 
+    /// The same rules, with other targets.
+    #[must_use]
+    pub fn convert<U>(&self, mut target: impl FnMut(&T) -> U) -> UrlMap<U> {
+        let rules = self.hosts().map(|rule| HostRule {
+            host: rule.host.clone(),
+            paths: rule
+                .paths
+                .iter()
+                .map(|path| PathRule { pattern: path.pattern.clone(), target: target(&path.target) })
+                .collect(),
+            default: rule.default.as_ref().map(&mut target),
+        });
+        let rules = rules.collect();
+        UrlMap::new(rules, self.default.as_ref().map(target))
+    }
+
     /// The hosts with their rules, in the order in which they were given.
     pub fn hosts(&self) -> impl Iterator<Item = &HostRule<T>> {
         self.hosts.iter().map(|table| &table.rule)

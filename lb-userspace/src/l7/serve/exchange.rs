@@ -21,7 +21,7 @@ use super::link::{Busy, Link, Unanswered};
 use super::record::{Line, Record};
 use super::refusal::Reason;
 use super::request::{Target, judge};
-use super::snapshot::{BackendService, Plain, Protocol, Route, Site};
+use super::snapshot::{Backend, BackendService, Plain, Protocol, Site};
 use super::tunnel;
 use crate::clock;
 use crate::health::Signal;
@@ -106,13 +106,15 @@ async fn pass(
     let (parts, body) = request.into_parts();
     let limits = &link.worker.shared.settings.limits;
     let target = judge(&parts, link.client.scheme(), site, limits)?;
-    if let (Plain::Redirected(code), None) = (site.plain, &link.client.tls) {
-        return redirect(&parts, &target, code);
+    let route = target.route.as_ref().ok_or(Reason::NoRule)?;
+    match (route.plain, &link.client.tls) {
+        (Plain::Redirected(code), None) => return redirect(&parts, &target, code),
+        (Plain::Refused, None) => return Err(Reason::NoRule),
+        _ => {}
     }
-    let service = match &target.route {
-        Some(Route::To(service)) => Arc::clone(service),
-        Some(Route::Missing(_)) => return Err(Reason::NoBackendService),
-        None => return Err(Reason::NoRule),
+    let service = match &route.backend {
+        Backend::To(slot) => slot.load(),
+        Backend::Missing(_) => return Err(Reason::NoBackendService),
     };
     record.service = Some(Arc::clone(&service));
     if link.worker.shared.log.is_some() && record.is_sampled(&service, link.worker.random_u32()) {

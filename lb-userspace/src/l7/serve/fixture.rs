@@ -206,9 +206,10 @@ pub(super) fn rule(host: &str, prefix: &str, route: Route) -> HostRule<Route> {
     }
 }
 
-pub(super) fn site(rules: Vec<HostRule<Route>>, plain: Plain) -> Arc<Site> {
+pub(super) fn site(mut rules: Vec<HostRule<Route>>, plain: Plain) -> Arc<Site> {
+    rules.iter_mut().flat_map(|rule| &mut rule.paths).for_each(|path| path.target.plain = plain);
     let url_map = UrlMap::new(rules, None);
-    Arc::new(Site { name: "shop/web".into(), url_map, plain, counters: Arc::default() })
+    Arc::new(Site { name: "shop/web".into(), url_map, counters: Arc::default() })
 }
 
 /// A snapshot with one listener.
@@ -234,7 +235,7 @@ impl Stand {
 
     /// One that sends all requests for `shop.example` to a backend service.
     pub(super) fn of(settings: Settings, service: BackendService) -> Self {
-        let rules = vec![rule("shop.example", "/", Route::To(Arc::new(service)))];
+        let rules = vec![rule("shop.example", "/", Route::to(service))];
         Self::start(settings, snapshot(Scheme::Http, site(rules, Plain::Served)))
     }
 

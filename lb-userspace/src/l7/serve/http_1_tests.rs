@@ -12,13 +12,13 @@ fn a_request_goes_where_its_host_and_path_lead() {
     let (web, api, other) =
         (RawEndpoint::named("web"), RawEndpoint::named("api"), RawEndpoint::named("other"));
     let to = |endpoint: &RawEndpoint| {
-        Route::To(Arc::new(BackendService::new("shop/web:80", vec![endpoint.endpoint()])))
+        Route::to(BackendService::new("shop/web:80", vec![endpoint.endpoint()]))
     };
     let rules = vec![
         rule("shop.example", "/", to(&web)),
         rule("shop.example", "/api", to(&api)),
         rule("other.example", "/", to(&other)),
-        rule("gone.example", "/", Route::Missing("no Service shop/gone".into())),
+        rule("gone.example", "/", Route::missing("no Service shop/gone")),
     ];
     let stand = Stand::start(one_thread(), snapshot(Scheme::Http, site(rules, Plain::Served)));
     let mut client = stand.client();

@@ -89,7 +89,7 @@ fn answers_are_counted_by_url_map_and_backend_service() {
     });
     let service = BackendService::new("shop/web:80", vec![web.endpoint()]);
     let of_service = Arc::clone(&service.counters);
-    let rules = vec![rule("shop.example", "/", Route::To(Arc::new(service)))];
+    let rules = vec![rule("shop.example", "/", Route::to(service))];
     let site = site(rules, Plain::Served);
     let of_site = Arc::clone(&site.counters);
     let stand = Stand::start(one_thread(), snapshot(Scheme::Http, site));

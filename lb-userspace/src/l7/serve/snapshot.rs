@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::StatusCode;
 
 use super::certificate::Certificates;
@@ -44,35 +45,83 @@ pub enum Scheme {
     Https(Arc<Certificates>),
 }
 
-/// A URL map and what holds for all of it.
+/// A URL map, and how its requests came out.
 #[derive(Debug)]
 pub struct Site {
     /// The URL map's name.
     pub name: Arc<str>,
     /// Where requests go.
     pub url_map: UrlMap<Route>,
-    /// What becomes of requests over plain HTTP.
-    pub plain: Plain,
     /// How requests came out.
     pub counters: Arc<Counters>,
 }
 
 /// What becomes of a request over plain HTTP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Plain {
     /// It is served.
+    #[default]
     Served,
     /// The client is sent to the same URL over HTTPS, on port 443, with this code.
     Redirected(StatusCode),
+    /// It is answered as if no rule were for it.
+    Refused,
 }
 
 /// What a rule of a URL map leads to.
 #[derive(Clone, Debug)]
-pub enum Route {
-    /// A backend service.
-    To(Arc<BackendService>),
-    /// A rule that names what is not there; the text says what. Answered with 404.
+pub struct Route {
+    /// Where its requests go.
+    pub backend: Backend,
+    /// What becomes of those over plain HTTP.
+    pub plain: Plain,
+}
+
+impl Route {
+    /// To a backend service, over plain HTTP too.
+    #[must_use]
+    pub fn to(service: BackendService) -> Self {
+        Self { backend: Backend::To(Arc::new(Slot::new(service))), plain: Plain::Served }
+    }
+
+    /// To nothing: the text says what is not there.
+    #[must_use]
+    pub fn missing(reason: &str) -> Self {
+        Self { backend: Backend::Missing(reason.into()), plain: Plain::Served }
+    }
+}
+
+/// Where requests go.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// To a backend service.
+    To(Arc<Slot>),
+    /// Nowhere: the rule names what is not there; the text says what. Answered with 404.
     Missing(Arc<str>),
+}
+
+/// A backend service's place in URL maps. What is in it is replaced when endpoints come and go: that costs nothing of
+/// what large URL maps cost.
+#[derive(Debug)]
+pub struct Slot(ArcSwap<BackendService>);
+
+impl Slot {
+    /// With a backend service in it.
+    #[must_use]
+    pub fn new(service: BackendService) -> Self {
+        Self(ArcSwap::from_pointee(service))
+    }
+
+    /// The backend service that is in it now.
+    #[must_use]
+    pub fn load(&self) -> Arc<BackendService> {
+        self.0.load_full()
+    }
+
+    /// Puts another one in; requests that have begun keep the one before.
+    pub fn store(&self, service: BackendService) {
+        self.0.store(Arc::new(service));
+    }
 }
 
 /// How an endpoint is spoken to. Its certificate is not verified, as a Google load balancer does not.

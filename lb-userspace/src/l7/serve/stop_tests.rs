@@ -79,7 +79,7 @@ fn an_address_that_cannot_be_had_is_told_and_the_others_served() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
     let place = taken.local_addr().expect("an address");
     let web = RawEndpoint::named("web");
-    let service = Route::To(Arc::new(BackendService::new("shop/web:80", vec![web.endpoint()])));
+    let service = Route::to(BackendService::new("shop/web:80", vec![web.endpoint()]));
     let listener = Listener {
         scheme: Scheme::Http,
         site: site(vec![rule("shop.example", "/", service)], Plain::Served),
@@ -155,7 +155,7 @@ fn swaps_under_load_fail_no_request() {
     let (a, b) = (RawEndpoint::named("a"), RawEndpoint::named("b"));
     let of = |endpoint: &RawEndpoint| {
         let service = BackendService::new("shop/web:80", vec![endpoint.endpoint()]);
-        let rules = vec![rule("shop.example", "/", Route::To(Arc::new(service)))];
+        let rules = vec![rule("shop.example", "/", Route::to(service))];
         snapshot(Scheme::Http, site(rules, Plain::Served))
     };
     let stand = Stand::start(Settings { threads: 2, ..Settings::default() }, of(&a));
@@ -179,7 +179,7 @@ fn a_front_end_takes_over_from_another_on_the_same_address() {
     let rules = vec![rule(
         "shop.example",
         "/",
-        Route::To(Arc::new(BackendService::new("shop/web:80", vec![b.endpoint()]))),
+        Route::to(BackendService::new("shop/web:80", vec![b.endpoint()])),
     )];
     let listener = Listener { scheme: Scheme::Http, site: site(rules, Plain::Served) };
     let next = FrontEnd::start(one_thread()).expect("a front-end");

@@ -21,7 +21,7 @@ use super::*;
 use crate::health::tls::{HTTP_1, HTTP_2};
 
 fn tls_stand(settings: Settings, service: BackendService) -> Stand {
-    let rules = vec![rule("shop.example", "/", Route::To(Arc::new(service)))];
+    let rules = vec![rule("shop.example", "/", Route::to(service))];
     Stand::start(settings, snapshot(https(&["shop.example"]), site(rules, Plain::Served)))
 }
 
