@@ -2,11 +2,12 @@
 //! each of which takes a second or so in a large cluster.
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::attach::Attachments;
 use crate::maps::{self, Maps, Object, Pins};
+use crate::source::kube::WantedSecrets;
 use crate::source::{self, SourceEvent};
 
 use super::Options;
@@ -15,9 +16,10 @@ use super::event_reports::EventReports;
 /// Events of the source that wait for the loop: it reads on while the maps are made. At the bound it waits.
 const SOURCE_EVENTS_MAX: usize = 65_536;
 
-/// Begins to read the facts, and to write Events where they come from an API server.
+/// Begins to read the facts, of Secrets those that are wanted, and to write Events where they come from an API server.
 pub(super) async fn start_source(
     options: &Options,
+    secrets: watch::Receiver<WantedSecrets>,
 ) -> Result<(mpsc::Receiver<SourceEvent>, Option<EventReports>)> {
     let (sender, events) = mpsc::channel(SOURCE_EVENTS_MAX);
     if let Some(folder) = options.manifests.clone() {
@@ -28,8 +30,9 @@ pub(super) async fn start_source(
     }
     let config = source::kube::config(options.kubeconfig.as_deref()).await?;
     let reports = EventReports::start(config.clone(), &options.node_name);
+    let settings = source::kube::Settings { secrets: Some(secrets), ..source::kube::Settings::default() };
     tokio::spawn(async move {
-        if let Err(error) = source::kube::run(config, source::kube::Settings::default(), sender).await {
+        if let Err(error) = source::kube::run(config, settings, sender).await {
             tracing::error!(error = format!("{error:#}"), "the watches of the API server have ended");
         }
     });

@@ -28,6 +28,7 @@ mod chain;
 mod changes;
 mod event_reports;
 mod fragment_holder;
+mod front_end;
 mod node_addresses;
 mod node_flags;
 mod options;
@@ -39,11 +40,13 @@ mod socket_mover;
 mod sweeper;
 mod switch;
 
+pub use front_end::FrontEndOptions;
 pub use node_flags::NodeFlags;
 pub use options::{Options, RUN_DIR_DEFAULT};
 
 use applier::Applier;
 use event_reports::EventReports;
+use front_end::FrontEndLink;
 use planner::Planner;
 use problems::ProblemReport;
 use service_health_answers::ServiceHealthAnswers;
@@ -69,14 +72,17 @@ pub fn run(options: &Options) -> Result<()> {
         let pins = Pins::new(&options.pin_path);
         let _instance = Instance::take(&pins)?;
         let object = Object::choose(options.ebpf_object.clone())?;
-        let (events, reports) = beginnings::start_source(options).await?;
+        let (wanted_secrets, secrets) = watch::channel(BTreeSet::new());
+        let front_end = FrontEndLink::new(&options.front_end, &options.run_dir, wanted_secrets)?;
+        let (events, reports) = beginnings::start_source(options, secrets).await?;
         let (ebpf, maps) = beginnings::load_maps(object, &pins, options).await?;
         // Before the programs are attached: changes from here on are not missed.
         let links = changes::watch_links()?;
         changes::watch_routes(RouteGeneration::open(&pins)?)?;
         let programs = beginnings::load_programs(ebpf, &pins, options);
         let sockets = SocketMover::start(maps.reader(&pins)?)?;
-        let agent = Agent::new(options, Applier::new(maps, sockets)?, pins.clone(), reports)?;
+        let applier = Applier::new(maps, sockets)?;
+        let agent = Agent::new(options, applier, pins.clone(), reports, front_end)?;
         agent.run(events, programs, links).await?;
         if options.detach_on_exit {
             step_back(&pins, &options.run_dir)?;
@@ -112,6 +118,7 @@ pub fn remove(pins: &Pins, run_dir: &Path) -> Result<()> {
 /// Links go with their pins: nobody else holds them.
 fn step_back(pins: &Pins, run_dir: &Path) -> Result<()> {
     pins.remove()?;
+    front_end::remove(run_dir)?;
     let cannot = || format!("cannot clean up {}", run_dir.display());
     Origins::new(run_dir).remove().with_context(cannot)?;
     admin::remove(run_dir).with_context(cannot)?;
@@ -149,6 +156,7 @@ struct Agent {
     known: admin::Known,
     /// None where the facts come from manifests.
     event_reports: Option<EventReports>,
+    front_end: FrontEndLink,
     is_synced: bool,
     /// Whether anything was applied yet.
     is_begun: bool,
@@ -166,6 +174,7 @@ impl Agent {
         mut applier: Applier,
         pins: Pins,
         event_reports: Option<EventReports>,
+        front_end: FrontEndLink,
     ) -> Result<Self> {
         let mut planner = Planner::new(&options.node_name, options.node.clone());
         planner.node_addresses.begin(applier.maps.nodes()?);
@@ -188,6 +197,7 @@ impl Agent {
             service_health: ServiceHealthAnswers::start(),
             known: admin::Known::default(),
             event_reports,
+            front_end,
             is_synced: false,
             is_begun: false,
             options: options.clone(),
@@ -227,6 +237,10 @@ impl Agent {
                     self.pass_time();
                     self.end_drains();
                     self.tell_events();
+                    self.take_requests();
+                    if self.front_end.has_faults() {
+                        self.follow_front_end(&BTreeSet::new());
+                    }
                 }
                 () = sleep_until(self.sweeper.due()) => self.sweep(),
                 Some(event) = events.recv() => self.take(event),
@@ -249,6 +263,7 @@ impl Agent {
             drop(programs.await);
         }
         info!("stopping; programs and maps stay unless --detach-on-exit is given");
+        self.front_end.stop().await;
         Ok(())
     }
 
@@ -343,6 +358,7 @@ impl Agent {
         self.applier.apply(&self.planner.desired, &changed);
         self.tell_targets(&changed);
         self.watch_flows(&changed);
+        self.follow_front_end(&changed);
         if let Some(reports) = &mut self.event_reports {
             reports.note(&self.planner, &changed);
         }
@@ -365,6 +381,11 @@ impl Agent {
             }
             !changed.is_empty()
         });
+    }
+
+    /// Brings the front-end to the plan.
+    fn follow_front_end(&mut self, changed: &BTreeSet<ObjectName>) {
+        self.front_end.follow(&self.planner, changed);
     }
 
     /// Not before the first plan: what it names again is taken back.
@@ -395,6 +416,7 @@ impl Agent {
         problems.extend(self.applier.problems.iter().cloned());
         problems.extend(self.node_problem.clone());
         problems.extend(self.service_health.all_problems());
+        problems.extend(self.front_end.problems.iter().cloned());
         self.report.update(problems);
     }
 

@@ -8,7 +8,7 @@ use crate::attach::{Pattern, PortRange, Settings, SocketHooks, XdpChoice};
 use crate::diff::Limits;
 use crate::maps::{PIN_PATH_DEFAULT, Sizes};
 
-use super::NodeFlags;
+use super::{FrontEndOptions, NodeFlags};
 
 /// `--run-dir`, unless it is given.
 pub const RUN_DIR_DEFAULT: &str = "/run/podway";
@@ -47,6 +47,9 @@ pub struct Options {
     /// What the node is like.
     #[command(flatten)]
     pub node: NodeFlags,
+    /// How Ingresses are served.
+    #[command(flatten)]
+    pub front_end: FrontEndOptions,
     /// Interfaces that lead out of the node; without, those of the default routes.
     #[arg(long, value_delimiter = ',')]
     pub uplink: Vec<String>,

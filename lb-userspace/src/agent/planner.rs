@@ -7,7 +7,7 @@ use lb_common::config::Config;
 
 use crate::attach::PortRange;
 use crate::health::Findings;
-use crate::model::{Change, EndpointSlice, HealthPolicy, ObjectName, Snapshot};
+use crate::model::{Change, EndpointSlice, HealthPolicy, ObjectName, Snapshot, TlsSecret};
 use crate::plan::{self, Desired, NodeContext};
 use crate::source;
 
@@ -29,6 +29,8 @@ pub(super) struct Planner {
     is_node_dirty: bool,
     /// Whether something changed that a URL map is made of.
     are_url_maps_dirty: bool,
+    /// Whether a Secret changed since the last plan.
+    are_secrets_dirty: bool,
     pub(super) findings: Findings,
     pub(super) node_addresses: NodeAddresses,
 }
@@ -46,6 +48,7 @@ impl Planner {
             desired: Desired::default(),
             is_node_dirty: false,
             are_url_maps_dirty: false,
+            are_secrets_dirty: false,
             findings: Findings::default(),
             node_addresses: NodeAddresses::default(),
         }
@@ -63,7 +66,7 @@ impl Planner {
             Change::ServiceCidr(_) | Change::ServiceCidrGone(_) => self.is_node_dirty = true,
             Change::BackendConfig(config) => self.note_backend_config(&config.name),
             Change::BackendConfigGone(name) => self.note_backend_config(name),
-            Change::Secret(_) | Change::SecretGone(_) => {}
+            Change::Secret(_) | Change::SecretGone(_) => self.are_secrets_dirty = true,
             Change::Ingress(_)
             | Change::IngressGone(_)
             | Change::IngressClass(_)
@@ -153,6 +156,7 @@ impl Planner {
         self.is_node_dirty
             || self.node_addresses.is_dirty()
             || self.are_url_maps_dirty
+            || self.are_secrets_dirty
             || !self.dirty.is_empty()
     }
 
@@ -171,10 +175,16 @@ impl Planner {
             self.findings.follow(&name, planned.as_ref());
             changed.extend(self.desired.replace(&name, planned));
         }
+        self.are_secrets_dirty = false;
         if std::mem::take(&mut self.are_url_maps_dirty) {
             self.desired.replace_url_maps(plan::url_maps(&self.snapshot, &self.node));
         }
         changed
+    }
+
+    /// Certificates by the name of their Secret.
+    pub(super) fn secrets(&self) -> &BTreeMap<ObjectName, Arc<TlsSecret>> {
+        &self.snapshot.secrets
     }
 
     /// What the plan is made for.

@@ -38,6 +38,19 @@ impl Agent {
         }
     }
 
+    /// Takes what requests to Ingresses told of endpoints.
+    pub(super) fn take_requests(&mut self) {
+        let now = Moment::now();
+        for (target, signal, began_ms) in self.front_end.signals() {
+            let policy = self.planner.health_policy(&target.backend_service.service);
+            let Planner { findings, desired, .. } = &mut self.planner;
+            let signal = (signal, began_ms, Reporter::FrontEnd);
+            if findings.signal(&target, signal, &policy, || endpoints(desired, &target), now) {
+                self.follow_health(&target);
+            }
+        }
+    }
+
     /// The endpoint of a flow, if it is still there.
     fn target(&mut self, begun: &Begun) -> Option<Target> {
         let (_, tables) = self.applier.maps_and_tables();

@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 
 use crate::maps::{Maps, Pins};
 
+mod addresses;
 mod cgroup;
 mod hook;
 mod inspect;
@@ -25,6 +26,7 @@ mod programs;
 mod reentry;
 mod xdp;
 
+pub use addresses::{AddressFault, HostedAddresses};
 pub use hook::{Hook, Place, SOCKET_PROGRAMS, parse_pin};
 pub use inspect::{AttachedProgram, Mode, inspect};
 pub use instance::Instance;

@@ -11,9 +11,8 @@ use super::*;
 fn a_request_goes_where_its_host_and_path_lead() {
     let (web, api, other) =
         (RawEndpoint::named("web"), RawEndpoint::named("api"), RawEndpoint::named("other"));
-    let to = |endpoint: &RawEndpoint| {
-        Route::to(BackendService::new("shop/web:80", vec![endpoint.endpoint()]))
-    };
+    let to =
+        |endpoint: &RawEndpoint| Route::to(BackendService::new("shop/web:80", vec![endpoint.endpoint()]));
     let rules = vec![
         rule("shop.example", "/", to(&web)),
         rule("shop.example", "/api", to(&api)),

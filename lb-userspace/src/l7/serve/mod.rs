@@ -52,8 +52,8 @@ pub use refusal::{REASON, Reason};
 pub use settings::*;
 pub use signal::EndpointSignal;
 pub use snapshot::{
-    Affinity, Backend, BackendService, Endpoint, IN_FLIGHT_MAX, Listener, Plain, Protocol, REQUEST_TIMEOUT, Route,
-    Scheme, Site, Slot, Snapshot,
+    Affinity, Backend, BackendService, Endpoint, IN_FLIGHT_MAX, Listener, Plain, Protocol, REQUEST_TIMEOUT,
+    Route, Scheme, Site, Slot, Snapshot,
 };
 
 #[cfg(test)]

@@ -176,11 +176,8 @@ fn a_front_end_takes_over_from_another_on_the_same_address() {
     let (a, b) = (RawEndpoint::named("a"), RawEndpoint::named("b"));
     let stand = Stand::with(vec![a.endpoint()]);
     let place = stand.address;
-    let rules = vec![rule(
-        "shop.example",
-        "/",
-        Route::to(BackendService::new("shop/web:80", vec![b.endpoint()])),
-    )];
+    let rules =
+        vec![rule("shop.example", "/", Route::to(BackendService::new("shop/web:80", vec![b.endpoint()])))];
     let listener = Listener { scheme: Scheme::Http, site: site(rules, Plain::Served) };
     let next = FrontEnd::start(one_thread()).expect("a front-end");
     let faults = next.swap(Arc::new(Snapshot { listeners: [(place, listener)].into() }));

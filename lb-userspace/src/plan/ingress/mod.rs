@@ -156,6 +156,13 @@ impl UrlMaps {
         self.services.contains(service)
     }
 
+    /// The Secrets that they name.
+    #[must_use]
+    pub fn secrets(&self) -> BTreeSet<ObjectName> {
+        let certificates = self.maps.iter().flat_map(|map| &map.certificates);
+        certificates.map(|certificate| certificate.secret.clone()).collect()
+    }
+
     /// What cannot be used of the Ingresses.
     #[must_use]
     pub fn problems(&self) -> &BTreeSet<Problem> {

@@ -1,0 +1,246 @@
+//! The front-end of this node: it gets URL maps, certificates and endpoints from the plan, and what requests tell of
+//! endpoints goes to their health.
+//!
+//! What is served is replaced whole when URL maps or certificates change; when only endpoints do, their backend
+//! service is replaced within it.
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use http::StatusCode;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::attach::HostedAddresses;
+use crate::health::{Signal, Target};
+use crate::l7::serve::{
+    Backend, Counters, FrontEnd, Listener, Plain, Route, Scheme, Settings, Site, Snapshot,
+};
+use crate::model::{ObjectName, Problem};
+use crate::plan::{HTTP_PORT, HTTPS_PORT, PlainHttp, UrlMapPlan, UrlMaps, VipSource};
+use crate::source::kube::WantedSecrets;
+
+use super::planner::Planner;
+use certificates::KnownCertificates;
+use services::KnownServices;
+
+mod affinity_key;
+mod certificates;
+mod options;
+mod services;
+
+pub use options::FrontEndOptions;
+
+/// What the agent has of the front-end.
+pub(super) struct FrontEndLink {
+    /// Taken when the first URL map is there: a node without Ingresses has no such threads.
+    settings: Option<Settings>,
+    drain: Duration,
+    front_end: Option<FrontEnd>,
+    hosted: HostedAddresses,
+    certificates: KnownCertificates,
+    services: KnownServices,
+    counters: BTreeMap<Arc<str>, Arc<Counters>>,
+    /// What is served was made of these.
+    served: Option<Arc<UrlMaps>>,
+    wanted_secrets: watch::Sender<WantedSecrets>,
+    /// What cannot be served, and why.
+    pub(super) problems: BTreeSet<Problem>,
+    /// Whether something failed that may go well later.
+    has_faults: bool,
+}
+
+impl FrontEndLink {
+    /// # Errors
+    /// The key of affinity cookies or the log cannot be opened, or the interfaces' addresses not be read.
+    pub(super) fn new(
+        options: &FrontEndOptions,
+        run_dir: &std::path::Path,
+        wanted_secrets: watch::Sender<WantedSecrets>,
+    ) -> Result<Self> {
+        Ok(Self {
+            settings: Some(options.settings(run_dir)?),
+            drain: Duration::from_secs(options.front_end_drain_seconds.into()),
+            front_end: None,
+            hosted: HostedAddresses::find().context("cannot read the addresses of the loopback interface")?,
+            certificates: KnownCertificates::default(),
+            services: KnownServices::default(),
+            counters: BTreeMap::new(),
+            served: None,
+            wanted_secrets,
+            problems: BTreeSet::new(),
+            has_faults: false,
+        })
+    }
+
+    /// Brings the front-end to the plan, of which the part of these Services has changed.
+    pub(super) fn follow(&mut self, planner: &Planner, changed: &BTreeSet<ObjectName>) {
+        let url_maps = planner.desired.url_maps();
+        self.services.update(&planner.desired, changed);
+        let are_maps_new = self.served.as_ref().is_none_or(|served| !Arc::ptr_eq(served, url_maps));
+        let names = url_maps.secrets();
+        let are_certificates_new = self.certificates.follow(&names, planner.secrets());
+        if !are_maps_new && !are_certificates_new && !self.has_faults {
+            return;
+        }
+        self.wanted_secrets.send_if_modified(|wanted| {
+            let is_change = *wanted != names;
+            *wanted = names;
+            is_change
+        });
+        if url_maps.maps().is_empty() && self.front_end.is_none() {
+            self.host(&BTreeSet::new(), url_maps);
+            self.served = Some(Arc::clone(url_maps));
+            return;
+        }
+        if let Err(error) = self.start() {
+            warn!(error = format!("{error:#}"), "no Ingress is served; trying again with the next change");
+            self.has_faults = true;
+            return;
+        }
+        self.serve(planner, url_maps);
+        self.served = Some(Arc::clone(url_maps));
+    }
+
+    fn start(&mut self) -> Result<()> {
+        if let Some(settings) = self.settings.take() {
+            self.front_end = Some(FrontEnd::start(settings).context("cannot start the front-end's threads")?);
+            info!("front-end started");
+        }
+        self.front_end.as_ref().map(drop).context("the front-end could not be started")
+    }
+
+    /// Puts all that the URL maps ask for in the place of what is served.
+    fn serve(&mut self, planner: &Planner, url_maps: &Arc<UrlMaps>) {
+        self.problems = self.certificates.problems();
+        self.has_faults = false;
+        let hosted: BTreeSet<IpAddr> = url_maps
+            .maps()
+            .iter()
+            .flat_map(|map| &map.vips)
+            .filter(|(vip, source)| *source != VipSource::Node && !planner.addresses().contains(vip))
+            .map(|(vip, _)| *vip)
+            .collect();
+        self.host(&hosted, url_maps);
+        self.services.keep(&planner.desired, url_maps);
+        let listeners: HashMap<SocketAddr, Listener> =
+            url_maps.maps().iter().flat_map(|map| self.listeners(map)).collect();
+        let snapshot = Arc::new(Snapshot { listeners });
+        let Some(front_end) = &self.front_end else { return };
+        for fault in front_end.swap(snapshot) {
+            self.has_faults = true;
+            let address = fault.address.ip();
+            self.problems.extend(problem_at(url_maps, address, fault.to_string()));
+        }
+        for map in url_maps.maps() {
+            let message = |host| {
+                format!(
+                    "no certificate of its has the name {host}: clients get another one; correct spec.tls or the Secret"
+                )
+            };
+            let object = map.ingresses.first().map(|origin| origin.object.clone());
+            let problems = self.certificates.uncovered(map).into_iter().zip(object.into_iter().cycle());
+            self.problems.extend(problems.map(|(host, object)| Problem {
+                kind: "Ingress",
+                object,
+                message: message(host),
+            }));
+        }
+        let names: BTreeSet<&str> = url_maps.maps().iter().map(|map| &*map.name).collect();
+        self.counters.retain(|name, _| names.contains(&**name));
+    }
+
+    fn host(&mut self, addresses: &BTreeSet<IpAddr>, url_maps: &UrlMaps) {
+        for (address, error) in self.hosted.set(addresses) {
+            self.has_faults = true;
+            let message = format!(
+                "cannot make VIP {address} an address of the loopback interface: {error}; the agent needs CAP_NET_ADMIN"
+            );
+            self.problems.extend(problem_at(url_maps, address, message));
+        }
+    }
+
+    /// What a URL map has at each of its VIPs.
+    fn listeners(&mut self, map: &UrlMapPlan) -> Vec<(SocketAddr, Listener)> {
+        let counters = Arc::clone(self.counters.entry(Arc::clone(&map.name)).or_default());
+        let url_map = map.map.convert(|target| {
+            let backend = match &target.backend {
+                Ok(name) => self.services.slot(name).map(Backend::To),
+                Err(reason) => Some(Backend::Missing(reason.to_string().into())),
+            };
+            let plain = match target.plain_http {
+                PlainHttp::Served => Plain::Served,
+                PlainHttp::Refused => Plain::Refused,
+                PlainHttp::Redirected(code) => {
+                    Plain::Redirected(StatusCode::from_u16(code).unwrap_or(StatusCode::MOVED_PERMANENTLY))
+                }
+            };
+            let missing = || Backend::Missing("the backend service is not planned".into());
+            Route { backend: backend.unwrap_or_else(missing), plain }
+        });
+        let site = Arc::new(Site { name: Arc::clone(&map.name), url_map, counters });
+        let certificates = match map.has_https {
+            true => self.certificates.of(map),
+            false => None,
+        };
+        let mut listeners = Vec::new();
+        for (vip, _) in &map.vips {
+            if map.has_http {
+                let listener = Listener { scheme: Scheme::Http, site: Arc::clone(&site) };
+                listeners.push((SocketAddr::new(*vip, HTTP_PORT), listener));
+            }
+            if let Some(certificates) = &certificates {
+                let scheme = Scheme::Https(Arc::clone(certificates));
+                listeners
+                    .push((SocketAddr::new(*vip, HTTPS_PORT), Listener { scheme, site: Arc::clone(&site) }));
+            }
+        }
+        listeners
+    }
+
+    /// What requests told of endpoints since the last call, and when each began.
+    pub(super) fn signals(&self) -> Vec<(Target, Signal, u64)> {
+        let Some(front_end) = &self.front_end else { return Vec::new() };
+        let signals = front_end.signals().into_iter().filter_map(|told| {
+            let target = self.services.target(&told.backend_service, told.endpoint)?;
+            // Answers since the failure before: one is as good as many to a row of failures.
+            let answered = (told.answered > 0 && told.signal.is_failure())
+                .then(|| (target.clone(), Signal::Answered, told.began_ms));
+            Some(answered.into_iter().chain([(target, told.signal, told.began_ms)]))
+        });
+        signals.flatten().collect()
+    }
+
+    /// Whether something is to be tried again.
+    pub(super) fn has_faults(&self) -> bool {
+        self.has_faults
+    }
+
+    /// Lets the requests that have begun end, and takes the VIPs' addresses from the node where nobody serves them.
+    pub(super) async fn stop(mut self) {
+        let Some(front_end) = self.front_end.take() else { return };
+        let drain = self.drain;
+        let cut = tokio::task::spawn_blocking(move || front_end.stop(drain)).await.unwrap_or(0);
+        info!(cut, "front-end stopped");
+    }
+}
+
+/// Takes away what a front-end leaves on a node: the VIPs' addresses, and the key of affinity cookies.
+///
+/// # Errors
+/// The addresses cannot be read, or the file not be removed.
+pub(super) fn remove(run_dir: &std::path::Path) -> Result<()> {
+    let cannot = "cannot read the addresses of the loopback interface";
+    if let Some((address, error)) = HostedAddresses::find().context(cannot)?.set(&BTreeSet::new()).pop() {
+        return Err(error).with_context(|| format!("cannot take VIP {address} from the loopback interface"));
+    }
+    affinity_key::remove(run_dir)
+}
+
+/// The problem of the oldest Ingress that answers on a VIP.
+fn problem_at(url_maps: &UrlMaps, vip: IpAddr, message: String) -> Option<Problem> {
+    let map = url_maps.maps().iter().find(|map| map.vips.iter().any(|(address, _)| *address == vip))?;
+    Some(Problem { kind: "Ingress", object: map.ingresses.first()?.object.clone(), message })
+}

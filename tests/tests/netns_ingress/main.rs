@@ -1,0 +1,245 @@
+//! Ingresses, served by a real agent on a simulated node to a client outside: rules, TLS, failing pods.
+mod web;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use lb_tests::agent::{Agent, Options, Podway, frontend};
+use lb_tests::manifests::{EXTERNAL_IP, LOAD_BALANCER_IPS, Manifests, NAMESPACE, Service};
+use lb_tests::need;
+use lb_tests::topology::{NODE_NAMES, Topology};
+use lb_tests::wait::wait_until;
+use lb_userspace::model::Protocol;
+use rustls::pki_types::CertificateDer;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+
+use web::{HTTP_PORT, Web, ask, ask_by_tls};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+/// The pods of a node.
+const PODS: u8 = 2;
+const REQUESTS: u32 = 200;
+
+/// Two nodes, a server in each pod, two Services, an agent on the first node.
+struct World {
+    agent: Agent,
+    webs: Vec<Web>,
+    manifests: Manifests,
+    _dir: TempDir,
+    runtime: Runtime,
+    topology: Topology,
+}
+
+impl World {
+    /// `None`: the tier's need is not met. `web` has the first pod of each node, `cart` the second.
+    fn start() -> Option<Self> {
+        let need = need::netns()?;
+        let topology = Topology::two_nodes(PODS).unwrap();
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let webs = topology.pods().map(|pod| Web::start(runtime.handle(), pod)).collect();
+        let dir = TempDir::with_prefix("podway-manifests-").unwrap();
+        let mut manifests = Manifests::new(dir.path(), &topology).unwrap();
+        for (number, name) in ["web", "cart"].into_iter().enumerate() {
+            let mut service =
+                Service::new(name, 80 + number as u8).port("http", Protocol::Tcp, 80, HTTP_PORT);
+            for node in topology.nodes() {
+                service = service.backed_by(node, &node.pods()[number]);
+            }
+            manifests.put(service).unwrap();
+        }
+        let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
+        let mut agent =
+            Agent::start(&podway, &topology, NODE_NAMES[0], manifests.dir(), Options::default()).unwrap();
+        let frontends: BTreeSet<_> = manifests
+            .services()
+            .flat_map(|service| service.cluster_addresses())
+            .map(|address| frontend(Protocol::Tcp, address, 80))
+            .collect();
+        agent.wait_for(&frontends).unwrap();
+        Some(Self { agent, webs, manifests, _dir: dir, runtime, topology })
+    }
+
+    fn put(&self, name: &str, object: &Value) {
+        // A file that is there as a whole, as an editor's rename makes it.
+        let dir = self.manifests.dir();
+        std::fs::write(dir.join(format!("{name}.new")), object.to_string()).unwrap();
+        std::fs::rename(dir.join(format!("{name}.new")), dir.join(format!("{name}.json"))).unwrap();
+    }
+
+    /// Waits until a host is answered with this code at a VIP.
+    fn wait_for(&self, vip: IpAddr, host: &str, code: u16) {
+        let to = SocketAddr::new(vip, 80);
+        wait_until(DEADLINE, &format!("{code} for {host} at {vip}"), || {
+            ask(self.topology.client(), to, host, "/").is_ok_and(|answer| answer.code == code)
+        })
+        .unwrap_or_else(|error| panic!("{error}; the agent says:\n{}", self.agent.log()));
+    }
+
+    /// The pods that answer some requests, none of which may fail.
+    fn answerers(&self, vip: IpAddr, host: &str, path: &str) -> BTreeSet<String> {
+        let answers = (0..REQUESTS).map(|number| {
+            let answer = ask(self.topology.client(), SocketAddr::new(vip, 80), host, path);
+            let answer = answer.unwrap_or_else(|error| panic!("request {number}: {error}"));
+            assert_eq!(answer.code, 200, "request {number}: {answer:?}");
+            answer.body.split(' ').next().unwrap_or_default().to_owned()
+        });
+        answers.collect()
+    }
+}
+
+fn names(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn ingress_class() -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
+        "metadata": {"name": "podway"}, "spec": {"controller": "podway.io/ingress"},
+    })
+}
+
+/// Two hosts, one of which has a path for another Service.
+fn ingress(vips: &[IpAddr], tls: &[(&str, &str)]) -> Value {
+    let vips: Vec<String> = vips.iter().map(ToString::to_string).collect();
+    let backend = |service: &str| json!({"service": {"name": service, "port": {"name": "http"}}});
+    let path =
+        |path: &str, service: &str| json!({"path": path, "pathType": "Prefix", "backend": backend(service)});
+    let tls: Vec<_> = tls.iter().map(|(host, name)| json!({"hosts": [host], "secretName": name})).collect();
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+        "metadata": {
+            "name": "shop", "namespace": NAMESPACE, "annotations": {"podway.io/vips": vips.join(",")},
+        },
+        "spec": {"ingressClassName": "podway", "tls": tls, "rules": [
+            {"host": "shop.example", "http": {"paths": [path("/", "web"), path("/cart", "cart")]}},
+            {"host": "api.example", "http": {"paths": [path("/v1", "cart")]}},
+        ]},
+    })
+}
+
+/// A certificate of its own for a host, and its Secret.
+fn certificate(secret: &str, host: &str) -> (CertificateDer<'static>, Value) {
+    let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
+    let object = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": secret, "namespace": NAMESPACE},
+        "stringData": {"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()},
+    });
+    (made.cert.der().clone(), object)
+}
+
+#[test]
+fn requests_go_where_host_and_path_say() {
+    let Some(world) = World::start() else { return };
+    world.put("class", &ingress_class());
+    world.put("ingress", &ingress(&LOAD_BALANCER_IPS, &[]));
+    for vip in LOAD_BALANCER_IPS {
+        world.wait_for(vip, "shop.example", 200);
+        assert_eq!(world.answerers(vip, "shop.example", "/"), names(&["web-a-1", "web-b-1"]));
+        assert_eq!(world.answerers(vip, "shop.example", "/cart/7"), names(&["web-a-2", "web-b-2"]));
+        let to = SocketAddr::new(vip, 80);
+        let client = world.topology.client();
+        let answer = ask(client, to, "api.example", "/v1/items?page=2").unwrap();
+        let expected = format!("GET /v1/items?page=2 HTTP/1.1 api.example {}", client.address_for(vip));
+        assert!(answer.body.ends_with(&expected), "{answer:?}");
+        let answer = ask(client, to, "api.example", "/v2").unwrap();
+        assert_eq!(answer.code, 404, "{answer:?}");
+        assert!(answer.head.contains("x-podway-reason: "), "{answer:?}");
+        assert_eq!(ask(client, to, "other.example", "/").unwrap().code, 404);
+    }
+    world.agent.verify().unwrap();
+}
+
+#[test]
+fn a_pod_of_this_node_is_a_client_like_any_other() {
+    let Some(world) = World::start() else { return };
+    world.put("class", &ingress_class());
+    world.put("ingress", &ingress(&LOAD_BALANCER_IPS[..1], &[]));
+    world.wait_for(LOAD_BALANCER_IPS[0], "shop.example", 200);
+    let pod = world.topology.pod("web-a-1");
+    let answer = ask(pod, SocketAddr::new(LOAD_BALANCER_IPS[0], 80), "shop.example", "/").unwrap();
+    assert_eq!(answer.code, 200);
+    assert!(answer.body.ends_with(&pod.v4().to_string()), "{answer:?}");
+}
+
+#[test]
+fn no_request_fails_when_a_pod_does() {
+    let Some(mut world) = World::start() else { return };
+    world.put("class", &ingress_class());
+    world.put("ingress", &ingress(&LOAD_BALANCER_IPS[..1], &[]));
+    let vip = LOAD_BALANCER_IPS[0];
+    world.wait_for(vip, "shop.example", 200);
+    assert_eq!(world.answerers(vip, "shop.example", "/"), names(&["web-a-1", "web-b-1"]));
+    // The first pod's: its port refuses from now on, and nobody has said so.
+    drop(world.webs.swap_remove(0));
+    assert_eq!(world.answerers(vip, "shop.example", "/"), names(&["web-b-1"]));
+    world.manifests.edit("web", |service| service.endpoint("web-a-1").ready = false).unwrap();
+    assert_eq!(world.answerers(vip, "shop.example", "/"), names(&["web-b-1"]));
+    let web = Web::start(world.runtime.handle(), world.topology.pod("web-a-1"));
+    world.manifests.edit("web", |service| service.endpoint("web-a-1").ready = true).unwrap();
+    wait_until(DEADLINE, "the pod to be back", || {
+        world.answerers(vip, "shop.example", "/") == names(&["web-a-1", "web-b-1"])
+    })
+    .unwrap();
+    drop(web);
+}
+
+#[test]
+fn certificates_follow_their_secrets_and_a_bad_one_leaves_the_last_good() {
+    let Some(world) = World::start() else { return };
+    let (first, secret) = certificate("tls", "shop.example");
+    world.put("class", &ingress_class());
+    world.put("secret", &secret);
+    world.put("ingress", &ingress(&LOAD_BALANCER_IPS[..1], &[("shop.example", "tls")]));
+    let (client, to) = (world.topology.client(), SocketAddr::new(LOAD_BALANCER_IPS[0], 443));
+    let is_served = |trusted: &CertificateDer<'static>| {
+        ask_by_tls(client, to, "shop.example", "/", trusted).is_ok_and(|answer| answer.code == 200)
+    };
+    wait_until(DEADLINE, "the first certificate", || is_served(&first)).unwrap();
+
+    let mut garbage = secret.clone();
+    garbage["stringData"]["tls.crt"] = "no certificate".into();
+    world.put("secret", &garbage);
+    wait_until(DEADLINE, "the problem", || world.agent.log().contains("the last good certificate is served"))
+        .unwrap();
+    assert!(is_served(&first));
+
+    let (second, secret) = certificate("tls", "shop.example");
+    world.put("secret", &secret);
+    wait_until(DEADLINE, "the second certificate", || is_served(&second)).unwrap();
+    assert!(!is_served(&first), "the first one is not shown any more");
+    assert!(!world.agent.log().contains("PRIVATE KEY"));
+}
+
+#[test]
+fn vips_follow_their_ingress_and_leave_with_podway() {
+    let Some(mut world) = World::start() else { return };
+    let node = world.topology.node(NODE_NAMES[0]).host();
+    let hosted = || {
+        let output = node.command("ip").args(["-o", "addr", "show", "dev", "lo"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let vips =
+            LOAD_BALANCER_IPS.iter().chain([&EXTERNAL_IP]).filter(|vip| text.contains(&format!(" {vip}/")));
+        vips.copied().collect::<Vec<_>>()
+    };
+    world.put("class", &ingress_class());
+    world.put("ingress", &ingress(&LOAD_BALANCER_IPS, &[]));
+    world.wait_for(LOAD_BALANCER_IPS[0], "shop.example", 200);
+    assert_eq!(hosted(), LOAD_BALANCER_IPS);
+    world.put("ingress", &ingress(&[EXTERNAL_IP], &[]));
+    world.wait_for(EXTERNAL_IP, "shop.example", 200);
+    assert_eq!(hosted(), [EXTERNAL_IP]);
+    // The next agent finds what the former one made.
+    world.agent.restart().unwrap();
+    world.put("ingress", &ingress(&LOAD_BALANCER_IPS[..1], &[]));
+    world.wait_for(LOAD_BALANCER_IPS[0], "shop.example", 200);
+    assert_eq!(hosted(), LOAD_BALANCER_IPS[..1]);
+    world.agent.kill();
+    assert_eq!(hosted(), LOAD_BALANCER_IPS[..1], "an agent that is to come back keeps its VIPs");
+    let run_dir = world.topology.run_dir(NODE_NAMES[0]);
+    world.agent.podway(&["remove", "--run-dir", run_dir.to_str().unwrap()]).unwrap();
+    assert_eq!(hosted(), [] as [IpAddr; 0]);
+}
