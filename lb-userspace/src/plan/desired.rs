@@ -144,11 +144,11 @@ impl Desired {
         &self.url_maps
     }
 
-    /// The URL maps and the Services that they lead to, without the rest and without problems.
+    /// The URL maps and the Services that they lead to, without the rest and without problems. Costs what these
+    /// Services cost.
     #[must_use]
     pub fn url_map_part(&self) -> Self {
-        let named = |name: &ObjectName| self.url_maps.names_service(name);
-        let services = self.services.iter().filter(|(name, _)| named(name));
+        let services = self.url_maps.services().filter_map(|name| self.services.get_key_value(name));
         Self {
             services: services.map(|(name, plan)| (name.clone(), Arc::clone(plan))).collect(),
             url_maps: Arc::clone(&self.url_maps),

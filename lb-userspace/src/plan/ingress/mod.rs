@@ -156,6 +156,11 @@ impl UrlMaps {
         self.services.contains(service)
     }
 
+    /// The Services that a rule names, there or not.
+    pub fn services(&self) -> impl Iterator<Item = &ObjectName> {
+        self.services.iter()
+    }
+
     /// What cannot be used of the Ingresses.
     #[must_use]
     pub fn problems(&self) -> &BTreeSet<Problem> {
