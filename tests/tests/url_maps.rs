@@ -153,6 +153,11 @@ fn a_url_map_is_written_with_stable_names() {
         "default": null,
     }]);
     assert_eq!(maps, expected);
+    let table = print(&["plan"]).expect("tables");
+    assert!(
+        table.contains("\n\nURL MAP ") && table.contains(" shop.example.com  /cart  shop/cart:http/TCP\n"),
+        "{table}"
+    );
     let plan = json(&["plan"]);
     assert_eq!(plan["urlMaps"][1], expected[0], "the plan has it too");
 }
@@ -307,12 +312,15 @@ fn a_port_that_is_not_open_is_told() {
 }
 
 #[test]
-fn without_manifests_the_remedy_is_named() {
+fn without_manifests_the_agent_is_asked_and_the_remedy_named() {
     for arguments in
         [&["get", "url-maps"][..], &["describe", "ingress", "a/b"], &["explain", "--url", "http://a/"]]
     {
-        let error = printed(arguments.iter().copied()).expect_err("nothing to read").to_string();
-        assert_eq!(error, "cannot tell URL maps: no BPF map holds them; give --manifests DIR");
+        let arguments = [arguments, &["--run-dir", "/nonexistent"]].concat();
+        let error = printed(arguments).expect_err("nobody to ask");
+        let expected = "cannot ask the agent for its URL maps; give its --run-dir, or --manifests DIR: no agent answers at \
+                        /nonexistent/agent.sock: No such file or directory (os error 2)";
+        assert_eq!(format!("{error:#}"), expected);
     }
     let error = print(&["get", "frontends"]).expect_err("of maps alone").to_string();
     let expected =

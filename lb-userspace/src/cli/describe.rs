@@ -12,7 +12,8 @@ use super::frontends::{self, FrontendRow};
 use super::get::{self, BackendServiceRow, EndpointRow, NegRow};
 use super::health::{self, KnownHealth};
 use super::output::{self, Format, Row as _};
-use super::{GivenFacts, url_maps};
+use super::url_maps::Topic;
+use super::{GivenFacts, UrlMapQuestion};
 
 /// What can be described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,9 +24,9 @@ pub(super) enum Kind {
     Neg,
     /// A pod, by `IP:PORT`.
     Endpoint,
-    /// The rules of Ingresses that share their VIPs; from --manifests.
+    /// The rules of Ingresses that share their VIPs; of the agent, or from --manifests.
     UrlMap,
-    /// The URL maps of an Ingress, by `NAMESPACE/NAME`; from --manifests.
+    /// The URL maps of an Ingress, by `NAMESPACE/NAME`; likewise.
     Ingress,
 }
 
@@ -66,13 +67,13 @@ struct Chain {
 /// # Errors
 /// Nothing has the name, or more than one thing has.
 pub(super) fn run(describe: &Describe) -> Result<String> {
-    let of_plan = match describe.kind {
-        Kind::UrlMap => url_maps::describe_url_map,
-        Kind::Ingress => url_maps::describe_ingress,
+    let name = describe.name.clone();
+    let topic = match describe.kind {
+        Kind::UrlMap => Topic::UrlMap { name },
+        Kind::Ingress => Topic::Ingress { name },
         Kind::BackendService | Kind::Neg | Kind::Endpoint => return of_maps(describe),
     };
-    let planned = describe.given.planned_url_maps()?;
-    of_plan(&planned.desired, &planned.problems, &describe.name, describe.output)
+    describe.given.ask_of_url_maps(&UrlMapQuestion { topic, output: describe.output }, &describe.run_dir)
 }
 
 fn of_maps(describe: &Describe) -> Result<String> {

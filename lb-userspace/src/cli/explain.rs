@@ -15,7 +15,8 @@ use crate::maps::{Maps, Object, Pins};
 use crate::model::{Protocol, Snapshot};
 
 use super::output::{self, Format};
-use super::{Facts, GivenFacts, manifests, url_maps};
+use super::url_maps::Topic;
+use super::{Facts, GivenFacts, UrlMapQuestion, manifests};
 
 /// Source port of a question that names none: the first ephemeral one.
 const PORT_DEFAULT: u16 = 32_768;
@@ -29,7 +30,8 @@ const PORT_DEFAULT: u16 = 32_768;
     podway explain --url https://shop.example.com/cart --manifests examples --node-name node-a"
 )]
 pub(super) struct Explain {
-    /// A request in place of a packet: `https://HOST/PATH`, taken as it stands; from --manifests.
+    /// A request in place of a packet: `https://HOST/PATH`, taken as it stands; on the URL maps of the
+    /// agent, or from --manifests.
     #[arg(long, conflicts_with_all = ["from", "to"])]
     url: Option<String>,
     /// The VIP that the request comes to; without, those whose rules name the host.
@@ -103,9 +105,9 @@ struct Witness {
 /// The addresses are of two families; the maps or manifests cannot be read.
 pub(super) fn run(explain: &Explain) -> Result<String> {
     if let Some(url) = &explain.url {
-        let planned = explain.given.planned_url_maps()?;
-        manifests::warn(&planned.problems);
-        return url_maps::explanation(url, explain.vip, &planned.desired, explain.output);
+        let topic = Topic::Request { url: url.clone(), vip: explain.vip };
+        let question = UrlMapQuestion { topic, output: explain.output };
+        return explain.given.ask_of_url_maps(&question, &explain.run_dir);
     }
     let (Some(from), Some(to)) = (explain.from, explain.to) else {
         bail!("cannot explain nothing: give --url, or --from and --to")

@@ -18,7 +18,8 @@ use crate::plan::{neg_kind_name, socket_text};
 
 use super::health::{self, EndpointHealth, KnownHealth};
 use super::output::{self, Format, Row};
-use super::{GivenFacts, frontends, manifests, traces, url_maps};
+use super::url_maps::Topic;
+use super::{GivenFacts, UrlMapQuestion, frontends, traces};
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,7 +42,7 @@ pub(super) enum Resource {
     Pressure,
     /// Where which program is attached.
     Programs,
-    /// Hosts and paths of Ingresses, and the backend services that they lead to; from --manifests.
+    /// Hosts and paths of Ingresses, and the backend services that they lead to; of the agent, or from --manifests.
     UrlMaps,
 }
 
@@ -108,9 +109,8 @@ pub(super) fn run(get: &Get) -> Result<String> {
         Resource::Pressure => listing(get, super::pressure::pressure(&mut maps()?)?),
         Resource::Programs => maps().and_then(|_| listing(get, super::programs::programs(&pins)?)),
         Resource::UrlMaps => {
-            let planned = get.given.planned_url_maps()?;
-            manifests::warn(&planned.problems);
-            url_maps::listing(&planned.desired, get.filter.as_deref(), get.output)
+            let topic = Topic::Rules { filter: get.filter.clone() };
+            get.given.ask_of_url_maps(&UrlMapQuestion { topic, output: get.output }, &get.run_dir)
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The command line.
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 
 mod describe;
@@ -20,6 +20,8 @@ mod remove;
 mod traces;
 mod url_maps;
 mod verify;
+
+pub(crate) use url_maps::Question as UrlMapQuestion;
 
 /// Where an agent pins its maps unless it is told otherwise.
 const PIN_PATH: &str = crate::maps::PIN_PATH_DEFAULT;
@@ -123,12 +125,15 @@ impl GivenFacts {
         Some(Facts { manifests, node_name, node: self.node.clone() })
     }
 
-    /// The plan that URL maps are in.
-    fn planned_url_maps(&self) -> Result<manifests::Planned> {
+    /// Answers from the folder, else asks the agent of the run directory.
+    fn ask_of_url_maps(&self, question: &UrlMapQuestion, run_dir: &Path) -> Result<String> {
         let Some(facts) = self.facts() else {
-            bail!("cannot tell URL maps: no BPF map holds them; give --manifests DIR")
+            return crate::admin::url_maps(run_dir, serde_json::to_value(question)?)
+                .context("cannot ask the agent for its URL maps; give its --run-dir, or --manifests DIR");
         };
-        manifests::plan(&facts)
+        let planned = manifests::plan(&facts)?;
+        manifests::warn(&planned.problems);
+        question.answer(&planned.desired, &planned.problems)
     }
 }
 

@@ -3,13 +3,49 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::explain::url::{Url, UrlExplanation, explain_url};
 use crate::model::{ObjectName, Problem};
 use crate::plan::{BackendService, Desired, TargetText, UrlMapPlan, UrlMapText, transport_name};
 
 use super::output::{self, Format, Row};
+
+/// What is asked of URL maps, of an agent or of manifests.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Question {
+    pub(super) topic: Topic,
+    pub(super) output: Format,
+}
+
+/// What a [`Question`] is about.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub(super) enum Topic {
+    /// The rules in which a text occurs, or all.
+    Rules { filter: Option<String> },
+    /// A URL map, by its name or a part that only it has.
+    UrlMap { name: String },
+    /// The URL maps of an Ingress, by `NAMESPACE/NAME`.
+    Ingress { name: String },
+    /// A request, and the VIP that it comes to.
+    Request { url: String, vip: Option<IpAddr> },
+}
+
+impl Question {
+    /// What the command prints.
+    ///
+    /// # Errors
+    /// Nothing has the name, or what shall be a URL is none.
+    pub(crate) fn answer(&self, desired: &Desired, problems: &[Problem]) -> Result<String> {
+        match &self.topic {
+            Topic::Rules { filter } => listing(desired, filter.as_deref(), self.output),
+            Topic::UrlMap { name } => describe_url_map(desired, problems, name, self.output),
+            Topic::Ingress { name } => describe_ingress(desired, problems, name, self.output),
+            Topic::Request { url, vip } => explanation(url, *vip, desired, self.output),
+        }
+    }
+}
 
 /// One rule of a URL map.
 #[derive(Clone, Debug, Serialize)]
@@ -102,12 +138,7 @@ struct Description<'a> {
 ///
 /// # Errors
 /// None has the name, or more than one has it.
-pub(super) fn describe_url_map(
-    desired: &Desired,
-    problems: &[Problem],
-    name: &str,
-    format: Format,
-) -> Result<String> {
+fn describe_url_map(desired: &Desired, problems: &[Problem], name: &str, format: Format) -> Result<String> {
     let maps = desired.url_maps().maps();
     let exact = maps.iter().find(|map| *map.name == *name);
     let found: Vec<&UrlMapPlan> = match exact {
@@ -131,12 +162,7 @@ pub(super) fn describe_url_map(
 ///
 /// # Errors
 /// There is no Ingress of the name.
-pub(super) fn describe_ingress(
-    desired: &Desired,
-    problems: &[Problem],
-    name: &str,
-    format: Format,
-) -> Result<String> {
+fn describe_ingress(desired: &Desired, problems: &[Problem], name: &str, format: Format) -> Result<String> {
     let (namespace, short) =
         name.split_once('/').with_context(|| format!("cannot read {name:?}: want NAMESPACE/NAME"))?;
     let name = ObjectName::new(namespace, short);
@@ -243,12 +269,7 @@ fn endpoint_cells(service: &BackendService) -> impl Iterator<Item = Vec<String>>
 ///
 /// # Errors
 /// The text is no URL.
-pub(super) fn explanation(
-    url: &str,
-    vip: Option<IpAddr>,
-    desired: &Desired,
-    format: Format,
-) -> Result<String> {
+fn explanation(url: &str, vip: Option<IpAddr>, desired: &Desired, format: Format) -> Result<String> {
     let parts = Url::of(url)
         .with_context(|| format!("cannot read {url:?}: want http://HOST/PATH or https://HOST/PATH"))?;
     let answers = explain_url(&parts, vip, desired);

@@ -144,6 +144,18 @@ impl Desired {
         &self.url_maps
     }
 
+    /// The URL maps and the Services that they lead to, without the rest and without problems. Costs what these
+    /// Services cost.
+    #[must_use]
+    pub fn url_map_part(&self) -> Self {
+        let services = self.url_maps.services().filter_map(|name| self.services.get_key_value(name));
+        Self {
+            services: services.map(|(name, plan)| (name.clone(), Arc::clone(plan))).collect(),
+            url_maps: Arc::clone(&self.url_maps),
+            ..Self::default()
+        }
+    }
+
     /// The plans by Service.
     #[must_use]
     pub fn services(&self) -> &BTreeMap<ObjectName, Arc<ServicePlan>> {

@@ -163,6 +163,11 @@ impl UrlMaps {
         certificates.map(|certificate| certificate.secret.clone()).collect()
     }
 
+    /// The Services that a rule names, there or not.
+    pub fn services(&self) -> impl Iterator<Item = &ObjectName> {
+        self.services.iter()
+    }
+
     /// What cannot be used of the Ingresses.
     #[must_use]
     pub fn problems(&self) -> &BTreeSet<Problem> {
