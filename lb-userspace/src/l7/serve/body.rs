@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::link::Taken;
 use super::pool::Lease;
 use super::record::Record;
 use super::refusal::Reason;
@@ -159,6 +160,8 @@ impl Body for RequestBody {
 pub(super) struct AnswerBody {
     from: From,
     record: Record,
+    /// Over HTTP/2.
+    taken: Option<Rc<Taken>>,
     until: Instant,
     deadline: Deadline,
 }
@@ -171,17 +174,20 @@ enum From {
 
 impl AnswerBody {
     pub(super) fn own(bytes: Bytes, record: Record) -> Self {
-        Self { from: From::Own(bytes), record, until: Instant::now(), deadline: Deadline::default() }
+        let (until, deadline) = (Instant::now(), Deadline::default());
+        Self { from: From::Own(bytes), record, taken: None, until, deadline }
     }
 
-    /// An endpoint's, which must end before `until`.
-    pub(super) fn of_endpoint(incoming: Incoming, lease: Lease, record: Record, until: Instant) -> Self {
-        let mut body = Self {
-            from: From::Endpoint(incoming, Some(lease)),
-            record,
-            until,
-            deadline: Deadline::default(),
-        };
+    /// An endpoint's, which must end before `until`; `taken` hears when the client takes it.
+    pub(super) fn of_endpoint(
+        incoming: Incoming,
+        lease: Lease,
+        record: Record,
+        taken: Option<Rc<Taken>>,
+        until: Instant,
+    ) -> Self {
+        let (from, deadline) = (From::Endpoint(incoming, Some(lease)), Deadline::default());
+        let mut body = Self { from, record, taken, until, deadline };
         if body.is_end_stream() {
             body.give_back();
         }
@@ -216,8 +222,14 @@ impl Body for AnswerBody {
             }
             From::Endpoint(incoming, _) => incoming,
         };
+        if let Some(taken) = &this.taken {
+            taken.take();
+        }
         match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
+                if let Some(taken) = &this.taken {
+                    taken.hand_out();
+                }
                 this.record.add_bytes(frame.data_ref().map_or(0, Bytes::len));
                 if this.is_end_stream() {
                     this.give_back();

@@ -12,7 +12,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -22,7 +22,7 @@ use super::counters::count;
 use super::exchange::answer;
 use super::link::Link;
 use super::local::LocalExecutor;
-use super::settings::HEAD_BUFFER_BYTES;
+use super::settings::{HEAD_BUFFER_BYTES, Limits};
 use super::snapshot::Scheme;
 use super::worker::{Counted, Worker};
 use crate::health::tls::HTTP_2;
@@ -145,25 +145,22 @@ async fn http_2_until_idle(stream: TlsStream<TcpStream>, link: Rc<Link>, mut clo
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    let mut is_closing = false;
+    // When the client was told that the connection ends.
+    let mut told = None;
     loop {
-        let idle = async {
-            if is_closing {
-                std::future::pending::<()>().await;
-            }
-            until_idle(&link, limits.idle_timeout).await;
-        };
         tokio::select! {
             biased;
             () = link.cut.notified() => {
                 count(&shared.totals.resets_refused);
                 return;
             }
+            () = until_stalled(&link, limits.write_stall_timeout) => return,
             _ = connection.as_mut() => return,
-            () = until_closing(&link, &mut closing), if !is_closing => {}
-            () = idle => {}
+            () = until_closing(&link, &mut closing), if told.is_none() => {}
+            // A client that was told and asks for nothing more has no reason to stay.
+            () = until_idle(&link, limits, told) => if told.is_some() { return },
         }
-        is_closing = true;
+        told = Some(Instant::now());
         Pin::as_mut(&mut connection).graceful_shutdown();
     }
 }
@@ -175,13 +172,23 @@ async fn until_closing(link: &Link, closing: &mut watch::Receiver<()>) {
     link.asked().await;
 }
 
-/// Ends once the connection has been without a request for that long.
-async fn until_idle(link: &Link, idle_timeout: Duration) {
+/// Ends once the connection has been without a request for too long, since the client was told or before.
+async fn until_idle(link: &Link, limits: &Limits, told: Option<Instant>) {
     loop {
-        let limit = link.idle_since().unwrap_or_else(Instant::now) + idle_timeout;
+        let is_short = told.is_some() || !link.has_asked();
+        let patience = if is_short { limits.header_timeout } else { limits.idle_timeout };
+        let since = link.idle_since().unwrap_or_else(Instant::now);
+        let limit = told.map_or(since, |told| told.max(since)) + patience;
         if Instant::now() >= limit {
             return;
         }
         sleep_until(limit).await;
+    }
+}
+
+/// Ends once a client has taken nothing of an answer for that long; looks twice in that time.
+async fn until_stalled(link: &Link, stall_timeout: Duration) {
+    while !link.is_stalled(stall_timeout) {
+        sleep(stall_timeout / 2).await;
     }
 }

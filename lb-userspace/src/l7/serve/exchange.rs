@@ -18,6 +18,7 @@ use super::attempt::{Answer, Attempt};
 use super::body::{AnswerBody, RequestBody};
 use super::forward::{self, REQUEST_ID};
 use super::link::{Busy, Link, Unanswered};
+use super::pool::Lease;
 use super::record::{Line, Record};
 use super::refusal::Reason;
 use super::request::{Target, judge};
@@ -53,13 +54,13 @@ pub(super) async fn answer(
     if version == Version::HTTP_2 {
         response.headers_mut().remove(CONNECTION);
     }
-    Ok(response.finish(record))
+    Ok(response.finish(record, &link, version))
 }
 
 /// What a client gets.
 enum Outcome {
     Own(Response<Bytes>, Option<&'static str>),
-    Endpoint(Box<(http::response::Parts, Incoming, super::pool::Lease)>, Instant),
+    Endpoint(Box<(http::response::Parts, Incoming, Lease)>, Instant),
 }
 
 impl Outcome {
@@ -84,12 +85,14 @@ impl Outcome {
         }
     }
 
-    fn finish(self, record: Record) -> Response<AnswerBody> {
+    fn finish(self, record: Record, link: &Link, version: Version) -> Response<AnswerBody> {
         match self {
             Self::Own(response, _) => response.map(|bytes| AnswerBody::own(bytes, record)),
             Self::Endpoint(answer, until) => {
                 let (parts, incoming, lease) = *answer;
-                Response::from_parts(parts, AnswerBody::of_endpoint(incoming, lease, record, until))
+                let is_watched = version == Version::HTTP_2 && !http_body::Body::is_end_stream(&incoming);
+                let taken = is_watched.then(|| link.watch());
+                Response::from_parts(parts, AnswerBody::of_endpoint(incoming, lease, record, taken, until))
             }
         }
     }

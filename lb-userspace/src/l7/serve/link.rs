@@ -1,8 +1,9 @@
 //! One connection of a client, as its requests see it.
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Version;
 use tokio::sync::Notify;
@@ -30,6 +31,8 @@ pub(super) struct Link {
     last_ended: Cell<Instant>,
     resets_began: Cell<Instant>,
     resets: Cell<u32>,
+    /// Answers that are sent over HTTP/2.
+    answers: RefCell<Vec<Weak<Taken>>>,
     /// Told when the connection must be closed at once.
     pub(super) cut: Notify,
     _counted: Counted,
@@ -49,6 +52,7 @@ impl Link {
             last_ended: Cell::new(now),
             resets_began: Cell::new(now),
             resets: Cell::new(0),
+            answers: RefCell::default(),
             cut: Notify::new(),
             _counted: counted,
         }
@@ -61,9 +65,33 @@ impl Link {
         }
     }
 
+    /// Whether there was a request.
+    pub(super) fn has_asked(&self) -> bool {
+        self.has_asked.get()
+    }
+
     /// Since when there is no request, if there is none.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         (self.requests.get() == 0).then(|| self.last_ended.get())
+    }
+
+    /// Watches an answer whose client may take nothing of it for as long as it likes: HTTP/2 holds back one stream while
+    /// the connection goes on.
+    pub(super) fn watch(&self) -> Rc<Taken> {
+        let taken = Rc::<Taken>::default();
+        self.answers.borrow_mut().push(Rc::downgrade(&taken));
+        taken
+    }
+
+    /// Whether an answer has waited for its client for that long.
+    pub(super) fn is_stalled(&self, stall_timeout: Duration) -> bool {
+        let mut is_stalled = false;
+        self.answers.borrow_mut().retain(|answer| {
+            let Some(answer) = answer.upgrade() else { return false };
+            is_stalled |= answer.0.get().is_some_and(|since| since.elapsed() >= stall_timeout);
+            true
+        });
+        is_stalled
     }
 
     /// Counts a request that its client gave up.
@@ -77,6 +105,20 @@ impl Link {
         if self.resets.get() > self.worker.shared.settings.limits.resets_per_second_max {
             self.cut.notify_one();
         }
+    }
+}
+
+/// Since when the last piece of an answer waits to be taken, if one does.
+#[derive(Debug, Default)]
+pub(super) struct Taken(Cell<Option<Instant>>);
+
+impl Taken {
+    pub(super) fn hand_out(&self) {
+        self.0.set(Some(Instant::now()));
+    }
+
+    pub(super) fn take(&self) {
+        self.0.set(None);
     }
 }
 

@@ -299,7 +299,8 @@ async fn an_idle_http_2_connection_is_closed_and_a_busy_one_is_not() {
         }
         Ok(())
     });
-    let limits = Limits { idle_timeout: Duration::from_millis(200), ..Limits::default() };
+    let short = Duration::from_millis(200);
+    let limits = Limits { idle_timeout: short, header_timeout: short, ..Limits::default() };
     let service = BackendService::new("shop/web:80", vec![web.endpoint()]);
     let stand = tls_stand(Settings { limits, ..one_thread() }, service);
     let stream = dial(&stand, "shop.example", HTTP_2).await;
@@ -341,4 +342,44 @@ async fn streams_and_heads_of_http_2_have_bounds() {
     assert_eq!(answer.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     let long = request(&format!("/{}", "a".repeat(URI_BYTES_MAX)));
     assert_eq!(sender.send_request(long).await.expect("an answer").status(), StatusCode::URI_TOO_LONG);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_a_stream_is_cut() {
+    let web = RawEndpoint::start(|peer| {
+        peer.request()?;
+        let length = 64 * 1024 * 1024;
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        std::io::Write::write_all(&mut peer.stream, head.as_bytes())?;
+        std::io::Write::write_all(&mut peer.stream, &vec![b'x'; length])
+    });
+    let endpoint = web.endpoint();
+    let limits = Limits { write_stall_timeout: Duration::from_millis(300), ..Limits::default() };
+    let service = BackendService::new("shop/web:80", vec![Arc::clone(&endpoint)]);
+    let stand = tls_stand(Settings { limits, ..one_thread() }, service);
+    let mut sender = http_2(&stand).await;
+    let answer = sender.send_request(request("/")).await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::OK);
+    // The connection itself goes on: other requests are answered meanwhile.
+    let mut asked = request("/");
+    *asked.uri_mut() = "https://none.example/".parse().expect("a URL");
+    assert_eq!(sender.send_request(asked).await.expect("an answer").status(), StatusCode::NOT_FOUND);
+    let cut = tokio::time::timeout(DEADLINE, async {
+        while sender.ready().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    cut.await.expect("the connection is cut");
+    eventually("nothing is left under way", || endpoint.in_flight() == 0);
+}
+
+#[tokio::test]
+async fn an_http_2_client_that_never_asks_is_closed() {
+    let limits = Limits { header_timeout: Duration::from_millis(200), ..Limits::default() };
+    let service = BackendService::new("shop/web:80", Vec::new());
+    let stand = tls_stand(Settings { limits, ..one_thread() }, service);
+    let mut stream = dial(&stand, "shop.example", HTTP_2).await;
+    let mut bytes = Vec::new();
+    let closed = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes)).await;
+    assert!(closed.is_ok(), "in time");
 }
