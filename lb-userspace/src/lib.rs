@@ -9,6 +9,7 @@ pub mod ring;
 
 pub mod clock;
 pub mod diff;
+pub mod stable_hash;
 
 pub mod ebpf_object;
 pub use ebpf_object::EBPF_OBJECT;
