@@ -23,7 +23,10 @@ pub mod sweep;
 
 pub mod attach;
 pub mod events;
+pub mod gates;
 pub mod health;
+pub mod neg_status;
+pub mod peers;
 pub mod service_health;
 
 pub mod explain;

@@ -7,10 +7,14 @@ use std::sync::Arc;
 use serde::Serialize;
 
 mod backend_config;
+mod gated_pod;
 mod health_policy;
+mod neg_request;
 
 pub use backend_config::{BackendConfig, BackendConfigNames, BackendConfigs};
+pub use gated_pod::{GatedPod, ReadinessGate};
 pub use health_policy::{HealthPolicy, PassivePolicy};
+pub use neg_request::{NegRequest, NegStatus};
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -271,6 +275,10 @@ pub struct Service {
     pub external_mode: Option<ExternalMode>,
     /// Weights of endpoints by their address, from an annotation; they go before those of the slices.
     pub endpoint_weights: BTreeMap<IpAddr, u16>,
+    /// From an annotation.
+    pub neg_request: Option<NegRequest>,
+    /// From annotations.
+    pub neg_status: NegStatus,
 }
 
 impl Service {
@@ -298,6 +306,8 @@ impl Service {
             backend_configs: BackendConfigNames::default(),
             external_mode: None,
             endpoint_weights: BTreeMap::new(),
+            neg_request: None,
+            neg_status: NegStatus::default(),
         }
     }
 }
@@ -419,6 +429,9 @@ pub struct Snapshot {
     /// BackendConfigs by name.
     #[serde(skip)]
     pub backend_configs: BackendConfigs,
+    /// Pods of this node that wait for a readiness gate, by name.
+    #[serde(skip)]
+    pub gated_pods: BTreeMap<ObjectName, Arc<GatedPod>>,
 }
 
 /// A change of one fact, as a source reports it.
@@ -444,6 +457,10 @@ pub enum Change {
     BackendConfig(BackendConfig),
     /// The BackendConfig is gone.
     BackendConfigGone(ObjectName),
+    /// The pod waits for a readiness gate.
+    GatedPod(GatedPod),
+    /// The pod is gone, or waits for none.
+    GatedPodGone(ObjectName),
 }
 
 /// An object, or a part of one, that cannot be used; the rest goes on without it.

@@ -19,18 +19,22 @@ use crate::attach::{self, Attachments, Instance};
 use crate::explain::Origins;
 use crate::health::{self, ChangedTargets, HealthEvent};
 use crate::maps::{Object, Pins, RouteGeneration};
-use crate::model::{ObjectName, Problem};
+use crate::model::{Change, ObjectName, Problem};
 use crate::source::{ProblemList, SourceEvent};
 
+mod api_links;
 mod applier;
 mod beginnings;
 mod chain;
 mod changes;
 mod event_reports;
 mod fragment_holder;
+mod gate_reports;
+mod neg_status_reports;
 mod node_addresses;
 mod node_flags;
 mod options;
+mod peer_link;
 mod planner;
 mod problems;
 mod service_health_answers;
@@ -42,8 +46,8 @@ mod switch;
 pub use node_flags::NodeFlags;
 pub use options::{Options, RUN_DIR_DEFAULT};
 
+use api_links::{ApiLinks, Subject, summary_changed};
 use applier::Applier;
-use event_reports::EventReports;
 use planner::Planner;
 use problems::ProblemReport;
 use service_health_answers::ServiceHealthAnswers;
@@ -69,14 +73,14 @@ pub fn run(options: &Options) -> Result<()> {
         let pins = Pins::new(&options.pin_path);
         let _instance = Instance::take(&pins)?;
         let object = Object::choose(options.ebpf_object.clone())?;
-        let (events, reports) = beginnings::start_source(options).await?;
+        let (events, api) = beginnings::start_source(options).await?;
         let (ebpf, maps) = beginnings::load_maps(object, &pins, options).await?;
         // Before the programs are attached: changes from here on are not missed.
         let links = changes::watch_links()?;
         changes::watch_routes(RouteGeneration::open(&pins)?)?;
         let programs = beginnings::load_programs(ebpf, &pins, options);
         let sockets = SocketMover::start(maps.reader(&pins)?)?;
-        let agent = Agent::new(options, Applier::new(maps, sockets)?, pins.clone(), reports)?;
+        let agent = Agent::new(options, Applier::new(maps, sockets)?, pins.clone(), api)?;
         agent.run(events, programs, links).await?;
         if options.detach_on_exit {
             step_back(&pins, &options.run_dir)?;
@@ -148,7 +152,7 @@ struct Agent {
     service_health: ServiceHealthAnswers,
     known: admin::Known,
     /// None where the facts come from manifests.
-    event_reports: Option<EventReports>,
+    api: Option<ApiLinks>,
     is_synced: bool,
     /// Whether anything was applied yet.
     is_begun: bool,
@@ -161,12 +165,7 @@ struct Due {
 }
 
 impl Agent {
-    fn new(
-        options: &Options,
-        mut applier: Applier,
-        pins: Pins,
-        event_reports: Option<EventReports>,
-    ) -> Result<Self> {
+    fn new(options: &Options, mut applier: Applier, pins: Pins, api: Option<ApiLinks>) -> Result<Self> {
         let mut planner = Planner::new(&options.node_name, options.node.clone());
         planner.node_addresses.begin(applier.maps.nodes()?);
         let interval = Duration::from_secs(options.sweep_interval_seconds.into());
@@ -187,7 +186,7 @@ impl Agent {
             targets: watch::channel(ChangedTargets::default()).0,
             service_health: ServiceHealthAnswers::start(),
             known: admin::Known::default(),
-            event_reports,
+            api,
             is_synced: false,
             is_begun: false,
             options: options.clone(),
@@ -226,9 +225,10 @@ impl Agent {
                 _ = seconds.tick() => {
                     self.pass_time();
                     self.end_drains();
-                    self.tell_events();
+                    self.tell_api();
                 }
                 () = sleep_until(self.sweeper.due()) => self.sweep(),
+                () = summary_changed(&mut self.api) => self.take_summary(),
                 Some(event) = events.recv() => self.take(event),
                 Ok(()) = self.service_health.problems.changed() => self.report_problems(),
                 () = until(due.links) => {
@@ -280,7 +280,13 @@ impl Agent {
 
     fn take(&mut self, event: SourceEvent) {
         match event {
-            SourceEvent::Change(change) => self.planner.change(change),
+            SourceEvent::Change(change) => self.change(change),
+            SourceEvent::Followed(version) => {
+                if let Some(api) = &mut self.api {
+                    api.peers.follow(version);
+                    self.tell_peers();
+                }
+            }
             SourceEvent::Synced => {
                 info!("all facts are read");
                 self.is_synced = true;
@@ -298,6 +304,14 @@ impl Agent {
                     self.report_problems();
                 }
             }
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        let subject = Subject::of(&change);
+        self.planner.change(change);
+        if let (Some(api), Some(subject)) = (&mut self.api, &subject) {
+            api.follow(subject, &self.planner);
         }
     }
 
@@ -343,9 +357,11 @@ impl Agent {
         self.applier.apply(&self.planner.desired, &changed);
         self.tell_targets(&changed);
         self.watch_flows(&changed);
-        if let Some(reports) = &mut self.event_reports {
-            reports.note(&self.planner, &changed);
+        if let Some(api) = &mut self.api {
+            api.note(&self.planner, &changed);
         }
+        self.tell_peers();
+        self.take_summary();
         self.origins.update(&self.planner.desired, &changed);
         self.service_health.follow(&self.planner, self.applier.is_up_to_date());
         self.report_problems();
@@ -372,12 +388,6 @@ impl Agent {
         if self.is_begun {
             let pass = self.sweeper.last.as_ref();
             self.applier.end_drains(&self.planner.desired, pass);
-        }
-    }
-
-    fn tell_events(&mut self) {
-        if let Some(reports) = &mut self.event_reports {
-            reports.tell(&self.planner);
         }
     }
 

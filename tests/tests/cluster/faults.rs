@@ -242,7 +242,7 @@ fn step(server: &ApiServer, random: &mut Random) -> Option<String> {
                 Resource::Nodes => node(name),
                 Resource::ServiceCidrs => service_cidr(name),
                 Resource::BackendConfigs => backend_config(name),
-                Resource::Events => unreachable!("not watched"),
+                Resource::Pods | Resource::Leases | Resource::Events => unreachable!("not watched"),
             };
             server.put(resource, object);
         }

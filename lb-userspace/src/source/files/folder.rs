@@ -232,6 +232,7 @@ fn gone(key: &Key, last: &Change) -> Change {
         Change::Node(_) | Change::NodeGone(_) => Change::NodeGone(key.1.name.clone()),
         Change::ServiceCidr(_) | Change::ServiceCidrGone(_) => Change::ServiceCidrGone(key.1.name.clone()),
         Change::BackendConfig(_) | Change::BackendConfigGone(_) => Change::BackendConfigGone(key.1.clone()),
+        Change::GatedPod(_) | Change::GatedPodGone(_) => Change::GatedPodGone(key.1.clone()),
     }
 }
 

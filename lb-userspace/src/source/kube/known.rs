@@ -114,6 +114,8 @@ fn version(change: &Change) -> Version {
         Change::EndpointSlice(slice) => Version::Resource(Arc::clone(&slice.resource_version)),
         Change::ServiceCidr(cidr) => Version::Resource(Arc::clone(&cidr.resource_version)),
         Change::BackendConfig(config) => Version::Resource(Arc::clone(&config.resource_version)),
+        // Its version moves with every probe.
+        Change::GatedPod(_) => Version::Fact(Box::new(change.clone())),
         Change::Node(node) => {
             let mut node = node.clone();
             node.resource_version = "".into();

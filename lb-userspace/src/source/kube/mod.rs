@@ -1,5 +1,5 @@
-//! Facts from the Kubernetes API: four watches (Services, EndpointSlices, Nodes, ServiceCIDRs) that
-//! never end.
+//! Facts from the Kubernetes API: watches (Services, EndpointSlices, Nodes, ServiceCIDRs, BackendConfigs, the
+//! node's own Pods) that never end.
 //!
 //! A watch begins with a complete list and goes on from its version; whatever breaks it, it is taken
 //! up again where it stopped, or with a new list where the server no longer knows that version. Facts
@@ -50,6 +50,8 @@ pub struct Settings {
     /// Time after which a kind that the server lacks, or does not let us read, is asked for again, with
     /// jitter: every node of a cluster asks.
     pub missing_kind_wait: Duration,
+    /// The node whose pods are watched, for the readiness gates that they name; none without one.
+    pub pods_of_node: Option<String>,
 }
 
 impl Default for Settings {
@@ -60,6 +62,7 @@ impl Default for Settings {
             page_objects_max: 250,
             watch_timeout: Duration::from_secs(240),
             missing_kind_wait: Duration::from_secs(120),
+            pods_of_node: None,
         }
     }
 }
@@ -100,6 +103,7 @@ pub async fn read_once(
                 SourceEvent::Change(change) => apply(&mut snapshot, change),
                 SourceEvent::Problems(found) => drop(problems.update(found)),
                 SourceEvent::Synced => break,
+                SourceEvent::Followed(_) => {}
             }
         }
         Ok((snapshot, problems.iter().cloned().collect()))
@@ -126,13 +130,16 @@ pub async fn run(
     sender: mpsc::Sender<SourceEvent>,
 ) -> anyhow::Result<()> {
     let client = client(config, &settings).context("cannot make a client for the API server")?;
-    let unsynced = Arc::new(AtomicUsize::new(5));
+    let watches = 5 + usize::from(settings.pods_of_node.is_some());
+    let unsynced = Arc::new(AtomicUsize::new(watches));
     let services = Kind {
         name: "Service",
         selector: Some(SERVICE_SELECTOR),
         is_optional: false,
         convert: objects::service,
         gone: Change::ServiceGone,
+        fields: None,
+        is_followed: false,
     };
     let slices = Kind {
         name: "EndpointSlice",
@@ -140,6 +147,8 @@ pub async fn run(
         is_optional: false,
         convert: objects::endpoint_slice,
         gone: Change::EndpointSliceGone,
+        fields: None,
+        is_followed: true,
     };
     let nodes = Kind {
         name: "Node",
@@ -147,6 +156,8 @@ pub async fn run(
         is_optional: false,
         convert: objects::node,
         gone: |name| Change::NodeGone(name.name),
+        fields: None,
+        is_followed: false,
     };
     let service_cidrs = Kind {
         name: "ServiceCIDR",
@@ -154,6 +165,8 @@ pub async fn run(
         is_optional: true,
         convert: objects::service_cidr,
         gone: |name| Change::ServiceCidrGone(name.name),
+        fields: None,
+        is_followed: false,
     };
     let backend_configs = Kind {
         name: "BackendConfig",
@@ -161,6 +174,24 @@ pub async fn run(
         is_optional: true,
         convert: objects::backend_config,
         gone: Change::BackendConfigGone,
+        fields: None,
+        is_followed: false,
+    };
+    let pods_of_node = settings.pods_of_node.clone();
+    let pods = Kind {
+        name: "Pod",
+        selector: None,
+        is_optional: true,
+        convert: objects::pod,
+        gone: Change::GatedPodGone,
+        fields: pods_of_node.as_ref().map(|node| format!("spec.nodeName={node}")),
+        is_followed: false,
+    };
+    let watch_pods = async {
+        if pods_of_node.is_some() {
+            let watch = Watch::new(pods, settings.clone(), sender.clone(), Arc::clone(&unsynced));
+            watch.run(Api::all(client.clone())).await;
+        }
     };
     tokio::join!(
         Watch::new(services, settings.clone(), sender.clone(), Arc::clone(&unsynced))
@@ -171,7 +202,9 @@ pub async fn run(
             .run(Api::all(client.clone())),
         Watch::new(service_cidrs, settings.clone(), sender.clone(), Arc::clone(&unsynced))
             .run(Api::all(client.clone())),
-        Watch::new(backend_configs, settings, sender, unsynced).run(Api::all(client)),
+        Watch::new(backend_configs, settings.clone(), sender.clone(), Arc::clone(&unsynced))
+            .run(Api::all(client.clone())),
+        watch_pods,
     );
     Ok(())
 }

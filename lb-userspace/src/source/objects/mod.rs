@@ -9,13 +9,17 @@ mod backend_config;
 mod endpoint_slice;
 mod health_check;
 mod health_policy;
+mod neg;
 mod node;
+mod pod;
 mod service;
 mod service_cidr;
 
 pub use backend_config::{BackendConfigObject, backend_config};
 pub use endpoint_slice::endpoint_slice;
+pub use neg::{NEG_STATUS, NEG_STATUS_WRITER};
 pub use node::node;
+pub use pod::pod;
 pub use service::service;
 pub use service_cidr::service_cidr;
 
