@@ -95,11 +95,18 @@ impl Agent {
         if !self.planner.is_dirty() {
             api.peers.note_programmed(self.applier.behind());
         }
+        api.peers.note_votes(self.sharing.votes());
         api.peers.tell(api.gates.wanted(), self.planner.node_names());
     }
 
     /// Acts on what all agents come to.
     pub(super) fn take_summary(&mut self) {
+        self.share_probing();
+        self.tell_gates();
+    }
+
+    /// Tells which readiness gates are met.
+    pub(super) fn tell_gates(&mut self) {
         if let Some(api) = &mut self.api {
             let summary = api.peers.known().summary;
             api.gates.tell(&summary);

@@ -1,8 +1,6 @@
 //! The node agent: the one place that knows everybody. Events only mark; one loop plans and applies.
-use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::path::Path;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -17,7 +15,7 @@ use tracing::{info, warn};
 use crate::admin;
 use crate::attach::{self, Attachments, Instance};
 use crate::explain::Origins;
-use crate::health::{self, ChangedTargets, HealthEvent};
+use crate::health::ChangedTargets;
 use crate::maps::{Object, Pins, RouteGeneration};
 use crate::model::{Change, ObjectName, Problem};
 use crate::source::{ProblemList, SourceEvent};
@@ -36,6 +34,7 @@ mod node_flags;
 mod options;
 mod peer_link;
 mod planner;
+mod probe_sharing;
 mod problems;
 mod service_health_answers;
 mod signals;
@@ -49,6 +48,7 @@ pub use options::{Options, RUN_DIR_DEFAULT};
 use api_links::{ApiLinks, Subject, summary_changed};
 use applier::Applier;
 use planner::Planner;
+use probe_sharing::ProbeSharing;
 use problems::ProblemReport;
 use service_health_answers::ServiceHealthAnswers;
 use socket_mover::SocketMover;
@@ -134,6 +134,7 @@ fn start_log() {
 struct Agent {
     options: Options,
     planner: Planner,
+    sharing: ProbeSharing,
     applier: Applier,
     sweeper: Sweeper,
     pins: Pins,
@@ -173,6 +174,7 @@ impl Agent {
         Ok(Self {
             sweeper: Sweeper::new(&mut applier.maps, interval, max, limit),
             planner,
+            sharing: ProbeSharing::new(options),
             applier,
             pins,
             attachments: None,
@@ -315,32 +317,6 @@ impl Agent {
         }
     }
 
-    fn take_health(&mut self, event: HealthEvent) {
-        self.applier.switch.lock().taken(&event);
-        if let HealthEvent::Found(target, finding) = &event {
-            let endpoint = format!("{}", std::net::SocketAddr::new(target.address, target.port));
-            let service = target.backend_service.to_string();
-            let (healthy, reason) = (finding.is_healthy, &*finding.reason);
-            info!(endpoint, backend_service = service, healthy, reason, "health changed");
-        }
-        let (HealthEvent::Found(target, _) | HealthEvent::Forgotten(target)) = &event;
-        let target = target.clone();
-        let service = &target.backend_service.service;
-        let policy = self.planner.health_policy(service);
-        match &event {
-            HealthEvent::Found(..) => {
-                self.planner.findings.apply(event, &policy, health::Moment::now());
-                // Also where other findings outweigh it: the switch has acted on it.
-                self.follow_health(&target);
-            }
-            HealthEvent::Forgotten(_) => {
-                if self.planner.findings.apply(event, &policy, health::Moment::now()) {
-                    self.planner.mark(service.clone());
-                }
-            }
-        }
-    }
-
     /// Plans what changed and brings the maps to it.
     fn apply(&mut self) {
         let changed = self.planner.plan();
@@ -361,26 +337,10 @@ impl Agent {
             api.note(&self.planner, &changed);
         }
         self.tell_peers();
-        self.take_summary();
+        self.tell_gates();
         self.origins.update(&self.planner.desired, &changed);
         self.service_health.follow(&self.planner, self.applier.is_up_to_date());
         self.report_problems();
-    }
-
-    /// Tells the prober of the Services that changed.
-    fn tell_targets(&self, changed: &BTreeSet<ObjectName>) {
-        let desired = &self.planner.desired;
-        let of = |name| desired.service(name).map(|plan| health::targets(plan)).unwrap_or_default();
-        self.targets.send_if_modified(|targets| {
-            let targets = targets.get_mut().unwrap_or_else(PoisonError::into_inner);
-            for name in changed {
-                let of_service = of(name);
-                // An event finds its place told.
-                self.applier.place_targets(name, &of_service);
-                targets.insert(name.clone(), of_service);
-            }
-            !changed.is_empty()
-        });
     }
 
     /// Not before the first plan: what it names again is taken back.

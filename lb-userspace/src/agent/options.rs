@@ -82,6 +82,9 @@ pub struct Options {
     /// Agents that probe each endpoint where they share the probing; the same on all nodes.
     #[arg(long, default_value_t = PROBERS_DEFAULT, value_parser = probers)]
     pub probers: usize,
+    /// Live agents from which on they share the probing; fewer probe all endpoints each. The same on all nodes.
+    #[arg(long, default_value_t = 8)]
+    pub share_probing_from: usize,
     /// Also meet GKE's readiness gate `cloud.google.com/load-balancer-neg-ready`, beside `podway.io/programmed`; not
     /// where GKE's own controller does.
     #[arg(long)]

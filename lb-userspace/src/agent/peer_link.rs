@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::peers::{self, Known, Local, Report, SERVICES_MAX, Settings};
+use crate::peers::{self, Keys, Known, Local, Report, SERVICES_MAX, Settings};
 
 /// The link to the task that talks to the API server.
 pub(super) struct PeerLink {
@@ -41,6 +41,11 @@ impl PeerLink {
             self.report.programmed = self.followed;
             self.report.behind = behind;
         }
+    }
+
+    /// For which endpoints this node votes that they are unhealthy.
+    pub(super) fn note_votes(&mut self, votes: Keys) {
+        self.report.unhealthy = votes;
     }
 
     /// Tells what was noted, with the version for which pods of this node wait.

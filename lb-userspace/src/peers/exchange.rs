@@ -226,18 +226,20 @@ impl Exchange {
             }
         }
         if matches!(self.role, Role::Follower) {
-            self.seek(now_ms).await;
+            self.seek(&nodes, now_ms).await;
         }
     }
 
     /// Becomes the collector where there is none.
-    async fn seek(&mut self, now_ms: u64) {
+    async fn seek(&mut self, nodes: &BTreeSet<Arc<str>>, now_ms: u64) {
         let node = Arc::clone(&self.settings.node);
         let (written, summary) = match &self.held {
             None if !self.is_listed => return,
             None => {
-                let lease = lease::of_summary(&node, &Summary::default(), None);
-                (within(self.leases.create(&PostParams::default(), &lease)).await, Summary::default())
+                // Nobody is heard of yet.
+                let summary = Summary { absent: nodes.clone(), ..Summary::default() };
+                let lease = lease::of_summary(&node, &summary, None);
+                (within(self.leases.create(&PostParams::default(), &lease)).await, summary)
             }
             Some(held) if held.holder == *node || now_ms >= held.changed_ms + self.patience_ms => {
                 let summary = Summary::clone(&self.known.borrow().summary);
