@@ -11,6 +11,7 @@ pub mod ring;
 
 pub mod clock;
 pub mod diff;
+pub mod stable_hash;
 
 pub mod ebpf_object;
 pub use ebpf_object::EBPF_OBJECT;
@@ -24,7 +25,10 @@ pub mod sweep;
 
 pub mod attach;
 pub mod events;
+pub mod gates;
 pub mod health;
+pub mod neg_status;
+pub mod peers;
 pub mod service_health;
 
 pub mod explain;

@@ -7,18 +7,22 @@ use std::sync::Arc;
 use serde::Serialize;
 
 mod backend_config;
+mod gated_pod;
 mod health_policy;
 mod http_policy;
 mod ingress;
+mod neg_request;
 mod tls_secret;
 
 pub use backend_config::{BackendConfig, BackendConfigNames, BackendConfigs};
+pub use gated_pod::{GatedPod, ReadinessGate};
 pub use health_policy::{HealthPolicy, PassivePolicy};
 pub use http_policy::{HeaderField, HttpPolicy, RequestAffinity, RequestLogging};
 pub use ingress::{
     BackendPort, ClassChoice, Dialect, FrontendConfig, INGRESS_CONTROLLER, Ingress, IngressBackend,
     IngressClass, IngressPath, IngressRule, IngressTls, PathType,
 };
+pub use neg_request::{NegRequest, NegStatus};
 pub use tls_secret::TlsSecret;
 
 /// Namespace and name of an object.
@@ -283,6 +287,10 @@ pub struct Service {
     pub external_mode: Option<ExternalMode>,
     /// Weights of endpoints by their address, from an annotation; they go before those of the slices.
     pub endpoint_weights: BTreeMap<IpAddr, u16>,
+    /// From an annotation.
+    pub neg_request: Option<NegRequest>,
+    /// From annotations.
+    pub neg_status: NegStatus,
 }
 
 impl Service {
@@ -310,6 +318,8 @@ impl Service {
             backend_configs: BackendConfigNames::default(),
             external_mode: None,
             endpoint_weights: BTreeMap::new(),
+            neg_request: None,
+            neg_status: NegStatus::default(),
         }
     }
 }
@@ -443,6 +453,9 @@ pub struct Snapshot {
     /// FrontendConfigs by name.
     #[serde(skip)]
     pub frontend_configs: BTreeMap<ObjectName, Arc<FrontendConfig>>,
+    /// Pods of this node that wait for a readiness gate, by name.
+    #[serde(skip)]
+    pub gated_pods: BTreeMap<ObjectName, Arc<GatedPod>>,
 }
 
 /// A change of one fact, as a source reports it.
@@ -484,6 +497,10 @@ pub enum Change {
     FrontendConfig(FrontendConfig),
     /// The FrontendConfig is gone.
     FrontendConfigGone(ObjectName),
+    /// The pod waits for a readiness gate.
+    GatedPod(GatedPod),
+    /// The pod is gone, or waits for none.
+    GatedPodGone(ObjectName),
 }
 
 /// An object, or a part of one, that cannot be used; the rest goes on without it.

@@ -35,3 +35,4 @@ pub mod bench;
 
 pub mod kube_proxy;
 pub mod reference;
+pub mod sharing;

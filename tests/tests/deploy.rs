@@ -1,7 +1,7 @@
 //! What is in `deploy/`: the definitions and roles must agree with the agent.
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceDefinitionSpec, JSONSchemaProps,
 };
@@ -113,14 +113,27 @@ fn the_redirects_of_the_definition_are_those_of_the_agent() {
 }
 
 #[test]
-fn the_role_writes_events_and_nothing_else() {
+fn the_cluster_role_writes_what_is_written_and_nothing_else() {
     let role: ClusterRole = role("ClusterRole");
     let reads = ["list", "watch"];
     let writes = |verbs: &[String]| verbs.iter().any(|verb| !reads.contains(&verb.as_str()));
-    let writing: Vec<_> = role.rules.into_iter().flatten().filter(|rule| writes(&rule.verbs)).collect();
-    let [rule] = &writing[..] else { panic!("{writing:?}") };
-    let texts = [rule.api_groups.clone(), rule.resources.clone(), Some(rule.verbs.clone())];
-    assert_eq!(texts.map(Option::unwrap), [vec!["events.k8s.io"], vec!["events"], vec!["create", "patch"]]);
+    let writing = role.rules.into_iter().flatten().filter(|rule| writes(&rule.verbs));
+    let texts = writing.map(|rule| {
+        let parts = [rule.api_groups, rule.resources, Some(rule.verbs)];
+        parts.map(|part| part.unwrap_or_default().join(" ")).join("/")
+    });
+    let expected = ["events.k8s.io/events/create patch", "/pods/status/patch", "/services/patch"];
+    assert_eq!(texts.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn leases_are_written_in_a_namespace_of_their_own() {
+    let role: Role = role("Role");
+    assert_eq!(role.metadata.namespace.as_deref(), Some("podway"));
+    let rules = role.rules.unwrap_or_default();
+    let [rule] = &rules[..] else { panic!("{rules:?}") };
+    assert_eq!(rule.resources.as_deref(), Some(&["leases".to_owned()][..]));
+    assert_eq!(rule.verbs, ["list", "watch", "create", "update", "patch", "delete"]);
 }
 
 /// The object of a kind among the documents of the roles.
@@ -140,7 +153,7 @@ fn the_role_lets_the_agent_watch_every_kind() {
             verbs.entry(resource.clone()).or_default().extend(rule.verbs.clone());
         }
     }
-    for resource in Resource::ALL {
+    for resource in Resource::ALL.into_iter().chain([Resource::Pods]) {
         let plural = resource.path().rsplit('/').next().expect("a plural");
         let has = |verb: &str| verbs.get(plural).is_some_and(|verbs| verbs.iter().any(|given| given == verb));
         assert!(has("list") && has("watch"), "{plural}: {verbs:?}");

@@ -10,7 +10,7 @@ use lb_tests::need;
 use lb_tests::netns::{Namespace, ip_batch};
 use lb_tests::wait::wait_until;
 use lb_userspace::l7::serve::{
-    BackendService, Endpoint, FrontEnd, Listener, Plain, Route, Scheme, Settings, Site, Snapshot,
+    BackendService, Endpoint, FrontEnd, Listener, Route, Scheme, Settings, Site, Snapshot,
 };
 use lb_userspace::l7::{HostPattern, HostRule, UrlMap};
 
@@ -63,14 +63,10 @@ fn endpoint() -> SocketAddr {
 
 fn front_end(endpoint: SocketAddr) -> FrontEnd {
     let service = BackendService::new("shop/web:80", vec![Arc::new(Endpoint::new(endpoint, 1))]);
-    let default = Some(Route::To(Arc::new(service)));
+    let default = Some(Route::to(service));
     let rule = HostRule { host: HostPattern::Any, paths: Vec::new(), default };
-    let site = Site {
-        name: "shop/web".into(),
-        url_map: UrlMap::new(vec![rule], None),
-        plain: Plain::Served,
-        counters: Arc::default(),
-    };
+    let site =
+        Site { name: "shop/web".into(), url_map: UrlMap::new(vec![rule], None), counters: Arc::default() };
     let listener = Listener { scheme: Scheme::Http, site: Arc::new(site) };
     let front_end = FrontEnd::start(Settings { threads: 2, ..Settings::default() }).unwrap();
     let faults = front_end.swap(Arc::new(Snapshot { listeners: [(PLACE, listener)].into() }));

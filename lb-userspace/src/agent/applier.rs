@@ -251,6 +251,12 @@ impl Applier {
         self.stuck_since.is_none_or(|since| since.elapsed() < BEHIND_MAX)
     }
 
+    /// Services of which the maps do not hold what the plan says.
+    pub(super) fn behind(&self) -> BTreeSet<String> {
+        let refused = self.problems.iter().map(|problem| &problem.object);
+        self.pending.iter().chain(refused).map(ToString::to_string).collect()
+    }
+
     /// When to apply again although nothing changed; `None` when all is done.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         (self.last_refusal.is_some() || !self.pending.is_empty()).then_some(self.retry)

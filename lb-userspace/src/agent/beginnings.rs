@@ -11,16 +11,16 @@ use crate::source::kube::WantedSecrets;
 use crate::source::{self, SourceEvent};
 
 use super::Options;
-use super::event_reports::EventReports;
+use super::api_links::ApiLinks;
 
 /// Events of the source that wait for the loop: it reads on while the maps are made. At the bound it waits.
 const SOURCE_EVENTS_MAX: usize = 65_536;
 
-/// Begins to read the facts, of Secrets those that are wanted, and to write Events where they come from an API server.
+/// Begins to read the facts, of Secrets those that are wanted, and to write to the API server where they come from one.
 pub(super) async fn start_source(
     options: &Options,
     secrets: watch::Receiver<WantedSecrets>,
-) -> Result<(mpsc::Receiver<SourceEvent>, Option<EventReports>)> {
+) -> Result<(mpsc::Receiver<SourceEvent>, Option<ApiLinks>)> {
     let (sender, events) = mpsc::channel(SOURCE_EVENTS_MAX);
     if let Some(folder) = options.manifests.clone() {
         std::fs::read_dir(&folder)
@@ -29,14 +29,16 @@ pub(super) async fn start_source(
         return Ok((events, None));
     }
     let config = source::kube::config(options.kubeconfig.as_deref()).await?;
-    let reports = EventReports::start(config.clone(), &options.node_name);
-    let settings = source::kube::Settings { secrets: Some(secrets), ..source::kube::Settings::default() };
+    let api = ApiLinks::start(&config, options);
+    let pods_of_node = Some(options.node_name.clone());
+    let settings =
+        source::kube::Settings { pods_of_node, secrets: Some(secrets), ..source::kube::Settings::default() };
     tokio::spawn(async move {
         if let Err(error) = source::kube::run(config, settings, sender).await {
             tracing::error!(error = format!("{error:#}"), "the watches of the API server have ended");
         }
     });
-    Ok((events, Some(reports)))
+    Ok((events, Some(api)))
 }
 
 /// Makes the maps beside the source: the counters of many endpoints take the kernel a while.

@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -17,11 +17,12 @@ use tracing::{info, warn};
 use crate::admin;
 use crate::attach::{self, Attachments, Instance};
 use crate::explain::Origins;
-use crate::health::{self, ChangedTargets, HealthEvent};
+use crate::health::ChangedTargets;
 use crate::maps::{Object, Pins, RouteGeneration};
-use crate::model::{ObjectName, Problem};
+use crate::model::{Change, ObjectName, Problem};
 use crate::source::{ProblemList, SourceEvent};
 
+mod api_links;
 mod applier;
 mod beginnings;
 mod chain;
@@ -29,10 +30,14 @@ mod changes;
 mod event_reports;
 mod fragment_holder;
 mod front_end;
+mod gate_reports;
+mod neg_status_reports;
 mod node_addresses;
 mod node_flags;
 mod options;
+mod peer_link;
 mod planner;
+mod probe_sharing;
 mod problems;
 mod service_health_answers;
 mod signals;
@@ -45,10 +50,11 @@ pub use front_end::FrontEndOptions;
 pub use node_flags::NodeFlags;
 pub use options::{Options, RUN_DIR_DEFAULT};
 
+use api_links::{ApiLinks, Subject, summary_changed};
 use applier::Applier;
-use event_reports::EventReports;
 use front_end::FrontEndLink;
 use planner::Planner;
+use probe_sharing::ProbeSharing;
 use problems::ProblemReport;
 use service_health_answers::ServiceHealthAnswers;
 use socket_mover::SocketMover;
@@ -76,7 +82,7 @@ pub fn run(options: &Options) -> Result<()> {
         let object = Object::choose(options.ebpf_object.clone())?;
         let (wanted_secrets, secrets) = watch::channel(BTreeSet::new());
         let front_end = FrontEndLink::new(&options.front_end, &options.run_dir, wanted_secrets)?;
-        let (events, reports) = beginnings::start_source(options, secrets).await?;
+        let (events, api) = beginnings::start_source(options, secrets).await?;
         let (ebpf, maps) = beginnings::load_maps(object, &pins, options).await?;
         // Before the programs are attached: changes from here on are not missed.
         let links = changes::watch_links()?;
@@ -84,7 +90,7 @@ pub fn run(options: &Options) -> Result<()> {
         let programs = beginnings::load_programs(ebpf, &pins, options);
         let sockets = SocketMover::start(maps.reader(&pins)?)?;
         let applier = Applier::new(maps, sockets)?;
-        let agent = Agent::new(options, applier, pins.clone(), reports, front_end)?;
+        let agent = Agent::new(options, applier, pins.clone(), api, front_end)?;
         agent.run(events, programs, links).await?;
         if options.detach_on_exit {
             step_back(&pins, &options.run_dir)?;
@@ -139,6 +145,7 @@ fn start_log() {
 struct Agent {
     options: Options,
     planner: Planner,
+    sharing: ProbeSharing,
     applier: Applier,
     sweeper: Sweeper,
     pins: Pins,
@@ -158,7 +165,7 @@ struct Agent {
     known: admin::Known,
     url_map_answers: UrlMapAnswers,
     /// None where the facts come from manifests.
-    event_reports: Option<EventReports>,
+    api: Option<ApiLinks>,
     front_end: FrontEndLink,
     is_synced: bool,
     /// Whether anything was applied yet.
@@ -176,7 +183,7 @@ impl Agent {
         options: &Options,
         mut applier: Applier,
         pins: Pins,
-        event_reports: Option<EventReports>,
+        api: Option<ApiLinks>,
         front_end: FrontEndLink,
     ) -> Result<Self> {
         let mut planner = Planner::new(&options.node_name, options.node.clone());
@@ -187,6 +194,7 @@ impl Agent {
         Ok(Self {
             sweeper: Sweeper::new(&mut applier.maps, interval, max, limit),
             planner,
+            sharing: ProbeSharing::new(options),
             applier,
             pins,
             attachments: None,
@@ -207,7 +215,7 @@ impl Agent {
                 ..admin::Known::default()
             },
             url_map_answers,
-            event_reports,
+            api,
             front_end,
             is_synced: false,
             is_begun: false,
@@ -247,13 +255,14 @@ impl Agent {
                 _ = seconds.tick() => {
                     self.pass_time();
                     self.end_drains();
-                    self.tell_events();
                     self.take_requests();
                     if self.front_end.has_faults() {
                         self.follow_front_end(&BTreeSet::new());
                     }
+                    self.tell_api();
                 }
                 () = sleep_until(self.sweeper.due()) => self.sweep(),
+                () = summary_changed(&mut self.api) => self.take_summary(),
                 Some(event) = events.recv() => self.take(event),
                 Ok(()) = self.service_health.problems.changed() => self.report_problems(),
                 () = until(due.links) => {
@@ -306,7 +315,13 @@ impl Agent {
 
     fn take(&mut self, event: SourceEvent) {
         match event {
-            SourceEvent::Change(change) => self.planner.change(change),
+            SourceEvent::Change(change) => self.change(change),
+            SourceEvent::Followed(version) => {
+                if let Some(api) = &mut self.api {
+                    api.peers.follow(version);
+                    self.tell_peers();
+                }
+            }
             SourceEvent::Synced => {
                 info!("all facts are read");
                 self.is_synced = true;
@@ -327,29 +342,11 @@ impl Agent {
         }
     }
 
-    fn take_health(&mut self, event: HealthEvent) {
-        self.applier.switch.lock().taken(&event);
-        if let HealthEvent::Found(target, finding) = &event {
-            let endpoint = format!("{}", std::net::SocketAddr::new(target.address, target.port));
-            let service = target.backend_service.to_string();
-            let (healthy, reason) = (finding.is_healthy, &*finding.reason);
-            info!(endpoint, backend_service = service, healthy, reason, "health changed");
-        }
-        let (HealthEvent::Found(target, _) | HealthEvent::Forgotten(target)) = &event;
-        let target = target.clone();
-        let service = &target.backend_service.service;
-        let policy = self.planner.health_policy(service);
-        match &event {
-            HealthEvent::Found(..) => {
-                self.planner.findings.apply(event, &policy, health::Moment::now());
-                // Also where other findings outweigh it: the switch has acted on it.
-                self.follow_health(&target);
-            }
-            HealthEvent::Forgotten(_) => {
-                if self.planner.findings.apply(event, &policy, health::Moment::now()) {
-                    self.planner.mark(service.clone());
-                }
-            }
+    fn change(&mut self, change: Change) {
+        let subject = Subject::of(&change);
+        self.planner.change(change);
+        if let (Some(api), Some(subject)) = (&mut self.api, &subject) {
+            api.follow(subject, &self.planner);
         }
     }
 
@@ -370,28 +367,14 @@ impl Agent {
         self.tell_targets(&changed);
         self.watch_flows(&changed);
         self.follow_front_end(&changed);
-        if let Some(reports) = &mut self.event_reports {
-            reports.note(&self.planner, &changed);
+        if let Some(api) = &mut self.api {
+            api.note(&self.planner, &changed);
         }
+        self.tell_peers();
+        self.tell_gates();
         self.origins.update(&self.planner.desired, &changed);
         self.service_health.follow(&self.planner, self.applier.is_up_to_date());
         self.report_problems();
-    }
-
-    /// Tells the prober of the Services that changed.
-    fn tell_targets(&self, changed: &BTreeSet<ObjectName>) {
-        let desired = &self.planner.desired;
-        let of = |name| desired.service(name).map(|plan| health::targets(plan)).unwrap_or_default();
-        self.targets.send_if_modified(|targets| {
-            let targets = targets.get_mut().unwrap_or_else(PoisonError::into_inner);
-            for name in changed {
-                let of_service = of(name);
-                // An event finds its place told.
-                self.applier.place_targets(name, &of_service);
-                targets.insert(name.clone(), of_service);
-            }
-            !changed.is_empty()
-        });
     }
 
     /// Brings the front-end to the plan.
@@ -404,12 +387,6 @@ impl Agent {
         if self.is_begun {
             let pass = self.sweeper.last.as_ref();
             self.applier.end_drains(&self.planner.desired, pass);
-        }
-    }
-
-    fn tell_events(&mut self) {
-        if let Some(reports) = &mut self.event_reports {
-            reports.tell(&self.planner);
         }
     }
 

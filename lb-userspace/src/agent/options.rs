@@ -6,6 +6,7 @@ use lb_common::maps as bounds;
 
 use crate::attach::{Pattern, PortRange, Settings, SocketHooks, XdpChoice};
 use crate::diff::Limits;
+use crate::health::PROBERS_DEFAULT;
 use crate::maps::{PIN_PATH_DEFAULT, Sizes};
 
 use super::{FrontEndOptions, NodeFlags};
@@ -78,6 +79,19 @@ pub struct Options {
     /// Where other commands read problems and which `EndpointSlices` endpoints are of, and ask the agent.
     #[arg(long, default_value = RUN_DIR_DEFAULT)]
     pub run_dir: PathBuf,
+    /// Namespace of the Leases by which agents tell each other how far they are.
+    #[arg(long, default_value = "podway")]
+    pub report_namespace: String,
+    /// Agents that probe each endpoint where they share the probing; the same on all nodes.
+    #[arg(long, default_value_t = PROBERS_DEFAULT, value_parser = probers)]
+    pub probers: usize,
+    /// Live agents from which on they share the probing; fewer probe all endpoints each. The same on all nodes.
+    #[arg(long, default_value_t = 8)]
+    pub share_probing_from: usize,
+    /// Also meet GKE's readiness gate `cloud.google.com/load-balancer-neg-ready`, beside `podway.io/programmed`; not
+    /// where GKE's own controller does.
+    #[arg(long)]
+    pub neg_readiness_gate: bool,
     /// The eBPF object to load instead of the one in this binary.
     #[arg(long)]
     pub ebpf_object: Option<PathBuf>,
@@ -115,6 +129,12 @@ pub struct Options {
     /// Bound on `loadBalancerSourceRanges`, of all Services together.
     #[arg(long, default_value_t = bounds::SOURCE_RANGES_MAX, value_parser = clap::value_parser!(u32).range(1..))]
     pub source_ranges_max: u32,
+}
+
+/// At least one; with more than a few nothing is gained.
+fn probers(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=9).contains(number));
+    number.ok_or_else(|| "want a number between 1 and 9".to_owned())
 }
 
 impl Options {

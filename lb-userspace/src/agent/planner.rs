@@ -7,7 +7,7 @@ use lb_common::config::Config;
 
 use crate::attach::PortRange;
 use crate::health::Findings;
-use crate::model::{Change, EndpointSlice, HealthPolicy, ObjectName, Snapshot, TlsSecret};
+use crate::model::{Change, EndpointSlice, GatedPod, HealthPolicy, ObjectName, Service, Snapshot, TlsSecret};
 use crate::plan::{self, Desired, NodeContext};
 use crate::source;
 
@@ -73,6 +73,8 @@ impl Planner {
             | Change::IngressClassGone(_)
             | Change::FrontendConfig(_)
             | Change::FrontendConfigGone(_) => self.are_url_maps_dirty = true,
+            // Nothing is planned for them.
+            Change::GatedPod(_) | Change::GatedPodGone(_) => {}
         }
         let is_node = matches!(&change, Change::Node(_) | Change::NodeGone(_));
         let slice = if let Change::EndpointSlice(slice) = &change { Some(slice.name.clone()) } else { None };
@@ -205,6 +207,47 @@ impl Planner {
     /// The names of all nodes.
     pub(super) fn nodes(&self) -> impl Iterator<Item = &str> {
         self.snapshot.nodes.keys().map(|name| &**name)
+    }
+
+    /// The names of all nodes, shared.
+    pub(super) fn node_names(&self) -> impl Iterator<Item = &Arc<str>> + Clone {
+        self.snapshot.nodes.keys()
+    }
+
+    /// The zones of all nodes.
+    pub(super) fn zones(&self) -> BTreeSet<Arc<str>> {
+        self.snapshot.nodes.values().filter_map(|node| node.zone.clone()).collect()
+    }
+
+    /// The names of all Services.
+    pub(super) fn service_names(&self) -> impl Iterator<Item = &ObjectName> {
+        self.snapshot.services.keys()
+    }
+
+    /// A Service that this node serves.
+    pub(super) fn served(&self, service: &ObjectName) -> Option<&Service> {
+        self.snapshot
+            .services
+            .get(service)
+            .map(|facts| &**facts)
+            .filter(|facts| self.node.selection.has(facts))
+    }
+
+    /// The Services of a namespace that have slices.
+    pub(super) fn services_with_slices(&self, namespace: &Arc<str>) -> impl Iterator<Item = &ObjectName> {
+        let first = ObjectName { namespace: Arc::clone(namespace), name: "".into() };
+        let services = self.slices.range(first..).map(|(service, _)| service);
+        services.take_while(move |service| service.namespace == *namespace)
+    }
+
+    /// The slices of a Service.
+    pub(super) fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> + Clone {
+        self.slices.get(service).into_iter().flat_map(BTreeMap::values).map(|slice| &**slice)
+    }
+
+    /// A pod of this node that waits for a readiness gate.
+    pub(super) fn gated_pod(&self, pod: &ObjectName) -> Option<&Arc<GatedPod>> {
+        self.snapshot.gated_pods.get(pod)
     }
 
     /// Whether CONFIG may have changed since the last call.
@@ -403,7 +446,7 @@ mod tests {
         let mut planner = Planner::new("node-a", flags);
         let with_label = |value: &str| {
             let labels = Arc::new([("proxy".into(), value.into())].into());
-            Change::Service(Arc::new(crate::model::Service { labels, ..service("cart", "192.0.2.1") }))
+            Change::Service(Arc::new(Service { labels, ..service("cart", "192.0.2.1") }))
         };
         let frontends = |planner: &mut Planner| {
             planner.plan();

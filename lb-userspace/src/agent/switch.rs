@@ -30,6 +30,8 @@ pub(super) struct Switch {
     /// Ends new flows at a place by one store.
     take_out: Box<dyn Fn(Place) + Send>,
     places: BTreeMap<ObjectName, BTreeMap<Target, Place>>,
+    /// Whether what the thread finds is in force at once; else it is one voice of several.
+    acts_on_findings: bool,
     /// How many events of each target, not yet taken by the loop, say that it is unhealthy.
     held_out: BTreeMap<Target, u32>,
 }
@@ -41,7 +43,8 @@ pub(super) struct SharedSwitch(Arc<Mutex<Switch>>);
 impl SharedSwitch {
     pub(super) fn new(take_out: impl Fn(Place) + Send + 'static) -> Self {
         let take_out = Box::new(take_out);
-        let switch = Switch { take_out, places: BTreeMap::new(), held_out: BTreeMap::new() };
+        let switch =
+            Switch { take_out, places: BTreeMap::new(), acts_on_findings: true, held_out: BTreeMap::new() };
         Self(Arc::new(Mutex::new(switch)))
     }
 
@@ -60,15 +63,21 @@ impl Switch {
         }
     }
 
+    /// Says whether what the thread finds is in force at once.
+    pub(super) fn set_acts_on_findings(&mut self, acts_on_findings: bool) {
+        self.acts_on_findings = acts_on_findings;
+    }
+
     /// Takes a target that was found unhealthy out of all rings. Its place may have been given up since it was
-    /// told: then nothing is stored.
-    fn note(&mut self, event: &HealthEvent) {
-        let Some(target) = unhealthy(event) else { return };
+    /// told: then nothing is stored. `false` where it is not in force.
+    fn note(&mut self, event: &HealthEvent) -> bool {
+        let Some(target) = unhealthy(event).filter(|_| self.acts_on_findings) else { return false };
         *self.held_out.entry(target.clone()).or_default() += 1;
         let service = &target.backend_service.service;
         if let Some(place) = self.places.get(service).and_then(|places| places.get(target)) {
             (self.take_out)(*place);
         }
+        true
     }
 
     /// The loop has taken an event, and what it stores from now takes account of it.
@@ -125,9 +134,9 @@ pub(super) fn start(
     let stores = probing.clone();
     let forward = async move {
         while let Some(event) = events.recv().await {
-            switch.lock().note(&event);
+            let is_in_force = switch.lock().note(&event);
             if let HealthEvent::Found(_, finding) = &event
-                && !finding.is_healthy
+                && is_in_force
             {
                 stores.note_effect(finding);
             }
@@ -199,6 +208,20 @@ mod tests {
     }
 
     #[test]
+    fn finding_that_is_one_voice_of_several_takes_nothing_out() {
+        let (tables, target) = cart();
+        let shared = SharedSwitch::new(|_| panic!("taken out"));
+        let mut switch = shared.lock();
+        let places = [(target.clone(), Place { id: 17, generation: 2 })].into();
+        switch.place(&target.backend_service.service, places);
+        switch.set_acts_on_findings(false);
+        assert!(!switch.note(&found(&target, false)));
+        let id = tables.endpoint_ids().next().expect("an endpoint");
+        assert!(switch.hold_out(&tables.endpoint(id), &tables).takes_new_flows());
+        switch.taken(&found(&target, false));
+    }
+
+    #[test]
     fn older_plan_does_not_let_an_unhealthy_target_in_again() {
         let (tables, target) = cart();
         let shared = SharedSwitch::new(|_| {});
@@ -209,7 +232,9 @@ mod tests {
         assert!(may_enter(&switch));
         // It fails, recovers and fails once more before the loop has taken anything.
         let events = [found(&target, false), found(&target, true), found(&target, false)];
-        events.iter().for_each(|event| switch.note(event));
+        for event in &events {
+            switch.note(event);
+        }
         for (event, expected) in events.iter().zip([false, false, true]) {
             assert!(!may_enter(&switch));
             switch.taken(event);

@@ -137,16 +137,26 @@ impl Entry {
     }
 }
 
-/// Whether a node writes for a Service: the first few of all by rendezvous hashing (Thaler and Ravishankar
-/// 1998), so that the load spreads and all nodes agree. `nodes` are those of the cluster.
+/// Whether a node writes for a Service.
 pub fn is_writer<'a>(service: &ObjectName, node: &str, nodes: impl Iterator<Item = &'a str>) -> bool {
+    writer_rank(service, node, nodes).is_some()
+}
+
+/// The place of a node among those that write for a Service, from zero: the first few of all by rendezvous hashing
+/// (Thaler and Ravishankar 1998), so that the load spreads and all nodes agree. `nodes` are those of the cluster.
+pub fn writer_rank<'a>(
+    service: &ObjectName,
+    node: &str,
+    nodes: impl Iterator<Item = &'a str>,
+) -> Option<usize> {
     let score = |node: &str| {
         let mut hasher = DefaultHasher::new();
         (service, node).hash(&mut hasher);
         (hasher.finish(), node.to_owned())
     };
     let own = score(node);
-    nodes.filter(|other| score(other) > own).take(WRITERS).count() < WRITERS
+    let rank = nodes.filter(|other| score(other) > own).take(WRITERS).count();
+    (rank < WRITERS).then_some(rank)
 }
 
 #[cfg(test)]

@@ -43,14 +43,20 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Takes the next event of the prober. `true` when a plan may come out different.
-    pub fn apply(&mut self, event: HealthEvent, policy: &HealthPolicy, now: Moment) -> bool {
+    /// Takes what probes add up to, from whoever says so. `true` when a plan may come out different.
+    pub fn apply(
+        &mut self,
+        event: HealthEvent,
+        reporter: Reporter,
+        policy: &HealthPolicy,
+        now: Moment,
+    ) -> bool {
         match event {
             HealthEvent::Found(target, finding) => {
                 let passes = finding.is_healthy;
                 let known = self.entry(&target);
                 known.finding = Some(finding);
-                let changed = known.change(now, |health| health.probe(passes, Reporter::Probe, policy, now));
+                let changed = known.change(now, |health| health.probe(passes, reporter, policy, now));
                 self.note_timed(&target);
                 changed
             }

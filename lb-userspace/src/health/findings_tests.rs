@@ -50,7 +50,9 @@ fn refuse(findings: &mut Findings, target: &Target, endpoints: usize, second: u6
 fn endpoint_is_healthy_until_found_otherwise_and_after_it_is_forgotten() {
     let (one, other) = (target([192, 0, 2, 1]), target([192, 0, 2, 2]));
     let mut findings = Findings::default();
-    let apply = |findings: &mut Findings, event| findings.apply(event, &HealthPolicy::default(), at(0));
+    let apply = |findings: &mut Findings, event| {
+        findings.apply(event, Reporter::Probe, &HealthPolicy::default(), at(0))
+    };
     assert!(is_healthy(&findings, &one));
     assert!(apply(&mut findings, found(&one, false)));
     assert!(!is_healthy(&findings, &one) && is_healthy(&findings, &other));
@@ -90,8 +92,8 @@ fn warming_endpoint_changes_the_plan_with_each_step() {
     let one = target([192, 0, 2, 1]);
     let policy = HealthPolicy { slow_start_s: 20, ..HealthPolicy::default() };
     let mut findings = Findings::default();
-    findings.apply(found(&one, false), &policy, at(0));
-    findings.apply(found(&one, true), &policy, at(0));
+    findings.apply(found(&one, false), Reporter::Probe, &policy, at(0));
+    findings.apply(found(&one, true), Reporter::Probe, &policy, at(0));
     let mut shares = Vec::new();
     for second in 0..30 {
         if findings.tick(|_| policy.clone(), at(second)) == std::slice::from_ref(&one) {

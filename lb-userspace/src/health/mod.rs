@@ -21,6 +21,8 @@ mod probe;
 mod prober;
 mod reason;
 mod schedule;
+mod shared_results;
+mod sharing;
 mod state;
 mod stats;
 pub(crate) mod tls;
@@ -30,6 +32,8 @@ pub use findings::Findings;
 pub use passive::{Outlier, Signal, WINDOW_MS, may_eject};
 pub use prober::{Probing, run};
 pub use reason::ReasonCode;
+pub use shared_results::{Resolved, SharedResults, Standing};
+pub use sharing::{Electorate, PROBERS_DEFAULT, Share, target_key};
 pub use state::{EndpointHealth, Health, HealthState, Moment, Reporter, StateReason, WARMING_STEPS};
 pub use stats::{Histogram, ProbingStats};
 

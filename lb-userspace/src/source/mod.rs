@@ -22,6 +22,9 @@ pub enum SourceEvent {
     /// Every fact that the source had when it started is now sent. Sent once. Before it, a missing
     /// fact means nothing.
     Synced,
+    /// Every change of EndpointSlices up to this resourceVersion is sent. Numbers that rise; a source without
+    /// versions sends none.
+    Followed(u64),
     /// What is wrong with one subject now. Replaces what was said of the subject before.
     Problems(Problems),
 }
@@ -117,6 +120,12 @@ pub fn apply(snapshot: &mut Snapshot, change: Change) {
         }
         Change::FrontendConfigGone(name) => {
             snapshot.frontend_configs.remove(&name);
+        }
+        Change::GatedPod(pod) => {
+            snapshot.gated_pods.insert(pod.name.clone(), Arc::new(pod));
+        }
+        Change::GatedPodGone(name) => {
+            snapshot.gated_pods.remove(&name);
         }
     }
 }

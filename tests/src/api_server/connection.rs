@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::answer;
 use super::store::{Gone, Resource};
+use super::write::Body;
 use super::{Fault, Request, Shared, write};
 
 /// Bytes that [`Fault::Drip`] sends at a time.
@@ -35,6 +36,7 @@ struct Head {
     method: String,
     target: String,
     body_bytes: usize,
+    content_type: String,
 }
 
 /// How far a watch is.
@@ -52,19 +54,23 @@ impl Connection {
     }
 
     async fn serve(mut self) -> io::Result<()> {
-        let Head { method, target, body_bytes } = self.read_head().await?;
+        let Head { method, target, body_bytes, content_type } = self.read_head().await?;
         if self.shared.lock().is_away {
             return Ok(());
         }
         if method != "GET" {
             let path = target.split('?').next().unwrap_or_default().to_owned();
-            return self.write_object(&method, &path, body_bytes).await;
+            return self.write_object(&method, &path, body_bytes, &content_type).await;
         }
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-        let Some(resource) = Resource::ALL.into_iter().find(|resource| resource.path() == path) else {
+        let Some((resource, namespace, "")) = Resource::of_path(path) else {
             return self.send_one(path).await;
         };
-        let query = decode(query);
+        let mut query = decode(query);
+        if let Some(namespace) = namespace {
+            let fields = query.entry("fieldSelector".to_owned()).or_default();
+            fields.push_str(&format!(",metadata.namespace={namespace}"));
+        }
         let is_watch = query.get("watch").is_some_and(|value| value == "true" || value == "1");
         {
             let mut state = self.shared.lock();
@@ -103,22 +109,32 @@ impl Connection {
         self.stream.read_line(&mut line).await?;
         let mut words = line.split(' ').map(str::to_owned);
         let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let mut body_bytes = 0;
+        let (mut body_bytes, mut content_type) = (0, String::new());
         while line != "\r\n" && !line.is_empty() {
             line.clear();
             self.stream.read_line(&mut line).await?;
             if let Some(length) = line.to_ascii_lowercase().strip_prefix("content-length:") {
                 body_bytes = length.trim().parse().map_err(io::Error::other)?;
             }
+            if let Some(kind) = line.to_ascii_lowercase().strip_prefix("content-type:") {
+                content_type = kind.trim().to_owned();
+            }
         }
-        Ok(Head { method, target, body_bytes })
+        Ok(Head { method, target, body_bytes, content_type })
     }
 
-    /// Creates or patches an object.
-    async fn write_object(&mut self, method: &str, path: &str, body_bytes: usize) -> io::Result<()> {
+    /// Creates, replaces, patches or deletes an object.
+    async fn write_object(
+        &mut self,
+        method: &str,
+        path: &str,
+        body_bytes: usize,
+        content_type: &str,
+    ) -> io::Result<()> {
         let mut body = vec![0; body_bytes];
         self.stream.read_exact(&mut body).await?;
         let body: Value = serde_json::from_slice(&body)?;
+        let body = if content_type.contains("strategic") { Body::Strategic(body) } else { Body::Plain(body) };
         let (code, answer) = {
             let mut state = self.shared.lock();
             write::write(&mut state, method, path, &body)

@@ -22,12 +22,16 @@ pub enum Resource {
     IngressClasses,
     /// `/apis/networking.gke.io/v1beta1/frontendconfigs`.
     FrontendConfigs,
+    /// `/api/v1/pods`, of which an agent watches those of its node.
+    Pods,
+    /// `/apis/coordination.k8s.io/v1/leases`, of which agents watch those of a namespace.
+    Leases,
     /// `/apis/events.k8s.io/v1/events`, which is written and not watched.
     Events,
 }
 
 impl Resource {
-    /// The resources that an agent watches.
+    /// The resources that an agent watches all over the cluster.
     pub const ALL: [Self; 8] = [
         Self::Services,
         Self::EndpointSlices,
@@ -51,6 +55,8 @@ impl Resource {
             Self::Ingresses => "/apis/networking.k8s.io/v1/ingresses",
             Self::IngressClasses => "/apis/networking.k8s.io/v1/ingressclasses",
             Self::FrontendConfigs => "/apis/networking.gke.io/v1beta1/frontendconfigs",
+            Self::Pods => "/api/v1/pods",
+            Self::Leases => "/apis/coordination.k8s.io/v1/leases",
             Self::Events => "/apis/events.k8s.io/v1/events",
         }
     }
@@ -67,8 +73,27 @@ impl Resource {
             Self::Ingresses => ("networking.k8s.io/v1", "Ingress"),
             Self::IngressClasses => ("networking.k8s.io/v1", "IngressClass"),
             Self::FrontendConfigs => ("networking.gke.io/v1beta1", "FrontendConfig"),
+            Self::Pods => ("v1", "Pod"),
+            Self::Leases => ("coordination.k8s.io/v1", "Lease"),
             Self::Events => ("events.k8s.io/v1", "Event"),
         }
+    }
+
+    /// The resource of a path, and what follows: the namespace, where the path has one, and the rest.
+    pub(super) fn of_path(path: &str) -> Option<(Self, Option<&str>, &str)> {
+        let others = [Self::Pods, Self::Leases, Self::Events];
+        Self::ALL.into_iter().chain(others).find_map(|resource| {
+            let (group, plural) = resource.path().rsplit_once('/')?;
+            let rest = path.strip_prefix(group)?.strip_prefix('/')?;
+            let (namespace, rest) =
+                match rest.strip_prefix("namespaces/").and_then(|rest| rest.split_once('/')) {
+                    Some((namespace, rest)) => (Some(namespace), rest),
+                    None => (None, rest),
+                };
+            let rest = rest.strip_prefix(plural)?;
+            (rest.is_empty() || rest.starts_with('/'))
+                .then(|| (resource, namespace, rest.trim_start_matches('/')))
+        })
     }
 }
 
@@ -248,12 +273,15 @@ fn event(change: &Change, selector: &str) -> Option<(&'static str, Value)> {
     }
 }
 
-/// A selector of terms `label`, `!label` and `metadata.name=NAME`.
+/// A selector of terms `label`, `!label` and, of the fields that agents select by, `metadata.name=NAME`.
 fn takes(selector: &str, object: &Value) -> bool {
     let has = |label: &str| object["metadata"]["labels"].get(label).is_some();
     selector.split(',').filter(|term| !term.is_empty()).all(|term| {
-        if let Some(name) = term.strip_prefix("metadata.name=") {
-            return object["metadata"]["name"] == name;
+        let of_field = |field: &str| term.strip_prefix(field)?.strip_prefix('=');
+        for (part, field) in [("metadata", "name"), ("metadata", "namespace"), ("spec", "nodeName")] {
+            if let Some(value) = of_field(&format!("{part}.{field}")) {
+                return object[part][field] == value;
+            }
         }
         assert!(!term.contains(['=', ' ']), "selector term {term:?} is not understood");
         term.strip_prefix('!').map_or_else(|| has(term), |label| !has(label))

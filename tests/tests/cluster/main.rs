@@ -4,7 +4,10 @@
 mod by_name;
 mod events;
 mod faults;
+mod gates;
 mod kubeconfig;
+mod neg_status;
 mod observer;
+mod peers;
 mod real;
 mod watching;

@@ -27,6 +27,8 @@ pub(crate) struct Observer {
     pub(crate) synced: usize,
     /// Every fact that was taken away, in order.
     pub(crate) gone: Vec<String>,
+    /// How far the source has said that it is, in order.
+    pub(crate) followed: Vec<u64>,
     /// Changes so far.
     pub(crate) changes: usize,
 }
@@ -38,7 +40,17 @@ impl Observer {
     }
 
     pub(crate) fn with_config(config: kube::Config) -> Self {
+        Self::with_settings(config, None)
+    }
+
+    /// Starts one that also watches the pods of a node.
+    pub(crate) fn of_node(url: &str, node: &str) -> Self {
+        Self::with_settings(kube::Config::new(url.parse().expect("a URL")), Some(node.to_owned()))
+    }
+
+    fn with_settings(config: kube::Config, pods_of_node: Option<String>) -> Self {
         let settings = Settings {
+            pods_of_node,
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_millis(50),
             page_objects_max: 2,
@@ -55,6 +67,7 @@ impl Observer {
             problems: ProblemList::default(),
             synced: 0,
             gone: Vec::new(),
+            followed: Vec::new(),
             changes: 0,
         }
     }
@@ -112,6 +125,7 @@ impl Observer {
                 apply(&mut self.snapshot, change);
             }
             SourceEvent::Synced => self.synced += 1,
+            SourceEvent::Followed(version) => self.followed.push(version),
             SourceEvent::Problems(problems) => {
                 self.problems.update(problems);
             }

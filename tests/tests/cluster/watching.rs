@@ -179,3 +179,28 @@ async fn ingresses_their_classes_and_frontend_configs_are_watched() {
     observer.gone.sort();
     assert_eq!(observer.gone, ["Ingress shop/a", "IngressClass podway"]);
 }
+
+#[tokio::test]
+async fn source_says_how_far_it_has_followed_the_slices() {
+    let server = server().await;
+    let mut observer = Observer::start(&server.url());
+    observer.until_equal(&server).await;
+    let versions = server.versions(Resource::EndpointSlices, crate::observer::SLICES);
+    let greatest = versions.values().map(|version| version.parse::<u64>().expect("a number")).max();
+    // A list comes in no order of versions: it counts as a whole.
+    observer.until("the list", |o| !o.followed.is_empty()).await;
+    assert_eq!(observer.followed.as_slice(), greatest.as_slice());
+
+    server.put(Resource::Services, service("a"));
+    let changed = server.put(Resource::EndpointSlices, slice("a"));
+    observer.until("the change", |o| o.followed.last() == Some(&changed)).await;
+    server.delete(Resource::EndpointSlices, "shop", "b");
+    observer.until("the deletion", |o| o.followed.last() == Some(&(changed + 1))).await;
+
+    server.set_away(true);
+    let missed = ["c", "d", "e"].map(|name| server.put(Resource::EndpointSlices, slice(name)));
+    server.compact();
+    server.set_away(false);
+    observer.until("what it missed", |o| o.followed.last() == Some(&missed[2])).await;
+    assert_eq!(observer.followed.len(), 4, "{:?}", observer.followed);
+}

@@ -246,6 +246,7 @@ fn gone(key: &Key, last: &Change) -> Change {
         Change::FrontendConfig(_) | Change::FrontendConfigGone(_) => {
             Change::FrontendConfigGone(key.1.clone())
         }
+        Change::GatedPod(_) | Change::GatedPodGone(_) => Change::GatedPodGone(key.1.clone()),
     }
 }
 

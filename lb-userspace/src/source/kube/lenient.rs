@@ -77,8 +77,9 @@ fn drop_ballast(value: &mut Value) {
         annotations.retain(|name, _| ANNOTATION_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
     }
     if let Some(status) = value.get_mut("status").and_then(Value::as_object_mut) {
-        // Of a Node: the images that it holds, and its conditions with a heartbeat.
-        status.retain(|field, _| matches!(field.as_str(), "addresses" | "loadBalancer"));
+        // Not those of a Node: the images that it holds, and its conditions with a heartbeat.
+        let is_kept = |field: &str| matches!(field, "addresses" | "loadBalancer" | "podIPs" | "conditions");
+        status.retain(|field, _| is_kept(field));
     }
 }
 

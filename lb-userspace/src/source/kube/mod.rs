@@ -55,6 +55,8 @@ pub struct Settings {
     pub missing_kind_wait: Duration,
     /// The Secrets that are wanted; without it none is read.
     pub secrets: Option<Receiver<WantedSecrets>>,
+    /// The node whose pods are watched, for the readiness gates that they name; none without one.
+    pub pods_of_node: Option<String>,
 }
 
 impl Default for Settings {
@@ -66,6 +68,7 @@ impl Default for Settings {
             watch_timeout: Duration::from_secs(240),
             missing_kind_wait: Duration::from_secs(120),
             secrets: None,
+            pods_of_node: None,
         }
     }
 }
@@ -106,6 +109,7 @@ pub async fn read_once(
                 SourceEvent::Change(change) => apply(&mut snapshot, change),
                 SourceEvent::Problems(found) => drop(problems.update(found)),
                 SourceEvent::Synced => break,
+                SourceEvent::Followed(_) => {}
             }
         }
         Ok((snapshot, problems.iter().cloned().collect()))
@@ -132,13 +136,16 @@ pub async fn run(
     sender: mpsc::Sender<SourceEvent>,
 ) -> anyhow::Result<()> {
     let client = client(config, &settings).context("cannot make a client for the API server")?;
-    let unsynced = Arc::new(AtomicUsize::new(8));
+    let watches = 8 + usize::from(settings.pods_of_node.is_some());
+    let unsynced = Arc::new(AtomicUsize::new(watches));
     let services = Kind {
         name: "Service",
         selector: Some(SERVICE_SELECTOR),
         is_optional: false,
         convert: objects::service,
         gone: Change::ServiceGone,
+        fields: None,
+        is_followed: false,
     };
     let slices = Kind {
         name: "EndpointSlice",
@@ -146,6 +153,8 @@ pub async fn run(
         is_optional: false,
         convert: objects::endpoint_slice,
         gone: Change::EndpointSliceGone,
+        fields: None,
+        is_followed: true,
     };
     let nodes = Kind {
         name: "Node",
@@ -153,6 +162,8 @@ pub async fn run(
         is_optional: false,
         convert: objects::node,
         gone: |name| Change::NodeGone(name.name),
+        fields: None,
+        is_followed: false,
     };
     let service_cidrs = Kind {
         name: "ServiceCIDR",
@@ -160,6 +171,8 @@ pub async fn run(
         is_optional: true,
         convert: objects::service_cidr,
         gone: |name| Change::ServiceCidrGone(name.name),
+        fields: None,
+        is_followed: false,
     };
     let backend_configs = Kind {
         name: "BackendConfig",
@@ -167,6 +180,24 @@ pub async fn run(
         is_optional: true,
         convert: objects::backend_config,
         gone: Change::BackendConfigGone,
+        fields: None,
+        is_followed: false,
+    };
+    let pods_of_node = settings.pods_of_node.clone();
+    let pods = Kind {
+        name: "Pod",
+        selector: None,
+        is_optional: true,
+        convert: objects::pod,
+        gone: Change::GatedPodGone,
+        fields: pods_of_node.as_ref().map(|node| format!("spec.nodeName={node}")),
+        is_followed: false,
+    };
+    let watch_pods = async {
+        if pods_of_node.is_some() {
+            let watch = Watch::new(pods, settings.clone(), sender.clone(), Arc::clone(&unsynced));
+            watch.run(Api::all(client.clone())).await;
+        }
     };
     let ingresses = Kind {
         name: "Ingress",
@@ -174,6 +205,8 @@ pub async fn run(
         is_optional: true,
         convert: objects::ingress,
         gone: Change::IngressGone,
+        fields: None,
+        is_followed: false,
     };
     let ingress_classes = Kind {
         name: "IngressClass",
@@ -181,6 +214,8 @@ pub async fn run(
         is_optional: true,
         convert: objects::ingress_class,
         gone: |name| Change::IngressClassGone(name.name),
+        fields: None,
+        is_followed: false,
     };
     let frontend_configs = Kind {
         name: "FrontendConfig",
@@ -188,6 +223,8 @@ pub async fn run(
         is_optional: true,
         convert: objects::frontend_config,
         gone: Change::FrontendConfigGone,
+        fields: None,
+        is_followed: false,
     };
     tokio::join!(
         Watch::new(services, settings.clone(), sender.clone(), Arc::clone(&unsynced))
@@ -204,9 +241,10 @@ pub async fn run(
             .run(Api::all(client.clone())),
         Watch::new(ingress_classes, settings.clone(), sender.clone(), Arc::clone(&unsynced))
             .run(Api::all(client.clone())),
-        Watch::new(frontend_configs, settings.clone(), sender.clone(), unsynced)
+        Watch::new(frontend_configs, settings.clone(), sender.clone(), Arc::clone(&unsynced))
             .run(Api::all(client.clone())),
-        named_secrets::run(client, settings, sender),
+        named_secrets::run(client.clone(), settings.clone(), sender.clone()),
+        watch_pods,
     );
     Ok(())
 }

@@ -72,9 +72,11 @@ fn start(
         is_optional: true,
         convert: objects::secret,
         gone: Change::SecretGone,
+        fields: Some(format!("metadata.name={}", name.name)),
+        is_followed: false,
     };
     // Nobody waits for these first lists: a number that does not come down to zero.
     let unsynced = Arc::new(AtomicUsize::new(usize::MAX));
-    let watch = Watch::of_one(kind, &name.name, settings.clone(), sender.clone(), unsynced);
+    let watch = Watch::new(kind, settings.clone(), sender.clone(), unsynced);
     tokio::spawn(watch.run(Api::namespaced(client.clone(), &name.namespace)))
 }

@@ -35,13 +35,15 @@ pub(super) struct Kind<K> {
     pub(super) is_optional: bool,
     pub(super) convert: fn(&K, &mut Interner) -> Converted,
     pub(super) gone: fn(ObjectName) -> Change,
+    /// Of which of its objects one asks.
+    pub(super) fields: Option<String>,
+    /// Whether it is told how far the watch has come ([`SourceEvent::Followed`]).
+    pub(super) is_followed: bool,
 }
 
 /// A watch of one kind, and what it has seen.
 pub(super) struct Watch<K> {
     kind: Kind<K>,
-    /// The one object that is watched; none is all.
-    name: Option<Arc<str>>,
     known: Known,
     interner: Interner,
     backoff: Backoff,
@@ -51,6 +53,10 @@ pub(super) struct Watch<K> {
     /// Watches that have not completed their first list.
     unsynced: Arc<AtomicUsize>,
     is_synced: bool,
+    /// The greatest version up to which everything is sent.
+    followed: u64,
+    /// The greatest version in the list that is being read.
+    listed: u64,
     /// Lists begun since the last complete one.
     lists_begun: u32,
     /// The failure that was logged last, until the watch is well again.
@@ -80,7 +86,6 @@ where
         Self {
             known: Known::new(kind.name, kind.gone),
             kind,
-            name: None,
             interner: Interner::default(),
             backoff: Backoff::new(settings.backoff_min, settings.backoff_max),
             strategy: InitialListStrategy::StreamingList,
@@ -88,20 +93,11 @@ where
             sender,
             unsynced,
             is_synced: false,
+            followed: 0,
+            listed: 0,
             lists_begun: 0,
             failure: None,
         }
-    }
-
-    /// A watch of the object of that name alone.
-    pub(super) fn of_one(
-        kind: Kind<K>,
-        name: &Arc<str>,
-        settings: Settings,
-        sender: mpsc::Sender<SourceEvent>,
-        unsynced: Arc<AtomicUsize>,
-    ) -> Self {
-        Self { name: Some(Arc::clone(name)), ..Self::new(kind, settings, sender, unsynced) }
     }
 
     /// Runs until the receiver is gone.
@@ -133,7 +129,7 @@ where
     fn config(&self) -> watcher::Config {
         watcher::Config {
             label_selector: self.kind.selector.map(str::to_owned),
-            field_selector: self.name.as_ref().map(|name| format!("metadata.name={name}")),
+            field_selector: self.kind.fields.clone(),
             timeout: Some(u32::try_from(self.settings.watch_timeout.as_secs()).unwrap_or(u32::MAX)),
             initial_list_strategy: self.strategy.clone(),
             page_size: Some(self.settings.page_objects_max),
@@ -145,6 +141,7 @@ where
         if matches!(event, Event::Init) {
             // Says nothing of the server yet.
             self.known.list_begins();
+            self.listed = 0;
             self.lists_begun += 1;
             if self.lists_begun > STREAMED_LISTS_MAX && self.strategy == InitialListStrategy::StreamingList {
                 return self.list_in_pages("streamed lists break off");
@@ -152,18 +149,40 @@ where
             return Next::Go;
         }
         self.is_well();
-        let events = match event {
+        let followed = self.now_followed(&event);
+        let mut events = match event {
             Event::Init => Vec::new(),
             Event::InitApply(object) | Event::Apply(object) => self.update(object),
             Event::Delete(object) => self.known.remove(name_of(object.meta())),
             Event::InitDone => self.list_is_complete(),
         };
+        if self.kind.is_followed && followed > self.followed {
+            self.followed = followed;
+            events.push(SourceEvent::Followed(followed));
+        }
         for event in events {
             if self.sender.send(event).await.is_err() {
                 return Next::End;
             }
         }
         Next::Go
+    }
+
+    /// How far the watch is once an event is taken. A watch goes by rising versions, a list does not: it counts as
+    /// a whole. Versions are numbers that rise (KEP-5504).
+    fn now_followed(&mut self, event: &Event<Lenient<K>>) -> u64 {
+        let version = |object: &Lenient<K>| {
+            object.meta().resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
+        };
+        match event {
+            Event::Init => 0,
+            Event::InitApply(object) => {
+                self.listed = self.listed.max(version(object));
+                0
+            }
+            Event::Apply(object) | Event::Delete(object) => version(object),
+            Event::InitDone => self.listed,
+        }
     }
 
     fn list_is_complete(&mut self) -> Vec<SourceEvent> {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::{
-    BackendConfigNames, CheckKind, DrainContract, ExternalMode, HealthCheck, HttpTransport, ObjectName,
-    Protocol, SourceRanges,
+    BackendConfigNames, CheckKind, DrainContract, ExternalMode, HealthCheck, HttpTransport, NegRequest,
+    NegStatus, ObjectName, Protocol, SourceRanges,
 };
 
 fn converted(yaml: &str) -> Converted {
@@ -39,6 +39,9 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
             cloud.google.com/backend-config: '{\"default\": \"plain\", \"ports\": {\"http\": \"web\", \"53\": \"names\"}}'
             podway.io/external-mode: dsr
             podway.io/endpoint-weights: 203.0.113.99=3
+            cloud.google.com/neg: '{\"exposed_ports\": {\"80\": {\"name\": \"web-neg\"}}}'
+            cloud.google.com/neg-status: '{}'
+            podway.io/neg-status: agent
         spec:
           type: LoadBalancer
           clusterIP: 198.51.100.7
@@ -114,6 +117,11 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
         },
         external_mode: Some(ExternalMode::Dsr),
         endpoint_weights: [("203.0.113.99".parse().expect("address"), 3)].into(),
+        neg_request: Some(NegRequest {
+            is_for_ingress: false,
+            exposed_ports: [(80, Some("web-neg".into()))].into(),
+        }),
+        neg_status: NegStatus { text: Some("{}".into()), is_ours: true },
     };
     assert_eq!(converted, Converted { change: Change::Service(expected.into()), problems: vec![] });
 }

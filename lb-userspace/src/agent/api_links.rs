@@ -1,0 +1,123 @@
+//! All that an agent writes to the API server, where its facts come from one.
+use std::collections::BTreeSet;
+
+use crate::model::{Change, ObjectName, ReadinessGate};
+use crate::peers::Settings;
+
+use super::event_reports::EventReports;
+use super::gate_reports::GateReports;
+use super::neg_status_reports::NegStatusReports;
+use super::peer_link::PeerLink;
+use super::planner::Planner;
+use super::{Agent, Options};
+
+/// The links to the tasks that write.
+pub(super) struct ApiLinks {
+    events: EventReports,
+    pub(super) peers: PeerLink,
+    gates: GateReports,
+    neg_statuses: NegStatusReports,
+}
+
+/// What a change of a fact is about, where that is more than its plan.
+pub(super) enum Subject {
+    Service(ObjectName),
+    Pod(ObjectName),
+}
+
+impl Subject {
+    /// Of a change.
+    pub(super) fn of(change: &Change) -> Option<Self> {
+        match change {
+            Change::Service(service) => Some(Self::Service(service.name.clone())),
+            Change::GatedPod(pod) => Some(Self::Pod(pod.name.clone())),
+            Change::GatedPodGone(name) => Some(Self::Pod(name.clone())),
+            _ => None,
+        }
+    }
+}
+
+impl ApiLinks {
+    /// Begins to write. Must be called in a runtime.
+    pub(super) fn start(config: &kube::Config, options: &Options) -> Self {
+        let mut asked = vec![ReadinessGate::Programmed];
+        if options.neg_readiness_gate {
+            asked.push(ReadinessGate::NegReady);
+        }
+        let settings = Settings {
+            node: options.node_name.as_str().into(),
+            namespace: options.report_namespace.clone(),
+            probers: options.probers,
+        };
+        Self {
+            events: EventReports::start(config.clone(), &options.node_name),
+            peers: PeerLink::start(config.clone(), settings),
+            gates: GateReports::start(config.clone(), asked),
+            neg_statuses: NegStatusReports::start(config.clone(), &options.node_name),
+        }
+    }
+
+    /// Takes a change that the planner has taken.
+    pub(super) fn follow(&mut self, subject: &Subject, planner: &Planner) {
+        match subject {
+            Subject::Service(service) => self.neg_statuses.follow(service, planner),
+            Subject::Pod(pod) => self.gates.follow(pod, planner),
+        }
+    }
+
+    /// Takes what was planned anew.
+    pub(super) fn note(&mut self, planner: &Planner, changed: &BTreeSet<ObjectName>) {
+        self.events.note(planner, changed);
+        self.gates.note(changed.iter(), planner);
+    }
+}
+
+impl Agent {
+    /// Tells the API server what has lasted, and the other agents of nodes that came or went.
+    pub(super) fn tell_api(&mut self) {
+        if let Some(api) = &mut self.api {
+            api.events.tell(&self.planner);
+            if self.is_begun {
+                api.neg_statuses.tell(&self.planner);
+            }
+        }
+        self.tell_peers();
+        self.take_summary();
+    }
+
+    /// Tells the other agents how far this node is. It is as far as the loop has taken changes while nothing is left to be
+    /// planned.
+    pub(super) fn tell_peers(&mut self) {
+        let Some(api) = &mut self.api else { return };
+        if !self.is_begun {
+            return;
+        }
+        if !self.planner.is_dirty() {
+            api.peers.note_programmed(self.applier.behind());
+        }
+        api.peers.note_votes(self.sharing.votes());
+        api.peers.tell(api.gates.wanted(), self.planner.node_names());
+    }
+
+    /// Acts on what all agents come to.
+    pub(super) fn take_summary(&mut self) {
+        self.share_probing();
+        self.tell_gates();
+    }
+
+    /// Tells which readiness gates are met.
+    pub(super) fn tell_gates(&mut self) {
+        if let Some(api) = &mut self.api {
+            let summary = api.peers.known().summary;
+            api.gates.tell(&summary);
+        }
+    }
+}
+
+/// Waits until all agents come to something else; for ever where there is nobody to ask.
+pub(super) async fn summary_changed(api: &mut Option<ApiLinks>) {
+    match api {
+        Some(api) => api.peers.changed().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,23 @@
+//! What a Service asks of the NEGs that its ports are exposed by, in GKE's words.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+/// From the annotation `cloud.google.com/neg`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NegRequest {
+    /// Whether all ports have NEGs, for Ingresses.
+    pub is_for_ingress: bool,
+    /// Service ports that have NEGs of their own, with the name where one is asked for.
+    pub exposed_ports: BTreeMap<u16, Option<Arc<str>>>,
+}
+
+/// The annotation `cloud.google.com/neg-status` as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NegStatus {
+    /// Its text; `None` where there is none.
+    pub text: Option<Arc<str>>,
+    /// Whether an agent wrote it. One that another controller wrote stays.
+    pub is_ours: bool,
+}
