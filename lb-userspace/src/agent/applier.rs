@@ -218,7 +218,7 @@ impl Applier {
 
     /// Carries out one operation in the maps and the mirror.
     fn store(&mut self, op: &Op) -> Result<()> {
-        let switch = self.switch.lock();
+        let mut switch = self.switch.lock();
         let held;
         let op = match op {
             Op::PutEndpoint { id, endpoint } => {
@@ -228,6 +228,9 @@ impl Applier {
             op => op,
         };
         self.maps.apply(op)?;
+        if let Op::PutEndpoint { id, endpoint } = op {
+            switch.follow(*id, endpoint, &self.tables);
+        }
         self.tables.apply(op, now_ms());
         Ok(())
     }
