@@ -19,6 +19,7 @@ use crate::attach::{self, Attachments, Instance};
 use crate::explain::Origins;
 use crate::health::{self, ChangedTargets, HealthEvent};
 use crate::maps::{Object, Pins, RouteGeneration};
+use crate::metrics::Observations;
 use crate::model::{ObjectName, Problem};
 use crate::source::{ProblemList, SourceEvent};
 
@@ -28,11 +29,13 @@ mod chain;
 mod changes;
 mod event_reports;
 mod fragment_holder;
+mod measurements;
 mod node_addresses;
 mod node_flags;
 mod options;
 mod planner;
 mod problems;
+mod programming;
 mod service_health_answers;
 mod signals;
 mod socket_mover;
@@ -147,6 +150,7 @@ struct Agent {
     targets: watch::Sender<ChangedTargets>,
     service_health: ServiceHealthAnswers,
     known: admin::Known,
+    observations: Observations,
     /// None where the facts come from manifests.
     event_reports: Option<EventReports>,
     is_synced: bool,
@@ -187,6 +191,7 @@ impl Agent {
             targets: watch::channel(ChangedTargets::default()).0,
             service_health: ServiceHealthAnswers::start(),
             known: admin::Known::default(),
+            observations: Observations::default(),
             event_reports,
             is_synced: false,
             is_begun: false,
@@ -201,6 +206,7 @@ impl Agent {
         mut links: mpsc::Receiver<()>,
     ) -> Result<()> {
         let _admin = self.start_admin();
+        self.start_metrics();
         let (probing, targets) = (self.known.probing.clone(), self.targets.subscribe());
         let mut found = switch::start(probing, targets, self.applier.switch.clone())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -227,6 +233,7 @@ impl Agent {
                     self.pass_time();
                     self.end_drains();
                     self.tell_events();
+                    self.observe_second();
                 }
                 () = sleep_until(self.sweeper.due()) => self.sweep(),
                 Some(event) = events.recv() => self.take(event),
@@ -281,6 +288,9 @@ impl Agent {
     fn take(&mut self, event: SourceEvent) {
         match event {
             SourceEvent::Change(change) => self.planner.change(change),
+            SourceEvent::Interrupted(kind) => {
+                *self.observations.lock().interruptions.entry(kind).or_default() += 1;
+            }
             SourceEvent::Synced => {
                 info!("all facts are read");
                 self.is_synced = true;
@@ -329,6 +339,7 @@ impl Agent {
 
     /// Plans what changed and brings the maps to it.
     fn apply(&mut self) {
+        let began = Instant::now();
         let changed = self.planner.plan();
         if !self.is_begun {
             self.is_begun = true;
@@ -341,6 +352,7 @@ impl Agent {
         }
         self.put_nodes();
         self.applier.apply(&self.planner.desired, &changed);
+        self.observe_apply(began);
         self.tell_targets(&changed);
         self.watch_flows(&changed);
         if let Some(reports) = &mut self.event_reports {

@@ -7,6 +7,7 @@ use lb_common::maps as bounds;
 use crate::attach::{Pattern, PortRange, Settings, SocketHooks, XdpChoice};
 use crate::diff::Limits;
 use crate::maps::{PIN_PATH_DEFAULT, Sizes};
+use crate::metrics;
 
 use super::NodeFlags;
 
@@ -75,6 +76,12 @@ pub struct Options {
     /// Where other commands read problems and which `EndpointSlices` endpoints are of, and ask the agent.
     #[arg(long, default_value = RUN_DIR_DEFAULT)]
     pub run_dir: PathBuf,
+    /// Where Prometheus reads metrics, over HTTP at /metrics; empty for nowhere.
+    #[arg(long, default_value = metrics::ADDRESS_DEFAULT)]
+    pub metrics_address: metrics::Address,
+    /// Backend services that have metrics of their own; those of all further ones are added up.
+    #[arg(long, default_value_t = metrics::BACKEND_SERVICES_TOLD_MAX)]
+    pub metrics_backend_services_max: u32,
     /// The eBPF object to load instead of the one in this binary.
     #[arg(long)]
     pub ebpf_object: Option<PathBuf>,

@@ -22,6 +22,8 @@ pub enum SourceEvent {
     /// Every fact that the source had when it started is now sent. Sent once. Before it, a missing
     /// fact means nothing.
     Synced,
+    /// A watch of this kind of objects failed, and is tried again: what is known stays.
+    Interrupted(&'static str),
     /// What is wrong with one subject now. Replaces what was said of the subject before.
     Problems(Problems),
 }

@@ -25,6 +25,8 @@ pub(crate) struct Observer {
     pub(crate) snapshot: Snapshot,
     pub(crate) problems: ProblemList,
     pub(crate) synced: usize,
+    /// Watches and lists that failed.
+    pub(crate) interruptions: usize,
     /// Every fact that was taken away, in order.
     pub(crate) gone: Vec<String>,
     /// Changes so far.
@@ -54,6 +56,7 @@ impl Observer {
             snapshot: Snapshot::default(),
             problems: ProblemList::default(),
             synced: 0,
+            interruptions: 0,
             gone: Vec::new(),
             changes: 0,
         }
@@ -108,6 +111,7 @@ impl Observer {
                 }
                 apply(&mut self.snapshot, change);
             }
+            SourceEvent::Interrupted(_) => self.interruptions += 1,
             SourceEvent::Synced => self.synced += 1,
             SourceEvent::Problems(problems) => {
                 self.problems.update(problems);
