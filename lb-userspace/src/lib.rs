@@ -34,6 +34,8 @@ pub mod service_health;
 pub mod explain;
 pub mod kube_proxy;
 
+pub mod metrics;
+
 pub mod admin;
 pub mod agent;
 pub mod cli;

@@ -391,6 +391,9 @@ pub struct EndpointSlice {
     pub service: Arc<str>,
     /// `metadata.resourceVersion`; empty from a manifest without one.
     pub resource_version: Arc<str>,
+    /// The change of a pod or Service that the newest version comes from, milliseconds since 1970: the annotation
+    /// `endpoints.kubernetes.io/last-change-trigger-time`.
+    pub change_trigger_unix_ms: Option<u64>,
     /// `endpoints`.
     pub endpoints: Vec<SliceEndpoint>,
     /// `ports`.

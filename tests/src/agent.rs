@@ -2,14 +2,17 @@
 //! again, and the commands that look at what it left in the kernel.
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use lb_userspace::metrics::ADDRESS_DEFAULT;
 use lb_userspace::model::Protocol;
 use serde_json::Value;
 
+use crate::open_metrics::Metrics;
 use crate::process::Process;
 use crate::topology::{Host, Topology};
 use crate::wait::wait_until;
@@ -17,6 +20,9 @@ use crate::wait::wait_until;
 /// How long an agent may take from its start to the last frontend in the maps. An emulated kernel verifies the
 /// programs for half a minute.
 const READY_DEADLINE: Duration = Duration::from_secs(180);
+
+/// As long as Prometheus waits.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The program, and the eBPF object where the program has none inside.
 #[derive(Clone, Debug)]
@@ -297,6 +303,17 @@ impl Agent {
         row.and_then(|row| row["packets"].as_u64()).with_context(|| format!("no counter {reason}: {rows}"))
     }
 
+    /// What the agent serves at a path of its metrics, from within its node.
+    ///
+    /// # Errors
+    /// It answers with an error, or not in the text form.
+    pub fn metrics(&self, path: &str) -> Result<Metrics> {
+        let answer = self.node.run_in_netns(|| scrape(path))??;
+        let (head, text) = answer.split_once("\r\n\r\n").context("an answer without a head")?;
+        ensure!(head.starts_with("HTTP/1.1 200 "), "{head}: {text}");
+        Metrics::parse(text).with_context(|| format!("metrics at {path} on {}", self.node.name()))
+    }
+
     /// What a command of `podway` writes, with this node's pins and run directory.
     ///
     /// # Errors
@@ -336,6 +353,16 @@ impl Drop for Agent {
         // Not there if the agent never came so far; else the topology removes it once more.
         let _ = std::fs::remove_dir_all(&self.pins);
     }
+}
+
+fn scrape(path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(ADDRESS_DEFAULT).context("nobody serves metrics")?;
+    stream.set_read_timeout(Some(SCRAPE_TIMEOUT))?;
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.1";
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: agent\r\naccept: {accept}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// The key under which a frontend is expected and shown.

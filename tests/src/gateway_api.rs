@@ -58,6 +58,12 @@ impl GatewayApi {
         self.dir.path().join("kubeconfig")
     }
 
+    /// Ends the server, and keeps its folder for agents that are started again.
+    #[must_use]
+    pub fn end(self) -> TempDir {
+        self.dir
+    }
+
     /// A folder that goes with the server.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -122,6 +122,8 @@ pub struct Service {
     pub annotations: BTreeMap<String, String>,
     /// Further fields of `spec`, or other values for those above.
     pub spec: serde_json::Map<String, Value>,
+    /// What the slices say of when the change was triggered that made them what they are.
+    pub change_trigger: Option<String>,
     /// The pods.
     pub endpoints: Vec<Endpoint>,
     /// Target ports that a slice has instead of those of the ports, by its number and the port's name.
@@ -147,6 +149,7 @@ impl Service {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             spec: serde_json::Map::new(),
+            change_trigger: None,
             endpoints: Vec::new(),
             slice_ports: BTreeMap::new(),
             families: Families::Dual,

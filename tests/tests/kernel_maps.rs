@@ -292,6 +292,7 @@ fn facts() -> Snapshot {
         name: ObjectName::new("shop", "cart-1"),
         service: "cart".into(),
         resource_version: "82".into(),
+        change_trigger_unix_ms: None,
         endpoints: vec![endpoint("10.4.2.8", "node-a"), endpoint("10.4.2.9", "node-b")],
         ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
     };

@@ -276,7 +276,7 @@ async fn snapshot_of(server: &ApiServer) -> Snapshot {
             match event {
                 SourceEvent::Change(change) => apply(&mut snapshot, change),
                 SourceEvent::Synced => return,
-                SourceEvent::Problems(_) | SourceEvent::Followed(_) => {}
+                SourceEvent::Problems(_) | SourceEvent::Followed(_) | SourceEvent::Interrupted(_) => {}
             }
         }
     })

@@ -1,6 +1,8 @@
 //! The API server is killed, and pods fail and return: forwarding follows their health all the time.
 //!
 //! The test takes a few rounds. With `PODWAY_API_AWAY_SECONDS` it goes on for so long.
+//!
+//! An agent that is started again meanwhile has no facts, so it leaves the maps as they are and probes nobody.
 use std::time::{Duration, Instant};
 
 use lb_tests::agent::{Agent, Options, Podway, Source};
@@ -52,11 +54,12 @@ fn forwarding_follows_health_while_the_api_server_is_gone() {
     let api = GatewayApi::start(&topology).unwrap();
     api.publish(&checked(&topology));
     let kubeconfig = api.kubeconfig();
-    let source = Source::Cluster { kubeconfig: &kubeconfig, folder: api.dir() };
+    let folder = api.dir().to_owned();
+    let source = Source::Cluster { kubeconfig: &kubeconfig, folder: &folder };
     let _servers =
         PODS.map(|pod| Server::start(topology.pod(pod), &[(Protocol::Tcp, cluster::TCP_PORT)]).unwrap());
     let mut health: Vec<Server> = PODS.iter().map(|pod| start_health(&topology, pod)).collect();
-    let agents = ["node-a", "node-b"]
+    let mut agents = ["node-a", "node-b"]
         .map(|node| Agent::start_from(&podway, &topology, node, source, Options::default()).unwrap());
     let expect = |pods: &[&str]| {
         for vip in LOAD_BALANCER_IPS {
@@ -65,7 +68,7 @@ fn forwarding_follows_health_while_the_api_server_is_gone() {
         }
     };
     expect(&PODS);
-    drop(api);
+    let _folder = api.end();
     let gone_since = Instant::now();
     wait_until(DEADLINE, "both agents to miss the server", || {
         agents.iter().all(|agent| agent.log().contains("watch failed; what is known stays"))
@@ -85,5 +88,28 @@ fn forwarding_follows_health_while_the_api_server_is_gone() {
     println!("{rounds} rounds in {} s without an API server", gone_since.elapsed().as_secs());
     for agent in &agents {
         agent.verify_maps().unwrap();
+        let failures = agent.metrics("/metrics").unwrap();
+        for kind in ["Service", "EndpointSlice", "Node"] {
+            assert!(failures.sum("podway_watch_failures_total", &[("kind", kind)]) >= 1.0, "{kind}");
+        }
     }
+
+    health.remove(0).kill();
+    expect(&PODS[1..]);
+    agents[0].restart().unwrap();
+    wait_until(DEADLINE, "the new agent to miss the server, and to have attached its programs", || {
+        let log = agents[0].log();
+        log.contains("watch failed; what is known stays") && log.contains(" attached interface=")
+    })
+    .unwrap_or_else(|error| panic!("{error}; log:\n{}", agents[0].log()));
+    // What was out stays out, and what was in stays in whatever becomes of it.
+    health.remove(0).kill();
+    expect(&PODS[1..]);
+    let metrics = agents[0].metrics("/metrics").unwrap();
+    assert_eq!(metrics.value("podway_facts_synced", &[]), Some(0.0));
+    assert_eq!(metrics.value("podway_apply_duration_seconds_count", &[]), Some(0.0));
+    assert_eq!(metrics.value("podway_health_targets", &[]), Some(0.0));
+    assert_eq!(metrics.sum("podway_health_probes_total", &[]), 0.0);
+    expect(&PODS[1..]);
+    agents[0].verify_maps().unwrap();
 }

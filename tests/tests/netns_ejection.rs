@@ -6,7 +6,7 @@ use lb_tests::agent::{Options, Podway};
 use lb_tests::cluster::{Cluster, TCP_PORT};
 use lb_tests::manifests::Service;
 use lb_tests::need;
-use lb_tests::traffic::{self, Dial, Server};
+use lb_tests::traffic::{self, Dial, Hold, Server};
 use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
 
@@ -129,4 +129,30 @@ fn of_two_endpoints_that_refuse_one_stays() {
         ejections(&cluster) > before
     })
     .unwrap();
+}
+
+/// The pod resets what is new, and goes on with what it has. It passes no check, since it has none: only its new flows
+/// speak against it.
+#[test]
+fn ejection_alone_resets_no_connection_though_the_contract_is_to_reset() {
+    let Some(mut cluster) = cluster() else { return };
+    let reset = |service: &mut Service| *service = service.clone().annotated("podway.io/drain", "reset");
+    cluster.manifests.edit("near", reset).unwrap();
+    let hold = Hold::start(cluster.topology.client(), address(&cluster), 20).unwrap();
+    let by: Vec<&str> = hold.opened().by.keys().map(String::as_str).collect();
+    assert_eq!(by, ["web-a-1", "web-a-2"], "{:?}", hold.opened());
+    let rule = format!("tcp dport {TCP_PORT} tcp flags & (syn | ack) == syn reject with tcp reset");
+    let script = format!(
+        "add table inet refusing; add chain inet refusing input {{ type filter hook input priority 0; }};
+         add rule inet refusing input {rule}"
+    );
+    let pod = cluster.topology.pod("web-a-1");
+    assert!(pod.command("nft").arg(script).status().unwrap().success());
+    dial_until(&cluster, "the refusing endpoint to be out", ["unhealthy", "healthy"]);
+    assert_eq!(answerers(&cluster), ["web-a-2"]);
+    assert!(cluster.agents[0].log().contains("state=Ejected"));
+
+    let held = hold.finish().unwrap();
+    assert_eq!(held.lost.values().sum::<u32>(), 0, "{held:?}");
+    assert_eq!(cluster.agents[0].count("endpoint-gone-reset").unwrap(), 0);
 }

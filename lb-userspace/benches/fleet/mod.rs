@@ -53,6 +53,7 @@ pub(crate) fn facts(number: u32, endpoints: u32) -> (Service, EndpointSlice) {
         name: service.name.clone(),
         service: name.as_str().into(),
         resource_version: "1".into(),
+        change_trigger_unix_ms: None,
         endpoints: (0..endpoints).map(endpoint).collect(),
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
     };

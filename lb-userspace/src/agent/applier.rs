@@ -5,13 +5,14 @@ use std::time::Duration;
 use anyhow::Result;
 use lb_common::Address;
 use lb_common::endpoint::state;
+use lb_common::maps as names;
 use tokio::time::Instant;
 use tracing::{error, info};
 
 use crate::clock::now_ms;
 use crate::diff::{self, Diff, Op, Tables};
 use crate::health::{Target, Targets};
-use crate::maps::Maps;
+use crate::maps::{Maps, Occupancy};
 use crate::model::{ObjectName, Problem};
 use crate::plan::Desired;
 use crate::sweep::Pass;
@@ -218,7 +219,7 @@ impl Applier {
 
     /// Carries out one operation in the maps and the mirror.
     fn store(&mut self, op: &Op) -> Result<()> {
-        let switch = self.switch.lock();
+        let mut switch = self.switch.lock();
         let held;
         let op = match op {
             Op::PutEndpoint { id, endpoint } => {
@@ -228,6 +229,9 @@ impl Applier {
             op => op,
         };
         self.maps.apply(op)?;
+        if let Op::PutEndpoint { id, endpoint } = op {
+            switch.follow(*id, endpoint, &self.tables);
+        }
         self.tables.apply(op, now_ms());
         Ok(())
     }
@@ -244,6 +248,38 @@ impl Applier {
     fn endpoint_id(&self, target: &Target) -> Option<u32> {
         let service = self.tables.backend_service_id(&target.backend_service)?;
         self.tables.endpoint_id(service, Address::from(target.address), target.port)
+    }
+
+    /// How many Services are not in the maps as the plan has them.
+    pub(super) fn services_pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether a Service is one of these.
+    pub(super) fn is_pending(&self, service: &ObjectName) -> bool {
+        !self.is_whole || self.pending.contains(service)
+    }
+
+    /// Whether the kernel refused an operation of the last apply.
+    pub(super) fn was_refused(&self) -> bool {
+        self.last_refusal.is_some()
+    }
+
+    /// How full the maps are that a plan fills.
+    pub(super) fn occupancy(&self) -> [(&'static str, Occupancy); 5] {
+        let (tables, limits) = (&self.tables, self.tables.limits());
+        let arena = tables.arena();
+        let of = |entries: u32, entries_max: u32| Occupancy {
+            entries: entries.into(),
+            entries_max: entries_max.into(),
+        };
+        [
+            (names::FRONTENDS, of(tables.frontends_used(), limits.frontends_max)),
+            (names::BACKEND_SERVICES, of(tables.backend_services_used(), limits.backend_services_max)),
+            (names::ENDPOINTS, of(tables.endpoints_used(), limits.endpoints_max)),
+            (names::RING_SLOTS, of(arena.capacity() - arena.free_slots(), arena.capacity())),
+            (names::SOURCE_RANGES, of(tables.source_ranges_used(), limits.source_ranges_max)),
+        ]
     }
 
     /// Whether the maps hold what the plan says, or came closer to it not long ago.

@@ -19,6 +19,7 @@ use crate::attach::{self, Attachments, Instance};
 use crate::explain::Origins;
 use crate::health::ChangedTargets;
 use crate::maps::{Object, Pins, RouteGeneration};
+use crate::metrics::Observations;
 use crate::model::{Change, ObjectName, Problem};
 use crate::source::{ProblemList, SourceEvent};
 
@@ -31,6 +32,7 @@ mod event_reports;
 mod fragment_holder;
 mod front_end;
 mod gate_reports;
+mod measurements;
 mod neg_status_reports;
 mod node_addresses;
 mod node_flags;
@@ -39,6 +41,7 @@ mod peer_link;
 mod planner;
 mod probe_sharing;
 mod problems;
+mod programming;
 mod service_health_answers;
 mod signals;
 mod socket_mover;
@@ -164,6 +167,7 @@ struct Agent {
     service_health: ServiceHealthAnswers,
     known: admin::Known,
     url_map_answers: UrlMapAnswers,
+    observations: Observations,
     /// None where the facts come from manifests.
     api: Option<ApiLinks>,
     front_end: FrontEndLink,
@@ -217,6 +221,7 @@ impl Agent {
             url_map_answers,
             api,
             front_end,
+            observations: Observations::default(),
             is_synced: false,
             is_begun: false,
             options: options.clone(),
@@ -230,6 +235,7 @@ impl Agent {
         mut links: mpsc::Receiver<()>,
     ) -> Result<()> {
         let _admin = self.start_admin();
+        self.start_metrics();
         let (probing, targets) = (self.known.probing.clone(), self.targets.subscribe());
         let mut found = switch::start(probing, targets, self.applier.switch.clone())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -260,6 +266,7 @@ impl Agent {
                         self.follow_front_end(&BTreeSet::new());
                     }
                     self.tell_api();
+                    self.observe_second();
                 }
                 () = sleep_until(self.sweeper.due()) => self.sweep(),
                 () = summary_changed(&mut self.api) => self.take_summary(),
@@ -322,6 +329,9 @@ impl Agent {
                     self.tell_peers();
                 }
             }
+            SourceEvent::Interrupted(kind) => {
+                *self.observations.lock().interruptions.entry(kind).or_default() += 1;
+            }
             SourceEvent::Synced => {
                 info!("all facts are read");
                 self.is_synced = true;
@@ -352,6 +362,7 @@ impl Agent {
 
     /// Plans what changed and brings the maps to it.
     fn apply(&mut self) {
+        let began = Instant::now();
         let changed = self.planner.plan();
         if !self.is_begun {
             self.is_begun = true;
@@ -364,6 +375,7 @@ impl Agent {
         }
         self.put_nodes();
         self.applier.apply(&self.planner.desired, &changed);
+        self.observe_apply(began);
         self.tell_targets(&changed);
         self.watch_flows(&changed);
         self.follow_front_end(&changed);

@@ -8,6 +8,7 @@ use crate::attach::{Pattern, PortRange, Settings, SocketHooks, XdpChoice};
 use crate::diff::Limits;
 use crate::health::PROBERS_DEFAULT;
 use crate::maps::{PIN_PATH_DEFAULT, Sizes};
+use crate::metrics;
 
 use super::{FrontEndOptions, NodeFlags};
 
@@ -92,6 +93,12 @@ pub struct Options {
     /// where GKE's own controller does.
     #[arg(long)]
     pub neg_readiness_gate: bool,
+    /// Where Prometheus reads metrics, over HTTP at /metrics; empty for nowhere.
+    #[arg(long, default_value = metrics::ADDRESS_DEFAULT)]
+    pub metrics_address: metrics::Address,
+    /// Backend services that have metrics of their own; those of all further ones are added up.
+    #[arg(long, default_value_t = metrics::BACKEND_SERVICES_TOLD_MAX)]
+    pub metrics_backend_services_max: u32,
     /// The eBPF object to load instead of the one in this binary.
     #[arg(long)]
     pub ebpf_object: Option<PathBuf>,

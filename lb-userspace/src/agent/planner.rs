@@ -2,6 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use lb_common::config::Config;
 
@@ -13,6 +14,7 @@ use crate::source;
 
 use super::NodeFlags;
 use super::node_addresses::NodeAddresses;
+use super::programming::Programming;
 
 /// Snapshot, plan, and which Services must be planned again.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ pub(super) struct Planner {
     are_secrets_dirty: bool,
     pub(super) findings: Findings,
     pub(super) node_addresses: NodeAddresses,
+    pub(super) programming: Programming,
 }
 
 impl Planner {
@@ -51,6 +54,7 @@ impl Planner {
             are_secrets_dirty: false,
             findings: Findings::default(),
             node_addresses: NodeAddresses::default(),
+            programming: Programming::new(SystemTime::now()),
         }
     }
 
@@ -59,7 +63,11 @@ impl Planner {
         match &change {
             Change::Service(service) => self.note_service(&service.name),
             Change::ServiceGone(name) => self.note_service(name),
-            Change::EndpointSlice(slice) => self.forget_slice(&slice.name),
+            Change::EndpointSlice(slice) => {
+                let former = self.snapshot.endpoint_slices.get(&slice.name);
+                self.programming.note(&service_of(slice), slice, former.map(|slice| &**slice));
+                self.forget_slice(&slice.name);
+            }
             Change::EndpointSliceGone(name) => self.forget_slice(name),
             Change::Node(node) => self.note_node(&node.name, &node.pod_cidrs, &node.addresses),
             Change::NodeGone(name) => self.note_node(name, &[], &[]),
@@ -202,6 +210,19 @@ impl Planner {
     /// `metadata.uid` of a Service; empty where it is unknown.
     pub(super) fn uid(&self, service: &ObjectName) -> Arc<str> {
         self.snapshot.services.get(service).map(|service| Arc::clone(&service.uid)).unwrap_or_default()
+    }
+
+    /// How many objects are known, by kind.
+    pub(super) fn objects(&self) -> [(&'static str, usize); 5] {
+        let Snapshot { services, endpoint_slices, nodes, service_cidrs, backend_configs, .. } =
+            &self.snapshot;
+        [
+            ("BackendConfig", backend_configs.len()),
+            ("EndpointSlice", endpoint_slices.len()),
+            ("Node", nodes.len()),
+            ("Service", services.len()),
+            ("ServiceCIDR", service_cidrs.len()),
+        ]
     }
 
     /// The names of all nodes.

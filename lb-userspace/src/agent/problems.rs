@@ -1,6 +1,6 @@
 //! What cannot be used, for people: each problem is logged once when it comes and once when it goes, and
 //! all that there are now stand in a file.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -22,6 +22,13 @@ impl ProblemReport {
         let mut report = Self { file: super::problems_file(run_dir, node_name), told: BTreeSet::new() };
         report.write();
         Ok(report)
+    }
+
+    /// How many there are, by the kind of their objects.
+    pub(super) fn by_kind(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        self.told.iter().for_each(|problem| *counts.entry(problem.kind).or_default() += 1);
+        counts
     }
 
     /// Tells what is new and what is over.

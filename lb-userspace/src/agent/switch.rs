@@ -98,18 +98,32 @@ impl Switch {
 
     /// What may be stored of an endpoint: nothing that lets in one that is held out.
     pub(super) fn hold_out(&self, endpoint: &Endpoint, tables: &Tables) -> Endpoint {
-        let is_held_out = || {
-            let stored = tables.name(endpoint.backend_service)?;
-            let backend_service = Arc::clone(&stored.name);
-            let target =
-                Target { backend_service, address: endpoint.address.into(), port: endpoint.port.get() };
-            Some(self.is_held_out(&target))
-        };
+        let is_held_out = || Some(self.is_held_out(&target(endpoint, tables)?));
         if self.held_out.is_empty() || is_held_out() != Some(true) {
             return *endpoint;
         }
         Endpoint { state: endpoint.state & !state::HEALTHY, ..*endpoint }
     }
+
+    /// Follows an endpoint whose generation rises where it is: its flows were ended, and it may be let in again
+    /// before its Service is placed anew.
+    pub(super) fn follow(&mut self, id: u32, endpoint: &Endpoint, tables: &Tables) {
+        if !endpoint.is_present() || tables.endpoint(id).generation == endpoint.generation {
+            return;
+        }
+        let Some(target) = target(endpoint, tables) else { return };
+        let places = self.places.get_mut(&target.backend_service.service);
+        if let Some(place) = places.and_then(|places| places.get_mut(&target)).filter(|place| place.id == id)
+        {
+            place.generation = endpoint.generation;
+        }
+    }
+}
+
+/// An endpoint as a target, where its backend service has a name.
+fn target(endpoint: &Endpoint, tables: &Tables) -> Option<Target> {
+    let backend_service = Arc::clone(&tables.name(endpoint.backend_service)?.name);
+    Some(Target { backend_service, address: endpoint.address.into(), port: endpoint.port.get() })
 }
 
 fn unhealthy(event: &HealthEvent) -> Option<&Target> {
@@ -219,6 +233,29 @@ mod tests {
         let id = tables.endpoint_ids().next().expect("an endpoint");
         assert!(switch.hold_out(&tables.endpoint(id), &tables).takes_new_flows());
         switch.taken(&found(&target, false));
+    }
+
+    #[test]
+    fn target_whose_flows_were_ended_is_taken_out_at_its_new_generation() {
+        let (mut tables, target) = cart();
+        let out = Arc::new(AtomicU32::new(0));
+        let stored = Arc::clone(&out);
+        let shared = SharedSwitch::new(move |place| stored.store(place.generation, Ordering::Relaxed));
+        let mut switch = shared.lock();
+        let id = tables.endpoint_ids().next().expect("an endpoint");
+        switch.place(
+            &target.backend_service.service,
+            [(target.clone(), Place { id, generation: tables.endpoint(id).generation })].into(),
+        );
+        let drained = Endpoint { generation: 7, ..tables.endpoint(id) };
+        switch.follow(id, &drained, &tables);
+        tables.apply(&diff::Op::PutEndpoint { id, endpoint: drained }, 0);
+        switch.note(&found(&target, false));
+        assert_eq!(out.load(Ordering::Relaxed), 7);
+        // Another endpoint at an id that the target has left is none of its business.
+        switch.follow(id + 1, &Endpoint { generation: 9, ..drained }, &tables);
+        switch.note(&found(&target, false));
+        assert_eq!(out.load(Ordering::Relaxed), 7);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::clock::now_s;
 use crate::diff::{Tables, range_text};
 use crate::drain;
-use crate::maps::{Maps, Pins};
+use crate::maps::{Maps, Pins, StoredState};
 use crate::model::Protocol;
 use crate::plan::{neg_kind_name, socket_text};
 
@@ -361,19 +361,7 @@ fn is_healthy(endpoint: &Endpoint) -> bool {
 
 /// The state's word.
 pub(super) fn state_name(endpoint: &Endpoint) -> &'static str {
-    if !endpoint.is_present() {
-        "gone"
-    } else if endpoint.is_withdrawn() {
-        "withdrawn"
-    } else if endpoint.state & state::DRAINING != 0 {
-        "draining"
-    } else if is_healthy(endpoint) && endpoint.state & state::TURNED_AWAY != 0 {
-        "warming"
-    } else if is_healthy(endpoint) {
-        "healthy"
-    } else {
-        "unhealthy"
-    }
+    StoredState::of(endpoint).map_or("gone", StoredState::name)
 }
 
 pub(super) fn endpoints(maps: &Maps, tables: &Tables, known: &KnownHealth) -> Result<Vec<EndpointRow>> {

@@ -196,7 +196,7 @@ impl<'a> Draft<'a> {
             drain_until_s: 0,
             state: plan.state_bits(),
         };
-        let is_taken_out = !plan.passes_health_check && !service.uses(index);
+        let is_taken_out = plan.fails_health_check && !service.uses(index);
         let endpoint = if is_taken_out {
             self.drain.taken_out(&former, endpoint, service.drain.deadline_s)
         } else {

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use lb_common::Address;
 
-use super::{EndpointHealth, Finding, Health, HealthEvent, Moment, Reporter, Signal, Target, may_eject};
+use super::{
+    EndpointHealth, Finding, Health, HealthEvent, HealthState, Moment, Reporter, Signal, StateReason, Target,
+    may_eject,
+};
 use crate::model::{HealthPolicy, ObjectName, Protocol};
 use crate::plan::{BackendService, BackendServiceName, HealthView, ServicePlan};
 
@@ -24,13 +27,25 @@ impl Default for Known {
     }
 }
 
+/// What came of a change.
+struct Changed {
+    /// Whether a plan may come out different.
+    is_plan: bool,
+    /// The new state and its reason, where it is another one.
+    state: Option<(HealthState, StateReason)>,
+}
+
 impl Known {
-    /// Changes it; `true` when a plan may come out different.
-    fn change(&mut self, now: Moment, change: impl FnOnce(&mut EndpointHealth)) -> bool {
-        let before = (self.health.health().state.is_healthy(), self.share_percent);
+    fn change(&mut self, now: Moment, change: impl FnOnce(&mut EndpointHealth)) -> Changed {
+        let (before, share_before) = (self.health.health().state, self.share_percent);
         change(&mut self.health);
         self.share_percent = self.health.share_percent(now);
-        before != (self.health.health().state.is_healthy(), self.share_percent)
+        let Health { state, reason, .. } = self.health.health();
+        // An ejection and a failed check differ in what becomes of flows.
+        let is_plan = before.is_healthy() != state.is_healthy()
+            || (before != state && !state.is_healthy())
+            || share_before != self.share_percent;
+        Changed { is_plan, state: (before != state).then_some((state, reason)) }
     }
 }
 
@@ -40,6 +55,8 @@ pub struct Findings {
     known: BTreeMap<Arc<BackendServiceName>, BTreeMap<(IpAddr, u16), Known>>,
     /// Those that time alone changes.
     timed: BTreeSet<Target>,
+    /// How often states have changed, by the new one and its reason.
+    changes: BTreeMap<(HealthState, StateReason), u64>,
 }
 
 impl Findings {
@@ -58,7 +75,8 @@ impl Findings {
                 known.finding = Some(finding);
                 let changed = known.change(now, |health| health.probe(passes, reporter, policy, now));
                 self.note_timed(&target);
-                changed
+                self.count(&changed);
+                changed.is_plan
             }
             HealthEvent::Forgotten(target) => {
                 let before = self.remove(&target);
@@ -84,10 +102,36 @@ impl Findings {
         let may_eject = || may_eject(self.ejected(target), endpoints(), passive);
         let changed = known.change(now, |health| health.signal(signal, policy, passive, now, may_eject));
         *self.entry(target) = known;
-        if changed {
-            self.note_timed(target);
+        self.count(&changed);
+        // Also of one that fails its check and is ejected beside: its ejection ends all the same.
+        self.note_timed(target);
+        changed.is_plan
+    }
+
+    /// How often states have changed, by the new one and its reason.
+    #[must_use]
+    pub fn changes(&self) -> &BTreeMap<(HealthState, StateReason), u64> {
+        &self.changes
+    }
+
+    /// How many endpoints are ejected and nothing worse, by backend service; at the cost of those that time alone
+    /// changes.
+    #[must_use]
+    pub fn ejected_by_service(&self) -> BTreeMap<Arc<BackendServiceName>, u32> {
+        let mut ejected = BTreeMap::new();
+        for target in &self.timed {
+            let Target { backend_service, address, port } = target;
+            if self.health(backend_service, *address, *port).state == HealthState::Ejected {
+                *ejected.entry(Arc::clone(backend_service)).or_default() += 1;
+            }
         }
-        changed
+        ejected
+    }
+
+    fn count(&mut self, changed: &Changed) {
+        if let Some(change) = changed.state {
+            *self.changes.entry(change).or_default() += 1;
+        }
     }
 
     /// How many other endpoints of the target's backend service and family are ejected.
@@ -102,7 +146,9 @@ impl Findings {
         let mut changed = Vec::new();
         for target in self.timed.clone() {
             let policy = policy(&target.backend_service.service);
-            if self.entry(&target).change(now, |health| health.tick(&policy, now)) {
+            let ticked = self.entry(&target).change(now, |health| health.tick(&policy, now));
+            self.count(&ticked);
+            if ticked.is_plan {
                 changed.push(target.clone());
             }
             self.note_timed(&target);
@@ -190,6 +236,10 @@ impl Findings {
 impl HealthView for Findings {
     fn is_healthy(&self, backend_service: &BackendServiceName, address: IpAddr, port: u16) -> bool {
         self.health(backend_service, address, port).state.is_healthy()
+    }
+
+    fn fails_check(&self, backend_service: &BackendServiceName, address: IpAddr, port: u16) -> bool {
+        self.health(backend_service, address, port).state == HealthState::Unhealthy
     }
 
     fn share_percent(&self, backend_service: &BackendServiceName, address: IpAddr, port: u16) -> u8 {

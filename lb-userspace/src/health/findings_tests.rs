@@ -114,6 +114,50 @@ fn what_flows_said_is_forgotten_with_the_service() {
     assert_eq!(findings.tick(|_| policy(50), at(10)), []);
 }
 
+#[test]
+fn ejected_endpoint_does_not_fail_its_check() {
+    let one = target([192, 0, 2, 1]);
+    let fails_check = |findings: &Findings| findings.fails_check(&one.backend_service, one.address, one.port);
+    let mut findings = Findings::default();
+    assert!(refuse(&mut findings, &one, 2, 0));
+    assert!(!is_healthy(&findings, &one) && !fails_check(&findings));
+    // What becomes of its flows differs, so each of the two is a change for the plan.
+    assert!(findings.apply(found(&one, false), Reporter::Probe, &policy(50), at(1)));
+    assert!(fails_check(&findings));
+    assert!(findings.apply(found(&one, true), Reporter::Probe, &policy(50), at(2)));
+    assert!(!is_healthy(&findings, &one) && !fails_check(&findings));
+}
+
+#[test]
+fn ejection_of_an_endpoint_that_fails_its_check_ends_all_the_same() {
+    let (one, other) = (target([192, 0, 2, 1]), target([192, 0, 2, 2]));
+    let mut findings = Findings::default();
+    findings.apply(found(&one, false), Reporter::Probe, &policy(50), at(0));
+    assert!(!refuse(&mut findings, &one, 2, 0), "it is out already");
+    assert!(!refuse(&mut findings, &other, 2, 9), "one of two is ejected");
+    findings.tick(|_| policy(50), at(10));
+    assert!(refuse(&mut findings, &other, 2, 10));
+}
+
+#[test]
+fn changes_of_state_are_counted_by_state_and_reason() {
+    let one = target([192, 0, 2, 1]);
+    let mut findings = Findings::default();
+    assert!(refuse(&mut findings, &one, 2, 0));
+    assert_eq!(findings.ejected_by_service(), [(Arc::clone(&one.backend_service), 1)].into());
+    findings.apply(found(&one, false), Reporter::Probe, &policy(50), at(1));
+    assert_eq!(findings.ejected_by_service(), BTreeMap::new(), "what is worse counts");
+    findings.apply(found(&one, false), Reporter::Probe, &policy(50), at(2));
+    findings.apply(found(&one, true), Reporter::Probe, &policy(50), at(3));
+    findings.tick(|_| policy(50), at(10));
+    let expected = [
+        ((HealthState::Healthy, StateReason::EjectionOver), 1),
+        ((HealthState::Ejected, StateReason::ConsecutiveFailures), 2),
+        ((HealthState::Unhealthy, StateReason::ProbesFailed), 1),
+    ];
+    assert_eq!(*findings.changes(), expected.into());
+}
+
 proptest! {
     /// Whatever fails when: never is more than the share ejected, and what may be is.
     #[test]

@@ -114,8 +114,9 @@ impl Schedule {
         Some(Probe { target, started: now, check: entry.check.clone(), id: entry.id })
     }
 
-    /// Takes what a probe saw. The next one is due an interval after this one began, a tenth more or
-    /// less by `random`, so that the probes of many nodes do not fall together.
+    /// Takes what a probe saw. The next one is due an interval after this one began, up to a fifth less by `random`, so
+    /// that the probes of many nodes do not fall together. Never more: an endpoint that fails is found unhealthy within
+    /// its interval times its threshold and one timeout, as long as its timeout is not longer than its interval.
     pub(super) fn record(
         &mut self,
         probe: &Probe,
@@ -129,7 +130,7 @@ impl Schedule {
         self.stats.latency.add(latency);
         let entry = self.entries.get_mut(&probe.target).filter(|entry| entry.id == probe.id)?;
         let interval = interval(&entry.check);
-        let due = (probe.started + interval * 9 / 10 + part_of(interval / 5, random)).max(now);
+        let due = (probe.started + interval * 4 / 5 + part_of(interval / 5, random)).max(now);
         entry.due = Some(due);
         self.due.insert((due, probe.target.clone()));
         let outcome = seen.code.outcome();

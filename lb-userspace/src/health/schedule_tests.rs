@@ -62,8 +62,8 @@ fn first_probes_are_spread_over_one_interval() {
 }
 
 #[test]
-fn next_probe_is_due_an_interval_after_the_last_began_with_a_tenth_of_jitter() {
-    for (random, due) in [(0, ms(900)), (u32::MAX, ms(1_100))] {
+fn next_probe_is_due_an_interval_after_the_last_began_or_up_to_a_fifth_sooner() {
+    for (random, due) in [(0, ms(800)), (u32::MAX, ms(1_000))] {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         schedule.update(&web(), &targets(&[1], &CHECK), start, SystemTime::UNIX_EPOCH, || 0);
@@ -237,4 +237,55 @@ fn probes_are_counted_with_their_lateness_and_latency() {
     // Classes of a quarter at most.
     assert_eq!(stats.lateness.quantile(1.0), Duration::from_micros(3_071));
     assert_eq!(stats.latency.quantile(1.0), Duration::from_micros(7_167));
+}
+
+/// When a target is found unhealthy that fails from a time on, each probe after `latency`; by `random` for the times
+/// between probes. Milliseconds after the first probe.
+fn found_unhealthy_after(
+    check: &HealthCheck,
+    fails_from: u64,
+    latency: Duration,
+    random: &mut impl FnMut() -> u32,
+) -> Duration {
+    let start = Instant::now();
+    let mut schedule = Schedule::default();
+    schedule.update(&web(), &targets(&[1], check), start, SystemTime::UNIX_EPOCH, || 0);
+    loop {
+        let due = schedule.next_due().expect("a probe is due");
+        let probe = schedule.take_due(due).expect("it is due");
+        // A probe that is under way when the fault begins may pass: what it asks for may have come before.
+        let (seen, end) = match due > start + ms(fails_from) {
+            true => (failed(), due + latency),
+            false => (passed(), due + ms(1)),
+        };
+        if schedule.record(&probe, seen, end, SystemTime::UNIX_EPOCH, random()).is_some() {
+            return end.duration_since(start);
+        }
+    }
+}
+
+proptest::proptest! {
+    /// Whenever the fault begins, whatever the jitter, and however long probes take up to the timeout: one of them is
+    /// added to the intervals.
+    #[test]
+    fn failing_target_is_unhealthy_within_its_intervals_and_one_timeout(
+        unhealthy_threshold in 1u32..6,
+        fails_from in 0u64..5_000,
+        latency_ms in 0u64..=900,
+        jitter in proptest::collection::vec(proptest::prelude::any::<u32>(), 16),
+    ) {
+        let check = HealthCheck { unhealthy_threshold, timeout_ms: 900, ..CHECK };
+        let mut jitter = jitter.into_iter().cycle();
+        let mut random = || jitter.next().expect("a cycle");
+        let after = found_unhealthy_after(&check, fails_from, ms(latency_ms), &mut random);
+        let bound = ms(fails_from + u64::from(unhealthy_threshold) * 1_000 + latency_ms);
+        proptest::prop_assert!(after <= bound, "{:?} after the first probe, {:?} at most", after, bound);
+    }
+}
+
+#[test]
+fn longest_way_to_unhealthy_is_the_bound_itself() {
+    // The fault begins as a probe has begun that passes; all waits are the longest.
+    let check = HealthCheck { unhealthy_threshold: 3, timeout_ms: 900, ..CHECK };
+    assert_eq!(found_unhealthy_after(&check, 0, ms(900), &mut || u32::MAX), ms(3_900));
 }

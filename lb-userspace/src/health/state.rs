@@ -26,6 +26,20 @@ pub enum HealthState {
 }
 
 impl HealthState {
+    /// All, in the order of their declaration.
+    pub const ALL: [Self; 4] = [Self::Healthy, Self::Warming, Self::Ejected, Self::Unhealthy];
+
+    /// The name in every output, stable.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Warming => "warming",
+            Self::Ejected => "ejected",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+
     /// Whether the endpoint may take new flows.
     #[must_use]
     pub const fn is_healthy(self) -> bool {
@@ -52,6 +66,33 @@ pub enum StateReason {
     EjectionOver,
     /// It has its whole share again.
     WarmedUp,
+}
+
+impl StateReason {
+    /// All, in the order of their declaration.
+    pub const ALL: [Self; 7] = [
+        Self::NothingKnown,
+        Self::ProbesPassed,
+        Self::ProbesFailed,
+        Self::ConsecutiveFailures,
+        Self::FailureShare,
+        Self::EjectionOver,
+        Self::WarmedUp,
+    ];
+
+    /// The name in every output, stable.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NothingKnown => "nothing-known",
+            Self::ProbesPassed => "probes-passed",
+            Self::ProbesFailed => "probes-failed",
+            Self::ConsecutiveFailures => "consecutive-failures",
+            Self::FailureShare => "failure-share",
+            Self::EjectionOver => "ejection-over",
+            Self::WarmedUp => "warmed-up",
+        }
+    }
 }
 
 /// Who said so.

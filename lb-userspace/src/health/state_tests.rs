@@ -183,3 +183,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn json_has_the_stable_names() {
+    let text = |names: &[&str]| serde_json::to_string(names).expect("text");
+    let states = HealthState::ALL.map(HealthState::name);
+    assert_eq!(serde_json::to_string(&HealthState::ALL).expect("text"), text(&states));
+    let reasons = StateReason::ALL.map(StateReason::name);
+    assert_eq!(serde_json::to_string(&StateReason::ALL).expect("text"), text(&reasons));
+    assert_eq!((states[2], reasons[3]), ("ejected", "consecutive-failures"));
+}

@@ -27,10 +27,12 @@ pub struct ProbingStats {
 /// Numbers of times, by size: below 8 µs each microsecond is a class of its own, above there are four to each
 /// power of two, so that no time is told more than a quarter too long. Times above half a day count as that.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(rename_all = "camelCase")]
 pub struct Histogram {
     /// By the greatest time of the class, microseconds; classes without a time are left out.
     classes: BTreeMap<u64, u64>,
+    /// Of the times themselves, microseconds.
+    sum_us: u64,
 }
 
 /// Longest time that is told from others, microseconds.
@@ -41,12 +43,19 @@ impl Histogram {
     pub fn add(&mut self, time: Duration) {
         let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).min(LONGEST_US);
         *self.classes.entry(class_end_us(us)).or_default() += 1;
+        self.sum_us = self.sum_us.saturating_add(us);
     }
 
     /// How many times there are.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.classes.values().sum()
+    }
+
+    /// All times together, exactly.
+    #[must_use]
+    pub const fn sum(&self) -> Duration {
+        Duration::from_micros(self.sum_us)
     }
 
     /// How many are not above a bound, as far as classes tell.
@@ -73,7 +82,10 @@ impl Histogram {
     pub fn since(&self, earlier: &Self) -> Self {
         let before = |end_us| earlier.classes.get(end_us).copied().unwrap_or_default();
         let new = self.classes.iter().map(|(end_us, count)| (*end_us, count.saturating_sub(before(end_us))));
-        Self { classes: new.filter(|(_, count)| *count > 0).collect() }
+        Self {
+            classes: new.filter(|(_, count)| *count > 0).collect(),
+            sum_us: self.sum_us.saturating_sub(earlier.sum_us),
+        }
     }
 }
 

@@ -28,8 +28,10 @@ mod pins;
 mod range_table;
 mod read;
 mod route_generation;
+mod stored_state;
 mod syscall;
 mod table;
+mod totals;
 mod vip_filter;
 mod write;
 
@@ -40,6 +42,8 @@ pub use layout::Sizes;
 pub use load::{Object, load};
 pub use pins::{PIN_PATH_DEFAULT, Pins};
 pub use route_generation::RouteGeneration;
+pub use stored_state::StoredState;
+pub use totals::Occupancy;
 pub use write::EndpointStates;
 
 use conntrack::Conntrack;

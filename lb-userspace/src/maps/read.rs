@@ -188,7 +188,7 @@ impl Maps {
     }
 }
 
-fn sum(values: &[Traffic]) -> Traffic {
+pub(super) fn sum(values: &[Traffic]) -> Traffic {
     values.iter().fold(Traffic::default(), |sum, value| Traffic {
         packets: sum.packets + value.packets,
         bytes: sum.bytes + value.bytes,
@@ -204,6 +204,6 @@ fn written<T>(count: u32, get: impl Fn(u32) -> T, is_empty: impl Fn(&T) -> bool)
     values
 }
 
-fn cannot_read(map: &str) -> String {
+pub(super) fn cannot_read(map: &str) -> String {
     format!("cannot read map {map}")
 }

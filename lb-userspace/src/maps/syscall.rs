@@ -142,7 +142,7 @@ pub(super) fn clear_map_at(outer: &impl AsFd, index: u32) -> io::Result<()> {
     }
 }
 
-/// Where a walk through a hash map is: the kernel's number of a bucket.
+/// Where a walk through a map is: the kernel's number of a bucket, or an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cursor(Option<u32>);
 
@@ -157,6 +157,21 @@ pub(super) fn lookup_batch<K: Pod, V: Pod>(
     keys: &mut [K],
     values: &mut [V],
 ) -> io::Result<(usize, Option<Cursor>)> {
+    lookup_batch_per_cpu(map, cursor, keys, values, 1)
+}
+
+/// As [`lookup_batch`], of a map that has a value for each of `cpus` possible CPUs, which stand beside each other
+/// in `values`; there is room for as many keys as these are. Of an array the cursor is the last index that was read.
+///
+/// # Errors
+/// As [`lookup_batch`].
+pub(super) fn lookup_batch_per_cpu<K: Pod, V: Pod>(
+    map: &impl AsFd,
+    cursor: Cursor,
+    keys: &mut [K],
+    values: &mut [V],
+    cpus: usize,
+) -> io::Result<(usize, Option<Cursor>)> {
     // The kernel takes four bytes for the place in a hash map, whatever the keys are.
     let (place, mut next) = ([cursor.0.unwrap_or(0)], 0u32);
     let mut attribute = Batch {
@@ -164,7 +179,7 @@ pub(super) fn lookup_batch<K: Pod, V: Pod>(
         out_batch: &raw mut next as u64,
         keys: keys.as_mut_ptr() as u64,
         values: values.as_mut_ptr() as u64,
-        count: keys.len().min(values.len()) as u32,
+        count: keys.len().min(values.len() / cpus) as u32,
         map_fd: raw(map),
         elem_flags: 0,
         flags: 0,

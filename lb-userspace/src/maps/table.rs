@@ -26,10 +26,21 @@ pub(super) struct EntryBatch<K, V> {
 }
 
 /// An array map.
-pub(super) struct ArrayTable<V: Pod>(maps::Array<MapData, Plain<V>>);
+pub(super) struct ArrayTable<V: Pod> {
+    map: maps::Array<MapData, Plain<V>>,
+    fd: OwnedFd,
+}
 
 /// A per-CPU array map.
-pub(super) struct PerCpuTable<V: Pod>(PerCpuArray<MapData, Plain<V>>);
+pub(super) struct PerCpuTable<V: Pod> {
+    map: PerCpuArray<MapData, Plain<V>>,
+    fd: OwnedFd,
+}
+
+/// Entries of a hash map that one call counts.
+const COUNTED_ENTRIES_MAX: usize = 4_096;
+/// Bytes of values that one call reads of an array.
+const READ_BYTES_MAX: usize = 1 << 20;
 
 /// Opens the pin of a map of the layout.
 pub(super) fn open(dir: &Path, name: &str) -> Result<Map> {
@@ -130,6 +141,17 @@ impl<K: Pod, V: Pod> HashTable<K, V> {
         }
     }
 
+    /// How many entries there are, by a walk.
+    pub(super) fn used(&self) -> io::Result<u32> {
+        let (mut used, mut next) = (0, Some(Cursor::default()));
+        while let Some(from) = next {
+            let batch = self.batch(from, COUNTED_ENTRIES_MAX)?;
+            used += batch.keys.len() as u32;
+            next = batch.next;
+        }
+        Ok(used)
+    }
+
     fn batch_max(&self) -> usize {
         2 * self.entries_max as usize
     }
@@ -164,37 +186,79 @@ impl<K: Pod, V: Pod> HashTable<K, V> {
 
 impl<V: Pod> ArrayTable<V> {
     pub(super) fn open(dir: &Path, name: &str) -> Result<Self> {
-        Ok(Self(open(dir, name)?.try_into().with_context(|| format!("cannot use map {name}"))?))
+        let (map, fd) = array(dir, name)?;
+        Ok(Self { map: map.try_into().with_context(|| format!("cannot use map {name}"))?, fd })
     }
 
     pub(super) fn count(&self) -> u32 {
-        self.0.len()
+        self.map.len()
     }
 
     pub(super) fn get(&self, index: u32) -> Result<V, MapError> {
-        self.0.get(&index, 0).map(|value| value.0)
+        self.map.get(&index, 0).map(|value| value.0)
+    }
+
+    /// The values below an index, in few calls.
+    pub(super) fn first(&self, count: u32) -> io::Result<Vec<V>> {
+        let mut all = Vec::with_capacity(count as usize);
+        read_first(&self.fd, count, 1, |values: &[V]| all.extend_from_slice(values))?;
+        Ok(all)
     }
 
     pub(super) fn put(&mut self, index: u32, value: &V) -> Result<(), MapError> {
-        self.0.set(index, Plain(*value), 0)
+        self.map.set(index, Plain(*value), 0)
     }
+}
+
+/// An array map, and a descriptor of it.
+fn array(dir: &Path, name: &str) -> Result<(Map, OwnedFd)> {
+    let map = open(dir, name)?;
+    let (Map::Array(data) | Map::PerCpuArray(data)) = &map else { anyhow::bail!("map {name} is no array") };
+    let fd = data.fd().as_fd().try_clone_to_owned()?;
+    Ok((map, fd))
+}
+
+/// Reads the values below an index, with `cpus` of them for each, in calls of [`READ_BYTES_MAX`].
+fn read_first<V: Pod>(fd: &OwnedFd, count: u32, cpus: usize, mut each: impl FnMut(&[V])) -> io::Result<()> {
+    // The kernel rounds values of per-CPU maps up to eight bytes.
+    const { assert!(size_of::<V>().is_multiple_of(8)) };
+    let some = (READ_BYTES_MAX / (size_of::<V>() * cpus)).max(1);
+    let (mut keys, mut values) = (vec![0u32; some], vec![V::zeroed(); some * cpus]);
+    let (mut left, mut next) = (count as usize, Some(Cursor::default()));
+    while let Some(from) = next.filter(|_| left > 0) {
+        let wanted = left.min(some);
+        let (keys, values) = (&mut keys[..wanted], &mut values[..wanted * cpus]);
+        let (found, after) = syscall::lookup_batch_per_cpu(fd, from, keys, values, cpus)?;
+        each(&values[..found * cpus]);
+        (left, next) = (left - found, after);
+    }
+    Ok(())
 }
 
 impl<V: Pod> PerCpuTable<V> {
     pub(super) fn open(dir: &Path, name: &str) -> Result<Self> {
-        Ok(Self(open(dir, name)?.try_into().with_context(|| format!("cannot use map {name}"))?))
+        let (map, fd) = array(dir, name)?;
+        Ok(Self { map: map.try_into().with_context(|| format!("cannot use map {name}"))?, fd })
     }
 
     /// The values of all CPUs.
     pub(super) fn get(&self, index: u32) -> Result<Vec<V>, MapError> {
-        Ok(self.0.get(&index, 0)?.iter().map(|value| value.0).collect())
+        Ok(self.map.get(&index, 0)?.iter().map(|value| value.0).collect())
+    }
+
+    /// What `sum` makes of the values of all CPUs, for each index below one, in few calls.
+    pub(super) fn first(&self, count: u32, sum: impl Fn(&[V]) -> V) -> io::Result<Vec<V>> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let mut all = Vec::with_capacity(count as usize);
+        read_first(&self.fd, count, cpus, |values: &[V]| all.extend(values.chunks_exact(cpus).map(&sum)))?;
+        Ok(all)
     }
 
     /// Sets the values of all CPUs to zero.
     pub(super) fn clear(&mut self, index: u32) -> Result<(), MapError> {
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         let zeros = PerCpuValues::try_from(vec![Plain(V::zeroed()); cpus])?;
-        self.0.set(index, zeros, 0)
+        self.map.set(index, zeros, 0)
     }
 }
 

@@ -37,6 +37,9 @@ pub struct Endpoint {
     pub weight: u16,
     /// Whether it passes its health check and is not ejected, or nobody judges it.
     pub passes_health_check: bool,
+    /// Whether it fails its check, so that its flows are drained where no NEG uses it; of one that is ejected
+    /// alone they go on.
+    pub fails_health_check: bool,
     /// Whether it does not, and a NEG uses it all the same ([`super::Neg::is_panic`]).
     pub is_used_in_panic: bool,
     /// Percent of its share of new flows that it takes: less than 100 while it warms up.

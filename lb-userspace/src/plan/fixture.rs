@@ -53,6 +53,7 @@ pub(crate) fn slice(name: &str, service: &str, endpoints: Vec<SliceEndpoint>) ->
         name: ObjectName::new("shop", name),
         service: service.into(),
         resource_version: "11".into(),
+        change_trigger_unix_ms: None,
         endpoints,
         ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
     })

@@ -45,6 +45,12 @@ pub trait HealthView {
     /// Whether the endpoint may take new flows.
     fn is_healthy(&self, backend_service: &BackendServiceName, address: IpAddr, port: u16) -> bool;
 
+    /// Whether the endpoint fails its check: then its flows end by the drain contract. One that is ejected and does
+    /// not has them go on, since nothing says that they fare ill.
+    fn fails_check(&self, backend_service: &BackendServiceName, address: IpAddr, port: u16) -> bool {
+        !self.is_healthy(backend_service, address, port)
+    }
+
     /// Percent of its share of new flows that an endpoint takes, while it warms up.
     fn share_percent(&self, _: &BackendServiceName, _: IpAddr, _: u16) -> u8 {
         100

@@ -169,6 +169,7 @@ impl PortPlan {
         if settings.health_check.is_some() || service.health_policy.passive.is_some() {
             for endpoint in &mut endpoints {
                 endpoint.passes_health_check = health.is_healthy(&name, endpoint.address, endpoint.port);
+                endpoint.fails_health_check = health.fails_check(&name, endpoint.address, endpoint.port);
                 endpoint.share_percent = health.share_percent(&name, endpoint.address, endpoint.port);
             }
         }
@@ -257,6 +258,7 @@ fn endpoints(
                 port: number,
                 weight: given.or(facts.weight).unwrap_or(WEIGHT_DEFAULT),
                 passes_health_check: true,
+                fails_health_check: false,
                 is_used_in_panic: false,
                 share_percent: 100,
                 is_local: facts.is_on(&node.name),

@@ -25,6 +25,8 @@ pub enum SourceEvent {
     /// Every change of EndpointSlices up to this resourceVersion is sent. Numbers that rise; a source without
     /// versions sends none.
     Followed(u64),
+    /// A watch of this kind of objects failed, and is tried again: what is known stays.
+    Interrupted(&'static str),
     /// What is wrong with one subject now. Replaces what was said of the subject before.
     Problems(Problems),
 }

@@ -25,6 +25,9 @@ pub(super) fn node(node: &Node) -> Value {
     })
 }
 
+/// What the controller of EndpointSlices writes.
+const CHANGE_TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 
 /// The Service and its slices: at least one for each family.
@@ -144,6 +147,8 @@ fn slice_object(service: &Service, resource_version: u64, family: usize, slice: 
         0 => format!("{}-{}", service.name, address_type.to_lowercase()),
         slice => format!("{}-{}-{slice}", service.name, address_type.to_lowercase()),
     };
+    let trigger = service.change_trigger.as_ref();
+    let annotations: Value = trigger.map_or(json!({}), |at| json!({CHANGE_TRIGGER: at}));
     json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -152,6 +157,7 @@ fn slice_object(service: &Service, resource_version: u64, family: usize, slice: 
             "name": name,
             "resourceVersion": resource_version.to_string(),
             "labels": {"kubernetes.io/service-name": service.name},
+            "annotations": annotations,
         },
         "addressType": address_type,
         "ports": ports,

@@ -28,9 +28,11 @@ async fn expect_relist(server: &ApiServer, observer: &mut Observer) {
 #[tokio::test]
 async fn gone_event_in_a_watch_leads_to_a_list_that_shows_deletions() {
     let (server, mut observer) = synced().await;
+    assert_eq!(observer.interruptions, 0);
     server.fail_watch(Resource::Services, Fault::GoneEvent);
     server.disconnect();
     expect_relist(&server, &mut observer).await;
+    assert!(observer.interruptions >= 1, "the failure is told");
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ pub(crate) struct Observer {
     pub(crate) snapshot: Snapshot,
     pub(crate) problems: ProblemList,
     pub(crate) synced: usize,
+    /// Watches and lists that failed.
+    pub(crate) interruptions: usize,
     /// Every fact that was taken away, in order.
     pub(crate) gone: Vec<String>,
     /// How far the source has said that it is, in order.
@@ -66,6 +68,7 @@ impl Observer {
             snapshot: Snapshot::default(),
             problems: ProblemList::default(),
             synced: 0,
+            interruptions: 0,
             gone: Vec::new(),
             followed: Vec::new(),
             changes: 0,
@@ -124,6 +127,7 @@ impl Observer {
                 }
                 apply(&mut self.snapshot, change);
             }
+            SourceEvent::Interrupted(_) => self.interruptions += 1,
             SourceEvent::Synced => self.synced += 1,
             SourceEvent::Followed(version) => self.followed.push(version),
             SourceEvent::Problems(problems) => {

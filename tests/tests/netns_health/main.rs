@@ -1,13 +1,14 @@
 //! Health checks by every protocol, of real servers: pods leave and return by what a port of their own says,
 //! while their Services' servers go on; and what commands show of it.
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lb_tests::agent::{Agent, Options, Podway};
+use lb_tests::agent::{Options, Podway};
 use lb_tests::cluster::{Cluster, TCP_PORT};
 use lb_tests::manifests::{Families, LOAD_BALANCER_IPS, Service};
 use lb_tests::need;
-use lb_tests::topology::{Host, NODE_NAMES, Topology};
+use lb_tests::topology::{NODE_NAMES, Topology};
 use lb_tests::traffic::{self, Dial};
 use lb_tests::wait::wait_until;
 use lb_userspace::model::{HealthCheck, Protocol};
@@ -19,7 +20,8 @@ mod server;
 use server::{Fault, HealthServer, Speech};
 
 const INTERVAL_MS: u32 = 200;
-const TIMEOUT_MS: u32 = 400;
+/// Long against what a probe of a loaded machine takes: a late answer is a failure.
+const TIMEOUT_MS: u32 = 1_000;
 const HEALTHY_THRESHOLD: u32 = 2;
 const UNHEALTHY_THRESHOLD: u32 = 3;
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -32,9 +34,10 @@ const PODS: [&str; 2] = ["web-a-1", "web-a-2"];
 type SeenAs = fn(Speech) -> Option<&'static str>;
 
 /// The faults that last, with what a check sees of each.
-const FAULTS: [(Fault, SeenAs); 8] = [
+const FAULTS: [(Fault, SeenAs); 9] = [
     (Fault::Killed, |_| Some("connect-refused")),
     (Fault::Silent, |_| Some("connect-timeout")),
+    (Fault::Mute, |_| Some("connect-timeout")),
     // To accept is all that a check by TCP asks for.
     (Fault::Hung, |speech| (speech != Speech::Tcp).then_some("timeout")),
     (Fault::Slow, |speech| (speech != Speech::Tcp).then_some("timeout")),
@@ -76,18 +79,45 @@ impl Scene {
         Some(Self { cluster, servers, _others: others, _runtime: runtime })
     }
 
-    /// What the first node's agent shows of the pod that fails.
-    fn row(&self, speech: Speech) -> Value {
-        row(&self.cluster.agents[0], speech, self.cluster.topology.pod(PODS[0]))
+    /// What the first node's agent shows of the pod that fails, by protocol.
+    fn rows(&self) -> Vec<Value> {
+        let rows = self.cluster.agents[0].get("endpoints").unwrap();
+        let address = SocketAddr::new(self.cluster.topology.pod(PODS[0]).v4().into(), TCP_PORT).to_string();
+        let is_of = |row: &Value, speech: Speech| {
+            row["backendService"] == format!("shop/{}:tcp/TCP", speech.name()) && row["address"] == *address
+        };
+        let row = |speech: &Speech| rows.as_array().unwrap().iter().find(|row| is_of(row, *speech)).cloned();
+        Speech::ALL.iter().map(|speech| row(speech).unwrap_or_default()).collect()
+    }
+
+    /// Waits until what is shown of all these is as expected, which is looked at for all at once.
+    fn wait_for_rows(&self, speeches: &[Speech], what: &str, is_expected: impl Fn(Speech, &Value) -> bool) {
+        let mut last = Vec::new();
+        let waited = wait_until(DEADLINE, what, || {
+            let rows = self.rows();
+            let is_other = |speech: &Speech| !is_expected(*speech, &rows[*speech as usize]);
+            let others = speeches.iter().copied().filter(is_other);
+            last = others.map(|speech| (speech, rows[speech as usize].clone())).collect();
+            last.is_empty()
+        });
+        waited.unwrap_or_else(|error| panic!("{error}: {last:?}"));
     }
 
     fn wait_for_row(&self, speech: Speech, what: &str, is_expected: impl Fn(&Value) -> bool) {
-        let mut last = Value::Null;
-        let waited = wait_until(DEADLINE, what, || {
-            last = self.row(speech);
-            is_expected(&last)
-        });
-        waited.unwrap_or_else(|error| panic!("{error}: {speech:?}: {last}"));
+        self.wait_for_rows(&[speech], what, |_, row| is_expected(row));
+    }
+
+    /// Who answers requests to each of these Services, dialled side by side.
+    fn answerers(&self, speeches: &[Speech]) -> Vec<(Speech, BTreeSet<String>)> {
+        let client = self.cluster.topology.client();
+        std::thread::scope(|scope| {
+            let asked = speeches.iter().map(|speech| (*speech, self.requests(*speech)));
+            let asked = asked.map(|(speech, requests)| {
+                (speech, scope.spawn(move || traffic::answerers(client, &requests).unwrap()))
+            });
+            let asked: Vec<_> = asked.collect();
+            asked.into_iter().map(|(speech, answerers)| (speech, answerers.join().unwrap())).collect()
+        })
     }
 
     fn address(&self, speech: Speech) -> SocketAddr {
@@ -116,12 +146,6 @@ fn service(speech: Speech, topology: &Topology) -> Service {
     PODS.iter().fold(service, |service, pod| service.backed_by(node, topology.pod(pod)))
 }
 
-fn row(agent: &Agent, speech: Speech, pod: &Host) -> Value {
-    let rows = agent.health(&format!("shop/{}:tcp/TCP", speech.name())).unwrap();
-    let address = SocketAddr::new(pod.v4().into(), TCP_PORT).to_string();
-    rows.into_iter().find(|row| row["address"] == address.as_str()).unwrap()
-}
-
 fn reason(row: &Value) -> &str {
     row["health"]["lastProbe"]["reasonCode"].as_str().unwrap_or_default()
 }
@@ -133,75 +157,83 @@ fn since(row: &Value) -> u64 {
 #[test]
 fn faults_of_every_protocol_are_seen_and_new_flows_stop() {
     let Some(mut scene) = Scene::start(&Speech::ALL) else { return };
-    for speech in Speech::ALL {
-        scene.wait_for_row(speech, "a certificate that nobody signed is no fault", |row| {
-            row["state"] == "healthy" && row["health"]["decidedBy"] == "probe" && reason(row) == "passed"
-        });
-    }
+    scene.wait_for_rows(&Speech::ALL, "a certificate that nobody signed is no fault", |_, row| {
+        row["state"] == "healthy" && row["health"]["decidedBy"] == "probe" && reason(row) == "passed"
+    });
     for (fault, seen_as) in FAULTS {
-        let seen: Vec<_> =
-            Speech::ALL.into_iter().filter_map(|speech| Some((speech, seen_as(speech)?))).collect();
-        for (speech, _) in &seen {
-            scene.servers[*speech as usize].is(fault);
-        }
-        for (speech, code) in &seen {
-            scene.wait_for_row(*speech, &format!("{fault:?} is seen as {code}"), |row| {
-                row["state"] == "unhealthy" && reason(row) == *code
-            });
-            // At once: what the agent says it has done.
-            let client = scene.cluster.topology.client();
-            let answerers = traffic::answerers(client, &scene.requests(*speech)).unwrap();
+        let seen: Vec<Speech> = Speech::ALL.into_iter().filter(|speech| seen_as(*speech).is_some()).collect();
+        seen.iter().for_each(|speech| scene.servers[*speech as usize].is(fault));
+        scene.wait_for_rows(&seen, &format!("{fault:?} to be seen"), |speech, row| {
+            row["state"] == "unhealthy" && Some(reason(row)) == seen_as(speech)
+        });
+        // At once: what the agent says it has done.
+        for (speech, answerers) in scene.answerers(&seen) {
             assert!(answerers.iter().eq([PODS[1]]), "{fault:?}, {speech:?}: {answerers:?}");
-            scene.servers[*speech as usize].is(Fault::None);
         }
-        for (speech, _) in &seen {
-            scene.wait_for_row(*speech, &format!("well after {fault:?}"), |row| row["state"] == "healthy");
-            let client = scene.cluster.topology.client();
-            traffic::wait_for_answerers(client, &scene.requests(*speech), &PODS, DEADLINE);
-        }
+        seen.iter().for_each(|speech| scene.servers[*speech as usize].is(Fault::None));
+        scene
+            .wait_for_rows(&seen, &format!("to be well after {fault:?}"), |_, row| row["state"] == "healthy");
+        let all_answer = || scene.answerers(&seen).iter().all(|(_, answerers)| answerers.iter().eq(PODS));
+        wait_until(DEADLINE, &format!("both to answer after {fault:?}"), all_answer).unwrap();
     }
 }
 
-/// Sets a fault and waits until so many probes have been answered, and the last of them is known.
-fn let_pass(scene: &mut Scene, fault: Fault, probes: u32, last: &str) -> Value {
-    let speech = Speech::Http;
-    scene.servers[0].is(fault);
-    wait_until(DEADLINE, &format!("{probes} probes"), || scene.servers[0].probes() >= probes).unwrap();
-    scene.wait_for_row(speech, &format!("{fault:?}: {last}"), |row| reason(row) == last);
-    scene.row(speech)
+/// The protocols whose servers flap: to accept is all that TCP asks for, so it has no bad answers.
+const FLAPPING: [Speech; 6] =
+    [Speech::Http, Speech::Https, Speech::H2c, Speech::Http2, Speech::Grpc, Speech::Grpcs];
+
+/// What a server that answers badly is seen as.
+fn bad_answer(speech: Speech) -> &'static str {
+    if speech.is_grpc() { "grpc-not-serving" } else { "wrong-code" }
+}
+
+/// Sets a fault of all servers and waits until each has answered so many probes.
+fn let_pass(scene: &mut Scene, fault: Fault, probes: u32) {
+    FLAPPING.iter().for_each(|speech| scene.servers[*speech as usize].is(fault));
+    for speech in FLAPPING {
+        let what = format!("{probes} probes by {speech:?}");
+        wait_until(DEADLINE, &what, || scene.servers[speech as usize].probes() >= probes).unwrap();
+    }
+}
+
+/// State of each protocol's pod that fails, and since when.
+fn states(scene: &Scene) -> Vec<(String, u64)> {
+    let rows = scene.rows();
+    let state = |row: &Value| (row["state"].as_str().unwrap().to_owned(), since(row));
+    FLAPPING.iter().map(|speech| state(&rows[*speech as usize])).collect()
 }
 
 #[test]
 fn endpoint_leaves_after_as_many_failures_in_a_row_as_asked_for() {
-    let Some(mut scene) = Scene::start(&[Speech::Http]) else { return };
-    scene.wait_for_row(Speech::Http, "a first probe", |row| reason(row) == "passed");
-    let begun = since(&scene.row(Speech::Http));
-    let row = let_pass(&mut scene, Fault::First(UNHEALTHY_THRESHOLD - 1), UNHEALTHY_THRESHOLD + 2, "passed");
-    assert_eq!((&row["state"], since(&row)), (&"healthy".into(), begun), "two failures are not three");
-    let row = let_pass(&mut scene, Fault::AllBut(UNHEALTHY_THRESHOLD), 4 * UNHEALTHY_THRESHOLD, "passed");
-    assert_eq!(
-        (&row["state"], since(&row)),
-        (&"healthy".into(), begun),
-        "two of three are not three in a row"
-    );
-    scene.servers[0].is(Fault::First(UNHEALTHY_THRESHOLD));
-    scene.wait_for_row(Speech::Http, "three failures are seen, and it is well again", |row| {
-        since(row) > begun && row["state"] == "healthy"
+    let Some(mut scene) = Scene::start(&Speech::ALL) else { return };
+    scene.wait_for_rows(&FLAPPING, "a first probe", |_, row| reason(row) == "passed");
+    let begun = states(&scene);
+    assert!(begun.iter().all(|(state, _)| state == "healthy"), "{begun:?}");
+    let_pass(&mut scene, Fault::First(UNHEALTHY_THRESHOLD - 1), UNHEALTHY_THRESHOLD + 2);
+    assert_eq!(states(&scene), begun, "two failures are not three");
+    let_pass(&mut scene, Fault::AllBut(UNHEALTHY_THRESHOLD), 4 * UNHEALTHY_THRESHOLD);
+    assert_eq!(states(&scene), begun, "two of three are not three in a row");
+    FLAPPING.iter().for_each(|speech| scene.servers[*speech as usize].is(Fault::First(UNHEALTHY_THRESHOLD)));
+    let latest = begun.iter().map(|(_, since)| *since).max().unwrap();
+    scene.wait_for_rows(&FLAPPING, "three failures to be seen, and all to be well again", |_, row| {
+        since(row) > latest && row["state"] == "healthy"
     });
     let log = scene.cluster.agents[0].log();
-    assert_eq!(log.matches("healthy=false").count(), 1, "{log}");
+    assert_eq!(log.matches("healthy=false").count(), FLAPPING.len(), "{log}");
 }
 
 #[test]
 fn endpoint_returns_after_as_many_passes_in_a_row_as_asked_for() {
-    let Some(mut scene) = Scene::start(&[Speech::Http]) else { return };
-    scene.servers[0].is(Fault::Wrong);
-    scene.wait_for_row(Speech::Http, "to be unhealthy", |row| row["state"] == "unhealthy");
-    let begun = since(&scene.row(Speech::Http));
-    let row = let_pass(&mut scene, Fault::AllBut(HEALTHY_THRESHOLD), 4 * HEALTHY_THRESHOLD, "passed");
-    assert_eq!((&row["state"], since(&row)), (&"unhealthy".into(), begun), "one pass is not two");
-    scene.servers[0].is(Fault::None);
-    scene.wait_for_row(Speech::Http, "to be healthy", |row| row["state"] == "healthy");
+    let Some(mut scene) = Scene::start(&Speech::ALL) else { return };
+    FLAPPING.iter().for_each(|speech| scene.servers[*speech as usize].is(Fault::Wrong));
+    scene.wait_for_rows(&FLAPPING, "to be unhealthy", |speech, row| {
+        row["state"] == "unhealthy" && reason(row) == bad_answer(speech)
+    });
+    let begun = states(&scene);
+    let_pass(&mut scene, Fault::AllBut(HEALTHY_THRESHOLD), 4 * HEALTHY_THRESHOLD);
+    assert_eq!(states(&scene), begun, "one pass is not two");
+    FLAPPING.iter().for_each(|speech| scene.servers[*speech as usize].is(Fault::None));
+    scene.wait_for_rows(&FLAPPING, "to be healthy", |_, row| row["state"] == "healthy");
 }
 
 #[test]

@@ -94,6 +94,8 @@ pub(crate) enum Fault {
     Killed,
     /// Packets to it vanish.
     Silent,
+    /// Its own packets vanish.
+    Mute,
     /// It accepts, and says nothing.
     Hung,
     /// It answers after the check has given up.
@@ -153,7 +155,7 @@ impl HealthServer {
             _ if self.accepting.is_none() => self.listen(),
             _ => {}
         }
-        filter(&self.pod, self.shared.speech.port(), fault == Fault::Silent);
+        filter(&self.pod, self.shared.speech.port(), fault);
     }
 
     /// The most probes that one prober has made since the fault.
@@ -175,14 +177,18 @@ impl HealthServer {
     }
 }
 
-/// A table of one rule, in the pod alone; without it nothing is dropped.
-fn filter(pod: &Host, port: u16, is_silent: bool) {
+/// A table of at most one rule, in the pod alone, for one direction; without it nothing is dropped.
+fn filter(pod: &Host, port: u16, fault: Fault) {
     let table = format!("inet silent-{port}");
-    let rule = format!("add rule {table} input tcp dport {port} drop;");
+    let rule = match fault {
+        Fault::Silent => format!("add rule {table} input tcp dport {port} drop;"),
+        Fault::Mute => format!("add rule {table} output tcp sport {port} drop;"),
+        _ => String::new(),
+    };
     let script = format!(
         "add table {table}; delete table {table}; add table {table};
-         add chain {table} input {{ type filter hook input priority 0; }}; {}",
-        if is_silent { &rule } else { "" }
+         add chain {table} input {{ type filter hook input priority 0; }};
+         add chain {table} output {{ type filter hook output priority 0; }}; {rule}"
     );
     let output = pod.command("nft").arg(script).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

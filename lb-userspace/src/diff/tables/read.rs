@@ -198,6 +198,12 @@ impl Tables {
         self.endpoint_pool.used()
     }
 
+    /// How many backend-service ids are in use.
+    #[must_use]
+    pub fn backend_services_used(&self) -> u32 {
+        self.backend_service_pool.used()
+    }
+
     /// The values, as a restart would read them.
     #[must_use]
     pub fn dump(&self) -> Dump {

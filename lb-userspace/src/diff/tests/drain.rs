@@ -205,8 +205,25 @@ impl crate::plan::HealthView for Fails {
     }
 }
 
+/// Endpoints of these addresses are ejected, and pass their check.
+struct Ejected(&'static [&'static str]);
+
+impl crate::plan::HealthView for Ejected {
+    fn is_healthy(&self, _: &crate::plan::BackendServiceName, address: std::net::IpAddr, _: u16) -> bool {
+        !self.0.contains(&address.to_string().as_str())
+    }
+
+    fn fails_check(&self, _: &crate::plan::BackendServiceName, _: std::net::IpAddr, _: u16) -> bool {
+        false
+    }
+}
+
 /// `cart` with the endpoints 10.1.0.1 and 10.1.0.2 and a check, which some of them fail.
 fn checked(deadline_s: u32, failing: &'static [&'static str]) -> Desired {
+    judged(deadline_s, &Fails(failing))
+}
+
+fn judged(deadline_s: u32, health: &dyn crate::plan::HealthView) -> Desired {
     let check = crate::model::HealthCheck {
         kind: crate::model::CheckKind::Tcp,
         port: None,
@@ -222,7 +239,7 @@ fn checked(deadline_s: u32, failing: &'static [&'static str]) -> Desired {
     };
     let slices = [slice("cart-1", "cart", vec![ready("10.1.0.1", "node-a"), ready("10.1.0.2", "node-a")])];
     let none = BackendConfigs::new();
-    desired([crate::plan::service(&facts, &slices, &none, &node(), &Fails(failing))])
+    desired([crate::plan::service(&facts, &slices, &none, &node(), health)])
 }
 
 /// Those of [`checked`], of which the second one (id 1) failed its check at [`NOW_MS`].
@@ -291,6 +308,27 @@ fn the_contract_to_reset_ends_the_flows_of_an_endpoint_that_fails_at_once() {
     let tables = taken_out(0);
     assert_eq!(drain_of(&tables, 1), (1, 10, lb_common::endpoint::DRAINED));
     assert_eq!(full(&checked(0, &["10.1.0.2"]), &tables, NOW_MS + 5_000).ops, [], "once");
+}
+
+#[test]
+fn ejection_alone_ends_no_flows_whatever_the_contract() {
+    for deadline_s in [0, 60] {
+        let mut tables = Tables::new(Limits::default());
+        bring(&mut tables, &checked(deadline_s, &[]), 0);
+        let ejected = judged(deadline_s, &Ejected(&["10.1.0.2"]));
+        bring(&mut tables, &ejected, NOW_MS);
+        assert!(!tables.endpoint(1).takes_new_flows());
+        assert_eq!(drain_of(&tables, 1), (0, 0, 0), "{deadline_s}");
+        assert_eq!(end_drains(&mut tables, &ejected, &[1], 500_000), [""; 0]);
+    }
+}
+
+#[test]
+fn drain_of_a_failed_check_ends_where_ejection_alone_is_left() {
+    let mut tables = taken_out(60);
+    bring(&mut tables, &judged(60, &Ejected(&["10.1.0.2"])), NOW_MS + 5_000);
+    assert!(!tables.endpoint(1).takes_new_flows());
+    assert_eq!(drain_of(&tables, 1), (0, 0, 0));
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl Fixture {
                 SourceEvent::Problems(problems) => {
                     self.problems.update(problems);
                 }
-                SourceEvent::Synced | SourceEvent::Followed(_) => {}
+                SourceEvent::Synced | SourceEvent::Followed(_) | SourceEvent::Interrupted(_) => {}
             }
         }
         changes

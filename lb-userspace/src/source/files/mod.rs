@@ -51,7 +51,7 @@ pub fn read_once(dir: &Path) -> anyhow::Result<(Snapshot, Vec<Problem>)> {
             SourceEvent::Problems(found) => {
                 problems.update(found);
             }
-            SourceEvent::Synced | SourceEvent::Followed(_) => {}
+            SourceEvent::Synced | SourceEvent::Followed(_) | SourceEvent::Interrupted(_) => {}
         }
     }
     Ok((snapshot, problems.iter().cloned().collect()))

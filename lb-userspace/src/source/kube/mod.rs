@@ -108,6 +108,7 @@ pub async fn read_once(
             match event {
                 SourceEvent::Change(change) => apply(&mut snapshot, change),
                 SourceEvent::Problems(found) => drop(problems.update(found)),
+                SourceEvent::Interrupted(_) => {}
                 SourceEvent::Synced => break,
                 SourceEvent::Followed(_) => {}
             }

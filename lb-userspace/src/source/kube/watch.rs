@@ -236,6 +236,9 @@ where
             warn!(kind = self.kind.name, %error, "watch failed; what is known stays; trying again");
             self.failure = Some(what);
         }
+        if !is_missing && self.sender.send(SourceEvent::Interrupted(self.kind.name)).await.is_err() {
+            return Next::End;
+        }
         let random = RandomState::new().hash_one(0u8) as u32;
         let wait = match is_missing {
             true => jittered(self.settings.missing_kind_wait, random),

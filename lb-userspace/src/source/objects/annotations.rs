@@ -29,6 +29,16 @@ const ENDPOINT_WEIGHTS: &str = "podway.io/endpoint-weights";
 /// Greatest weight: with more, the least share would be less than a slot of the longest ring.
 const WEIGHT_MAX: u16 = 1_000;
 
+/// On an EndpointSlice, from the controller that writes it: the change that made it do so (RFC 3339).
+const CHANGE_TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// When the pod or Service changed that made an EndpointSlice change, milliseconds since 1970. It is only measured
+/// by, so one that cannot be read is no fault.
+pub(super) fn change_trigger_unix_ms(meta: &ObjectMeta) -> Option<u64> {
+    let at: k8s_openapi::jiff::Timestamp = text(meta, CHANGE_TRIGGER)?.parse().ok()?;
+    u64::try_from(at.as_millisecond()).ok()
+}
+
 fn text<'a>(meta: &'a ObjectMeta, annotation: &str) -> Option<&'a str> {
     meta.annotations.as_ref()?.get(annotation).map(String::as_str)
 }

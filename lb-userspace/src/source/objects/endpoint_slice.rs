@@ -52,7 +52,14 @@ pub fn endpoint_slice(object: &Object, interner: &mut Interner) -> Converted {
     let ports = object.ports.iter().flatten();
     let ports = ports.filter_map(|p| port(p, interner, &mut faults)).collect();
     let resource_version = object.metadata.resource_version.as_deref().unwrap_or_default().into();
-    faults.with(Change::EndpointSlice(EndpointSlice { name, service, resource_version, endpoints, ports }))
+    faults.with(Change::EndpointSlice(EndpointSlice {
+        name,
+        service,
+        resource_version,
+        change_trigger_unix_ms: annotations::change_trigger_unix_ms(&object.metadata),
+        endpoints,
+        ports,
+    }))
 }
 
 /// The first address alone counts: "no consumer may use the others" (discovery/v1 `Endpoint.addresses`).

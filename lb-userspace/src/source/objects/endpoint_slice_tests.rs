@@ -51,6 +51,7 @@ ports:
         name: ObjectName::new("shop", "web-1"),
         service: "web".into(),
         resource_version: "42".into(),
+        change_trigger_unix_ms: None,
         endpoints: vec![SliceEndpoint {
             address: IpAddr::from([198, 51, 100, 1]),
             ready: false,
@@ -223,4 +224,19 @@ fn weight_of_an_address_goes_before_that_of_its_slice() {
         ";
     let weights = fact(converted(yaml)).endpoints.into_iter().map(|endpoint| endpoint.weight);
     assert_eq!(weights.collect::<Vec<_>>(), [Some(5), Some(0)]);
+}
+
+#[test]
+fn time_of_the_change_is_read_from_its_annotation() {
+    let trigger = |at: &str| {
+        let annotations =
+            format!("  annotations: {{endpoints.kubernetes.io/last-change-trigger-time: {at}}}\n");
+        let converted = converted(&format!("{HEAD}{annotations}addressType: IPv4\nendpoints: []\n"));
+        assert_eq!(messages(&converted), [""; 0]);
+        fact(converted).change_trigger_unix_ms
+    };
+    assert_eq!(trigger("'2001-02-03T04:05:06Z'"), Some(981_173_106_000));
+    assert_eq!(trigger("'2001-02-03T04:05:06.123456789Z'"), Some(981_173_106_123));
+    assert_eq!(trigger("'1969-12-31T23:59:59Z'"), None);
+    assert_eq!(trigger("yesterday"), None);
 }
