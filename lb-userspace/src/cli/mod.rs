@@ -133,6 +133,9 @@ impl GivenFacts {
         };
         let planned = manifests::plan(&facts)?;
         manifests::warn(&planned.problems);
+        for (name, reason) in planned.desired.url_maps().left_out() {
+            eprintln!("podway: Ingress {name} is not served: {reason}");
+        }
         question.answer(&planned.desired, &planned.problems)
     }
 }

@@ -169,7 +169,7 @@ fn describe_ingress(desired: &Desired, problems: &[Problem], name: &str, format:
     let has = |map: &&UrlMapPlan| map.ingresses.iter().any(|origin| origin.object == name);
     let maps: Vec<&UrlMapPlan> = desired.url_maps().maps().iter().map(|map| &**map).filter(has).collect();
     if maps.is_empty() {
-        match desired.url_maps().left_out(&name) {
+        match desired.url_maps().left_out().get(&name) {
             Some(reason) => bail!("Ingress {name} is not served: {reason}"),
             None => bail!("there is no Ingress {name}"),
         }
@@ -259,7 +259,7 @@ fn endpoint_cells(service: &BackendService) -> impl Iterator<Item = Vec<String>>
         vec![
             service.name.to_string(),
             crate::plan::socket_text(endpoint.address, endpoint.port),
-            format!("{:?}", endpoint.state()).to_lowercase(),
+            endpoint.state().name().to_owned(),
             endpoint.node().map_or_else(|| "-".to_owned(), ToString::to_string),
         ]
     })

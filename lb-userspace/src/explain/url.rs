@@ -273,7 +273,7 @@ impl Told {
             self.step("NEG", format!("{}: {count} endpoints{panic}", neg_kind_name(neg.kind)), None);
             for endpoint in neg.members.iter().filter_map(|index| service.endpoints.get(*index as usize)) {
                 let text = socket_text(endpoint.address, endpoint.port);
-                let state = format!("{:?}", endpoint.state()).to_lowercase();
+                let state = endpoint.state().name();
                 let origin = Some(endpoint.origin().to_string());
                 self.step("endpoint", format!("{text}, {state}, weight {}", endpoint.weight), origin);
                 self.answer.endpoints.push(text);

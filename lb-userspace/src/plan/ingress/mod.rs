@@ -144,10 +144,10 @@ impl UrlMaps {
         &self.maps
     }
 
-    /// Why an Ingress is in none of them.
+    /// The Ingresses that are in none of them, and why.
     #[must_use]
-    pub fn left_out(&self, ingress: &ObjectName) -> Option<&str> {
-        self.left_out.get(ingress).map(String::as_str)
+    pub const fn left_out(&self) -> &BTreeMap<ObjectName, String> {
+        &self.left_out
     }
 
     /// Whether a rule names the Service, so that a change of it may change a URL map.
