@@ -85,3 +85,19 @@ fn custom_headers_reach_both_sides() {
     assert_eq!(web.last().fields("x-client"), ["127.0.0.1"]);
     assert_eq!(answer.fields("x-served-by"), ["podway"]);
 }
+
+#[test]
+fn a_client_cannot_pass_for_the_front_end_by_an_underscore() {
+    let web = RawEndpoint::named("web");
+    let mut service = BackendService::new("shop/web:80", vec![web.endpoint()]);
+    service.request_headers = vec![CustomHeader::parse("X-Client-Region:{client_region}").expect("a header")];
+    let stand = Stand::of(one_thread(), service);
+    stand.ask(
+        "GET / HTTP/1.1\r\nHost: shop.example\r\nX_Forwarded-For: 192.0.2.1\r\nX_Client_Region: US\r\n\
+         X_Other: kept\r\n\r\n",
+    );
+    let asked = web.last();
+    assert_eq!((asked.field("x_forwarded-for"), asked.field("x_client_region")), (None, None));
+    assert_eq!(asked.fields("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(asked.field("x_other"), Some("kept"));
+}

@@ -131,6 +131,10 @@ impl CustomHeader {
         Ok(header)
     }
 
+    pub(super) const fn name(&self) -> &HeaderName {
+        &self.name
+    }
+
     fn push(&mut self, text: &str) {
         if !text.is_empty() {
             self.parts.push(Part::Text(text.to_owned()));

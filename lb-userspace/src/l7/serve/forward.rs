@@ -96,6 +96,24 @@ pub(super) fn say_who_asks(headers: &mut HeaderMap, client: &Client, host: &Head
     }
 }
 
+/// Takes out fields whose names become those of the front-end's own, or of `others`, once an endpoint reads `_` as `-`
+/// as CGI and what came of it do (RFC 3875 §4.1.18): a client could say of itself what it likes.
+pub(super) fn remove_look_alikes<'a>(
+    headers: &mut HeaderMap,
+    others: impl Iterator<Item = &'a HeaderName> + Clone,
+) {
+    let is_alike = |name: &HeaderName| {
+        let dashed = name.as_str().replace('_', "-");
+        let mut own = [FOR, HOST, PORT, PROTO, FORWARDED, REQUEST_ID].into_iter();
+        own.any(|own| own == *dashed) || others.clone().any(|other| *other == *dashed)
+    };
+    let is_suspect = |name: &&HeaderName| name.as_str().contains('_') && is_alike(name);
+    let alike: Vec<HeaderName> = headers.keys().filter(is_suspect).cloned().collect();
+    for name in alike {
+        headers.remove(name);
+    }
+}
+
 /// An element of RFC 7239 §4.
 fn forwarded(client: &Client, host: &HeaderValue) -> Option<HeaderValue> {
     let host = host.to_str().ok()?;

@@ -108,7 +108,7 @@ impl FrontEnd {
     }
 
     /// Takes no more connections, lets requests that have begun end until `deadline` is over, and tells how many
-    /// connections were cut then.
+    /// connections were cut then. Waits for that: not to be called where other tasks need the thread.
     pub fn stop(self, deadline: Duration) -> usize {
         let until = Instant::now() + deadline;
         self.threads.iter().for_each(|serving| serving.tell(Command::Stop(until)));

@@ -7,7 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
 use super::fixture::*;
+use super::tls_fixture::*;
 use super::*;
 
 /// An endpoint that answers once it is told to, for each request, and says when it has one.
@@ -48,6 +51,38 @@ fn what_is_under_way_ends_before_the_stop() {
     let answer = busy.answer(false);
     assert_eq!((answer.text(), answer.field("connection")), ("at last".to_owned(), Some("close")));
     assert!(busy.is_closed());
+    assert_eq!(stopping.join().expect("a count"), 0);
+}
+
+#[tokio::test]
+async fn http_2_clients_are_told_to_go_once_they_are_answered() {
+    let (web, go, asked) = waiting_endpoint();
+    let service = Route::To(Arc::new(BackendService::new("shop/web:80", vec![web.endpoint()])));
+    let rules = vec![rule("shop.example", "/", service)];
+    let stand = Stand::start(one_thread(), snapshot(https(&["shop.example"]), site(rules, Plain::Served)));
+    let stream = dial(&stand, "shop.example", b"h2").await;
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.expect("a connection");
+    let connection = tokio::spawn(connection);
+    let request =
+        |host: &str| http::Request::get(format!("https://{host}/")).body(String::new()).expect("a request");
+    let answer = tokio::spawn(sender.send_request(request("shop.example")));
+    tokio::task::spawn_blocking(move || asked.recv_timeout(DEADLINE))
+        .await
+        .expect("no panic")
+        .expect("a request");
+    let stopping = thread::spawn(move || stand.front_end.stop(DEADLINE));
+    // After GOAWAY no new request can be sent, while the old one waits.
+    let told = tokio::time::timeout(DEADLINE, async {
+        while sender.send_request(request("none.example")).await.is_ok() {}
+    });
+    told.await.expect("in time");
+    go.send(()).expect("the endpoint");
+    let answer = answer.await.expect("no panic").expect("an answer");
+    assert_eq!(answer.status(), http::StatusCode::OK);
+    drop((answer, sender));
+    let ended = tokio::time::timeout(DEADLINE, connection).await.expect("in time");
+    assert!(ended.expect("no panic").is_ok());
     assert_eq!(stopping.join().expect("a count"), 0);
 }
 
