@@ -8,11 +8,16 @@ use serde::Serialize;
 
 mod backend_config;
 mod health_policy;
+mod http_policy;
 mod ingress;
 
 pub use backend_config::{BackendConfig, BackendConfigNames, BackendConfigs};
 pub use health_policy::{HealthPolicy, PassivePolicy};
-pub use ingress::{Dialect, PathType};
+pub use http_policy::{HeaderField, HttpPolicy, RequestAffinity, RequestLogging};
+pub use ingress::{
+    BackendPort, ClassChoice, Dialect, FrontendConfig, INGRESS_CONTROLLER, Ingress, IngressBackend,
+    IngressClass, IngressPath, IngressRule, IngressTls, PathType,
+};
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -155,9 +160,10 @@ impl CheckKind {
 
 /// How an HTTP server is spoken to. No certificate is verified: kubelet's probes and Google's health checks do
 /// not either, since what a pod shows is meant for the clients of a Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum HttpTransport {
     /// HTTP/1.1.
+    #[default]
     Http1,
     /// HTTP/1.1 by TLS.
     Https,
@@ -225,6 +231,8 @@ pub struct ServicePort {
     pub port: u16,
     /// `nodePort`, where one is allocated.
     pub node_port: Option<u16>,
+    /// `appProtocol`, or what an annotation says in its place: how requests reach an endpoint.
+    pub transport: HttpTransport,
 }
 
 /// A Service with cluster IPs. Headless and `ExternalName` Services carry no traffic that Podway
@@ -421,6 +429,15 @@ pub struct Snapshot {
     /// BackendConfigs by name.
     #[serde(skip)]
     pub backend_configs: BackendConfigs,
+    /// Ingresses by name.
+    #[serde(skip)]
+    pub ingresses: BTreeMap<ObjectName, Arc<Ingress>>,
+    /// IngressClasses by name.
+    #[serde(skip)]
+    pub ingress_classes: BTreeMap<Arc<str>, Arc<IngressClass>>,
+    /// FrontendConfigs by name.
+    #[serde(skip)]
+    pub frontend_configs: BTreeMap<ObjectName, Arc<FrontendConfig>>,
 }
 
 /// A change of one fact, as a source reports it.
@@ -446,6 +463,18 @@ pub enum Change {
     BackendConfig(BackendConfig),
     /// The BackendConfig is gone.
     BackendConfigGone(ObjectName),
+    /// The Ingress is now so.
+    Ingress(Arc<Ingress>),
+    /// The Ingress is gone.
+    IngressGone(ObjectName),
+    /// The IngressClass is now so.
+    IngressClass(IngressClass),
+    /// The IngressClass is gone.
+    IngressClassGone(Arc<str>),
+    /// The FrontendConfig is now so.
+    FrontendConfig(FrontendConfig),
+    /// The FrontendConfig is gone.
+    FrontendConfigGone(ObjectName),
 }
 
 /// An object, or a part of one, that cannot be used; the rest goes on without it.

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps,
+    CustomResourceDefinition, CustomResourceDefinitionSpec, JSONSchemaProps,
 };
 use lb_tests::api_server::Resource;
 use lb_userspace::source::files;
@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 const CRD: &str = include_str!("../../deploy/crds/backendconfigs.cloud.google.com.yaml");
+const FRONTEND_CONFIG_CRD: &str = include_str!("../../deploy/crds/frontendconfigs.networking.gke.io.yaml");
 const RBAC: &str = include_str!("../../deploy/rbac.yaml");
 
 fn definition() -> CustomResourceDefinition {
@@ -48,6 +49,8 @@ fn bounds_of_the_definition_are_those_of_the_agent() {
     let check = ["checkIntervalSec", "timeoutSec", "healthyThreshold", "unhealthyThreshold", "port"];
     let mut paths: Vec<Vec<&str>> = check.iter().map(|field| vec!["spec", "healthCheck", field]).collect();
     paths.push(vec!["spec", "connectionDraining", "drainingTimeoutSec"]);
+    paths.push(vec!["spec", "sessionAffinity", "affinityCookieTtlSec"]);
+    paths.push(vec!["spec", "timeoutSec"]);
     for path in paths {
         let schema = schema(&path);
         let (min, max) = (schema.minimum.expect("a minimum"), schema.maximum.expect("a maximum"));
@@ -72,13 +75,41 @@ fn types_of_the_definition_are_those_of_the_agent() {
 }
 
 #[test]
-fn the_definition_names_what_the_agent_watches() {
-    let spec = definition().spec;
-    let version = &spec.versions[0];
-    let path = format!("/apis/{}/{}/{}", spec.group, version.name, spec.names.plural);
-    assert_eq!(path, Resource::BackendConfigs.path());
-    assert_eq!(format!("{}/{}", spec.group, version.name), Resource::BackendConfigs.kind().0);
-    assert_eq!(spec.names.kind, Resource::BackendConfigs.kind().1);
+fn the_definitions_name_what_the_agent_watches() {
+    let frontend_configs = serde_yaml_ng::from_str(FRONTEND_CONFIG_CRD).expect("a definition");
+    let watched = [(definition(), Resource::BackendConfigs), (frontend_configs, Resource::FrontendConfigs)];
+    for (definition, resource) in watched {
+        let spec: CustomResourceDefinitionSpec = definition.spec;
+        let version = &spec.versions[0];
+        let path = format!("/apis/{}/{}/{}", spec.group, version.name, spec.names.plural);
+        assert_eq!(path, resource.path());
+        assert_eq!(format!("{}/{}", spec.group, version.name), resource.kind().0);
+        assert_eq!(spec.names.kind, resource.kind().1);
+    }
+}
+
+#[test]
+fn the_redirects_of_the_definition_are_those_of_the_agent() {
+    let definition: CustomResourceDefinition =
+        serde_yaml_ng::from_str(FRONTEND_CONFIG_CRD).expect("a definition");
+    let schema = definition.spec.versions[0].schema.clone().expect("a schema");
+    let path = ["spec", "redirectToHttps", "responseCodeName"];
+    let field = path.iter().fold(schema.open_api_v3_schema.expect("a schema"), |schema, field| {
+        schema.properties.and_then(|mut of| of.remove(*field)).expect("the field")
+    });
+    let names: Vec<Value> = field.enum_.expect("an enumeration").into_iter().map(|json| json.0).collect();
+    let codes = names.iter().map(|name| {
+        let object = serde_json::json!({
+            "apiVersion": "networking.gke.io/v1beta1", "kind": "FrontendConfig", "metadata": {"name": "web"},
+            "spec": {"redirectToHttps": {"enabled": true, "responseCodeName": name}},
+        });
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("config.json"), object.to_string()).expect("write a manifest");
+        let (snapshot, problems) = files::read_once(dir.path()).expect("read the folder");
+        assert_eq!(problems, []);
+        snapshot.frontend_configs.values().next().and_then(|config| config.redirect_code)
+    });
+    assert_eq!(codes.collect::<Vec<_>>(), [301, 302, 303, 307, 308].map(Some));
 }
 
 #[test]

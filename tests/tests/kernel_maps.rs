@@ -14,7 +14,8 @@ use lb_tests::pins::TestPins;
 use lb_userspace::diff::{self, Limits, Op, StoredName, Tables};
 use lb_userspace::maps::{Maps, Object, Sizes, load};
 use lb_userspace::model::{
-    EndpointSlice, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, Snapshot,
+    EndpointSlice, HttpTransport, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort,
+    Snapshot,
 };
 use lb_userspace::plan::{BackendServiceName, NodeContext, ReadinessAlone, plan};
 
@@ -277,7 +278,13 @@ fn facts() -> Snapshot {
     let service = Service {
         resource_version: "81".into(),
         cluster_ips: vec!["192.0.2.1".parse().unwrap()],
-        ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
+        ports: vec![ServicePort {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            node_port: None,
+            transport: HttpTransport::Http1,
+        }],
         affinity_timeout_s: Some(600),
         ..Service::new(ObjectName::new("shop", "cart"))
     };

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use lb_tests::api_server::{ApiServer, Resource};
 use lb_userspace::health;
-use lb_userspace::model::{EndpointSlice, Node, ObjectName, Service, Snapshot};
+use lb_userspace::model::{
+    EndpointSlice, FrontendConfig, Ingress, IngressClass, Node, ObjectName, Service, Snapshot,
+};
 use lb_userspace::plan::{NodeContext, ReadinessAlone, plan};
 use lb_userspace::source::files::read_once;
 use lb_userspace::source::kube::{Settings, run};
@@ -187,6 +189,42 @@ async fn same_objects_give_the_same_facts_from_files_and_from_the_api() {
                 "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.10"}]},
             }),
         ),
+        (
+            Resource::IngressClasses,
+            json!({
+                "metadata": {
+                    "name": "podway", "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"},
+                },
+                "spec": {"controller": "podway.io/ingress"},
+            }),
+        ),
+        (
+            Resource::FrontendConfigs,
+            json!({
+                "metadata": {"namespace": "shop", "name": "redirect"},
+                "spec": {"redirectToHttps": {"enabled": true, "responseCodeName": "FOUND"}},
+            }),
+        ),
+        (
+            Resource::Ingresses,
+            json!({
+                "metadata": {
+                    "namespace": "shop", "name": "web",
+                    "annotations": {
+                        "kubernetes.io/ingress.allow-http": "false",
+                        "networking.gke.io/v1beta1.FrontendConfig": "redirect",
+                        "podway.io/vips": "203.0.113.80",
+                    },
+                },
+                "spec": {
+                    "tls": [{"hosts": ["a.example"], "secretName": "cert"}],
+                    "rules": [{"host": "a.example", "http": {"paths": [
+                        {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}},
+                    ]}}],
+                },
+                "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.81"}]}},
+            }),
+        ),
     ];
     let server = ApiServer::start().await;
     let dir = folder(&[]);
@@ -209,6 +247,22 @@ async fn same_objects_give_the_same_facts_from_files_and_from_the_api() {
     let from_api = snapshot_of(&server).await;
     assert_eq!(from_api.services.len() + from_api.endpoint_slices.len() + from_api.nodes.len(), 3);
     assert_eq!(without_versions(&from_files), without_versions(&from_api));
+    let found = (from_api.ingresses.len(), from_api.ingress_classes.len(), from_api.frontend_configs.len());
+    assert_eq!(found, (1, 1, 1));
+    assert_eq!(l7_without_versions(&from_files), l7_without_versions(&from_api));
+}
+
+/// The same of what URL maps are made of.
+fn l7_without_versions(snapshot: &Snapshot) -> (Vec<Ingress>, Vec<IngressClass>, Vec<FrontendConfig>) {
+    let none: Arc<str> = "".into();
+    let ingress = |i: &Arc<Ingress>| Ingress { resource_version: none.clone(), ..(**i).clone() };
+    let class = |c: &Arc<IngressClass>| IngressClass { resource_version: none.clone(), ..(**c).clone() };
+    let config = |c: &Arc<FrontendConfig>| FrontendConfig { resource_version: none.clone(), ..(**c).clone() };
+    (
+        snapshot.ingresses.values().map(ingress).collect(),
+        snapshot.ingress_classes.values().map(class).collect(),
+        snapshot.frontend_configs.values().map(config).collect(),
+    )
 }
 
 /// The facts of a server once they are complete.

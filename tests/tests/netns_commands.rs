@@ -1,10 +1,16 @@
 //! Netns tier: the commands tell what the maps hold and what really happens.
+use std::time::Duration;
+
 use lb_tests::agent::{Options, Podway};
 use lb_tests::cluster::Cluster;
 use lb_tests::need;
 use lb_tests::traffic::{Dial, dial};
+use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
 use serde_json::Value;
+
+/// Longest wait for an agent to follow a manifest.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A cluster, or `None` where the machine lacks a need.
 fn cluster() -> Option<Cluster> {
@@ -58,6 +64,40 @@ fn explain_names_the_objects_with_their_versions() {
     starts("neg", "Service shop/near at resourceVersion ");
     starts("endpoint", "EndpointSlice shop/near-");
     assert!(origin("endpoint").contains(" at resourceVersion "), "{told:#}");
+}
+
+const INGRESS: &str = "
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {namespace: shop, name: shop, annotations: {kubernetes.io/ingress.class: podway}}
+spec:
+  rules:
+  - host: shop.example.com
+    http: {paths: [{path: /near, pathType: Prefix, backend: {service: {name: near, port: {number: 81}}}}]}
+";
+
+#[test]
+fn the_agent_tells_url_maps_as_they_change() {
+    let Some(cluster) = cluster() else { return };
+    let agent = &cluster.agents[0];
+    let maps = || agent.get("url-maps").unwrap();
+    assert_eq!(maps(), Value::Array(vec![]));
+    let file = cluster.manifests.dir().join("ingress.yaml");
+    std::fs::write(&file, INGRESS).unwrap();
+    wait_until(DEADLINE, "the URL map is told", || maps()[0]["name"] == "shop/shop").unwrap();
+    let node = cluster.topology.node("node-a").host().v4().to_string();
+    assert_eq!(maps()[0]["vips"][0], serde_json::json!({"address": node, "source": "node addresses"}));
+    let run_dir = cluster.topology.run_dir("node-a");
+    let url = ["explain", "--url", "http://shop.example.com/near/1", "-o", "json", "--run-dir"];
+    let told = agent.podway(&[&url[..], &[run_dir.to_str().unwrap()]].concat()).unwrap();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let answer = &told["answers"][0];
+    assert_eq!((&answer["verdict"], &answer["pathRule"]), (&"forward".into(), &"/near".into()), "{told:#}");
+    assert_eq!(answer["endpoints"].as_array().map(Vec::len), Some(4), "two pods, by IPv4 and IPv6: {told:#}");
+    let described = agent.podway(&["describe", "ingress", "shop/shop"]).unwrap();
+    assert!(described.starts_with("URL map shop/shop\nPorts   80\n"), "{described}");
+    std::fs::remove_file(&file).unwrap();
+    wait_until(DEADLINE, "the URL map is gone", || maps() == Value::Array(vec![])).unwrap();
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use lb_userspace::diff::{Diff, Tables};
 use lb_userspace::model::{
-    EndpointSlice, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, Snapshot,
+    EndpointSlice, HttpTransport, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort,
+    Snapshot,
 };
 
 /// Most endpoints of a Service whose pods are no other's.
@@ -34,7 +35,13 @@ pub(crate) fn facts(number: u32, endpoints: u32) -> (Service, EndpointSlice) {
     let service = Service {
         resource_version: "1".into(),
         cluster_ips: vec![IpAddr::from(Ipv4Addr::from(0x0a60_0000 + number))],
-        ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
+        ports: vec![ServicePort {
+            name: "".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            node_port: None,
+            transport: HttpTransport::Http1,
+        }],
         ..Service::new(ObjectName::new("bench", &name))
     };
     let node: Arc<str> = "node-b".into();

@@ -41,6 +41,18 @@ pub fn probing(run_dir: &Path) -> Result<ProbingStats> {
     stats.context("the agent said nothing of its probing")
 }
 
+/// What the agent says to a question about URL maps.
+///
+/// # Errors
+/// As [`health`], or the agent has no answer.
+pub fn url_maps(run_dir: &Path, question: serde_json::Value) -> Result<String> {
+    let mut text = None;
+    ask(run_dir, &Request::UrlMaps { question }, |line| {
+        text = if let Line::Text(found) = line { Some(found) } else { None }
+    })?;
+    text.context("the agent said nothing of URL maps")
+}
+
 fn ask(run_dir: &Path, request: &Request, mut each: impl FnMut(Line)) -> Result<()> {
     let path = socket_path(run_dir);
     let stream =

@@ -13,8 +13,8 @@ use crate::health::{ProbingStats, TargetHealth};
 mod client;
 mod server;
 
-pub use client::{health, probing};
-pub use server::{Known, Server};
+pub use client::{health, probing, url_maps};
+pub use server::{Answer, Known, Server};
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,11 @@ pub enum Request {
     },
     /// What probing amounts to.
     Probing,
+    /// What a command wants to know of URL maps.
+    UrlMaps {
+        /// The question, in the words of the command.
+        question: serde_json::Value,
+    },
 }
 
 /// A line of an answer.
@@ -37,6 +42,8 @@ pub enum Line {
     Health(TargetHealth),
     /// The sum of all probing.
     Probing(ProbingStats),
+    /// What the command shall print.
+    Text(String),
     /// Nothing more comes, since the request cannot be answered.
     Error(String),
     /// All was said.

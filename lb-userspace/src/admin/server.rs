@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::fs::{Mode, chmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use rustix::process::geteuid;
@@ -31,11 +31,16 @@ const PAGE_TARGETS: usize = 256;
 /// Pause after a failed `accept()`: what it lacks (descriptors, memory) is not there at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Answers a question in a command's words; an error is told to the command.
+pub type Answer = Arc<dyn Fn(serde_json::Value) -> Result<String> + Send + Sync>;
+
 /// What can be told.
 #[derive(Clone, Default)]
 pub struct Known {
     /// What probes have found.
     pub probing: Probing,
+    /// What is known of URL maps.
+    pub url_maps: Option<Answer>,
 }
 
 /// Answers until it is dropped; then the socket's file goes too.
@@ -122,6 +127,7 @@ pub(super) async fn serve(mut stream: UnixStream, known: &Known, is_answered: im
             write_health(&mut stream, &known.probing, backend_service.as_deref()).await
         }
         Request::Probing => write(&mut stream, &[Line::Probing(known.probing.stats()), Line::End]).await,
+        Request::UrlMaps { question } => write(&mut stream, &url_maps(known, question).await).await,
     };
 }
 
@@ -149,6 +155,19 @@ async fn write_health(
             return Ok(());
         }
         after = last;
+    }
+}
+
+/// Beside the loop, since an answer may have every rule of a cluster.
+async fn url_maps(known: &Known, question: serde_json::Value) -> [Line; 2] {
+    let answered = match known.url_maps.clone() {
+        Some(answer) => tokio::task::spawn_blocking(move || answer(question)).await,
+        None => Ok(Err(anyhow!("nothing is known of URL maps"))),
+    };
+    match answered {
+        Ok(Ok(text)) => [Line::Text(text), Line::End],
+        Ok(Err(error)) => [Line::Error(format!("{error:#}")), Line::End],
+        Err(error) => [Line::Error(error.to_string()), Line::End],
     }
 }
 

@@ -181,3 +181,29 @@ async fn file_goes_with_the_server() {
     let error = health(fixture.dir.path(), None).expect_err("nobody answers").to_string();
     assert!(error.starts_with("no agent answers at "), "{error}");
 }
+
+#[tokio::test]
+async fn questions_about_url_maps_are_answered_in_whole() {
+    let dir = TempDir::with_prefix("podway-admin-").expect("a directory");
+    let answer = |question: serde_json::Value| match question.as_str() {
+        Some("all") => Ok("a line\nand another\n".repeat(100_000)),
+        _ => Err(anyhow::anyhow!("no such question: {question}")),
+    };
+    let known = Known { url_maps: Some(Arc::new(answer)), ..Known::default() };
+    let _server = Server::start(dir.path(), known).expect("a server");
+    let ask = |question: &'static str| {
+        let path = dir.path().to_owned();
+        spawn_blocking(move || url_maps(&path, question.into()))
+    };
+    let text = ask("all").await.expect("no panic").expect("an answer");
+    assert_eq!(text.lines().count(), 200_000);
+    let error = ask("some").await.expect("no panic").expect_err("no answer").to_string();
+    assert!(error.ends_with("agent.sock: no such question: \"some\""), "{error}");
+}
+
+#[tokio::test]
+async fn an_agent_that_knows_no_url_maps_says_so() {
+    let fixture = Fixture::start().await;
+    let answer = fixture.say(b"{\"urlMaps\":{\"question\":null}}\n").await;
+    assert!(answer.starts_with(r#"{"error":"nothing is known of URL maps"}"#), "{answer}");
+}

@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -38,6 +38,7 @@ mod signals;
 mod socket_mover;
 mod sweeper;
 mod switch;
+mod url_map_answers;
 
 pub use node_flags::NodeFlags;
 pub use options::{Options, RUN_DIR_DEFAULT};
@@ -49,6 +50,7 @@ use problems::ProblemReport;
 use service_health_answers::ServiceHealthAnswers;
 use socket_mover::SocketMover;
 use sweeper::Sweeper;
+use url_map_answers::UrlMapAnswers;
 
 /// Time between two looks at the drains.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -147,6 +149,7 @@ struct Agent {
     targets: watch::Sender<ChangedTargets>,
     service_health: ServiceHealthAnswers,
     known: admin::Known,
+    url_map_answers: UrlMapAnswers,
     /// None where the facts come from manifests.
     event_reports: Option<EventReports>,
     is_synced: bool,
@@ -171,6 +174,7 @@ impl Agent {
         planner.node_addresses.begin(applier.maps.nodes()?);
         let interval = Duration::from_secs(options.sweep_interval_seconds.into());
         let (max, limit) = (options.conntrack_max, options.conntrack_limit);
+        let url_map_answers = UrlMapAnswers::default();
         Ok(Self {
             sweeper: Sweeper::new(&mut applier.maps, interval, max, limit),
             planner,
@@ -186,7 +190,14 @@ impl Agent {
             origins: Origins::new(&options.run_dir),
             targets: watch::channel(ChangedTargets::default()).0,
             service_health: ServiceHealthAnswers::start(),
-            known: admin::Known::default(),
+            known: admin::Known {
+                url_maps: Some(Arc::new({
+                    let answers = url_map_answers.clone();
+                    move |question| answers.answer(question)
+                })),
+                ..admin::Known::default()
+            },
+            url_map_answers,
             event_reports,
             is_synced: false,
             is_begun: false,
@@ -395,6 +406,7 @@ impl Agent {
         problems.extend(self.applier.problems.iter().cloned());
         problems.extend(self.node_problem.clone());
         problems.extend(self.service_health.all_problems());
+        self.url_map_answers.publish(&self.planner.desired, &problems);
         self.report.update(problems);
     }
 

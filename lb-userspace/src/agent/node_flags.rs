@@ -7,7 +7,7 @@ use clap::Args;
 use lb_common::config::Config;
 
 use crate::attach::{self, Cidr, NodeConfig, PortRange};
-use crate::model::{ExternalMode, LocalDelivery, Node, ObjectName, Snapshot};
+use crate::model::{Dialect, ExternalMode, LocalDelivery, Node, ObjectName, Snapshot};
 use crate::plan::{LabelSelector, NodeContext, NodePortAddresses, Selection};
 
 /// What a node is like, where its Node object shall not say it.
@@ -42,6 +42,10 @@ pub struct NodeFlags {
     /// `tier in (a,b),!legacy`. With --only-service too, those that either names.
     #[arg(long)]
     pub service_selector: Option<LabelSelector>,
+    /// Whose rules Ingresses follow where the Ingress specification and Google's load balancers differ: host
+    /// wildcards and paths of type `ImplementationSpecific`.
+    #[arg(long, value_enum, default_value_t)]
+    pub dialect: Dialect,
     /// UDP port of the encapsulation between nodes, the same on all of them.
     #[arg(long, default_value_t = DSR_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
     pub dsr_port: u16,
@@ -65,6 +69,7 @@ impl NodeFlags {
             node_port_addresses: self.nodeport_addresses.clone(),
             external_mode: self.external_mode,
             selection: Arc::new(self.selection()),
+            dialect: self.dialect,
         }
     }
 
@@ -115,6 +120,7 @@ impl Default for NodeFlags {
             local_delivery: LocalDelivery::default(),
             only_service: Vec::new(),
             service_selector: None,
+            dialect: Dialect::default(),
             dsr_port: DSR_PORT_DEFAULT,
         }
     }

@@ -27,6 +27,8 @@ pub(super) struct Planner {
     node: NodeContext,
     /// Whether this node's addresses or the pods' prefixes changed since the last plan.
     is_node_dirty: bool,
+    /// Whether something changed that a URL map is made of.
+    are_url_maps_dirty: bool,
     pub(super) findings: Findings,
     pub(super) node_addresses: NodeAddresses,
 }
@@ -43,6 +45,7 @@ impl Planner {
             dirty: BTreeSet::new(),
             desired: Desired::default(),
             is_node_dirty: false,
+            are_url_maps_dirty: false,
             findings: Findings::default(),
             node_addresses: NodeAddresses::default(),
         }
@@ -51,8 +54,8 @@ impl Planner {
     /// Takes one change of a fact and marks what it touches.
     pub(super) fn change(&mut self, change: Change) {
         match &change {
-            Change::Service(service) => drop(self.dirty.insert(service.name.clone())),
-            Change::ServiceGone(name) => drop(self.dirty.insert(name.clone())),
+            Change::Service(service) => self.note_service(&service.name),
+            Change::ServiceGone(name) => self.note_service(name),
             Change::EndpointSlice(slice) => self.forget_slice(&slice.name),
             Change::EndpointSliceGone(name) => self.forget_slice(name),
             Change::Node(node) => self.note_node(&node.name, &node.pod_cidrs, &node.addresses),
@@ -60,6 +63,12 @@ impl Planner {
             Change::ServiceCidr(_) | Change::ServiceCidrGone(_) => self.is_node_dirty = true,
             Change::BackendConfig(config) => self.note_backend_config(&config.name),
             Change::BackendConfigGone(name) => self.note_backend_config(name),
+            Change::Ingress(_)
+            | Change::IngressGone(_)
+            | Change::IngressClass(_)
+            | Change::IngressClassGone(_)
+            | Change::FrontendConfig(_)
+            | Change::FrontendConfigGone(_) => self.are_url_maps_dirty = true,
         }
         let is_node = matches!(&change, Change::Node(_) | Change::NodeGone(_));
         let slice = if let Change::EndpointSlice(slice) = &change { Some(slice.name.clone()) } else { None };
@@ -70,6 +79,11 @@ impl Planner {
         if is_node {
             self.refresh_node();
         }
+    }
+
+    fn note_service(&mut self, name: &ObjectName) {
+        self.dirty.insert(name.clone());
+        self.are_url_maps_dirty |= self.desired.url_maps().names_service(name);
     }
 
     /// Slices are the most of all facts: the snapshot's copy is the only one.
@@ -119,6 +133,7 @@ impl Planner {
             self.is_node_dirty |= node.addresses != self.node.addresses;
             self.node = node;
             self.dirty.extend(self.snapshot.services.keys().cloned());
+            self.are_url_maps_dirty = true;
         }
     }
 
@@ -134,7 +149,10 @@ impl Planner {
 
     /// Whether there is anything to plan, or CONFIG to write.
     pub(super) fn is_dirty(&self) -> bool {
-        self.is_node_dirty || self.node_addresses.is_dirty() || !self.dirty.is_empty()
+        self.is_node_dirty
+            || self.node_addresses.is_dirty()
+            || self.are_url_maps_dirty
+            || !self.dirty.is_empty()
     }
 
     /// Plans what is marked; returns the Services whose part of the desired state changed.
@@ -151,6 +169,9 @@ impl Planner {
             });
             self.findings.follow(&name, planned.as_ref());
             changed.extend(self.desired.replace(&name, planned));
+        }
+        if std::mem::take(&mut self.are_url_maps_dirty) {
+            self.desired.replace_url_maps(plan::url_maps(&self.snapshot, &self.node));
         }
         changed
     }
@@ -193,7 +214,7 @@ fn service_of(slice: &EndpointSlice) -> ObjectName {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Node;
+    use crate::model::{BackendPort, ClassChoice, Ingress, IngressBackend, Node};
     use crate::plan::fixture::{ip, ready, service, slice};
 
     fn planner() -> Planner {
@@ -326,11 +347,40 @@ mod tests {
             resource_version: "1".into(),
             health_check: None,
             drain,
+            http: Arc::default(),
         }));
         assert_eq!(names(&planner.dirty), ["shop/cart"]);
         planner.plan();
         planner.change(Change::BackendConfigGone(ObjectName::new("shop", "plain")));
         assert_eq!(names(&planner.dirty), ["shop/cart"]);
+    }
+
+    #[test]
+    fn url_maps_follow_ingresses_and_the_services_that_they_name() {
+        let mut planner = planner();
+        planner.change(node("node-a", "198.51.100.1", "10.244.1.0"));
+        planner.change(Change::Service(service("cart", "192.0.2.1").into()));
+        let backend = IngressBackend::Service("web".into(), BackendPort::Number(80));
+        planner.change(Change::Ingress(Arc::new(Ingress {
+            class: ClassChoice::Annotation("podway".into()),
+            default_backend: Some(backend),
+            ..Ingress::new(ObjectName::new("shop", "a"))
+        })));
+        planner.plan();
+        let is_served = |planner: &Planner| {
+            let maps = planner.desired.url_maps();
+            maps.maps().first().and_then(|map| map.map.default_target()).map(|target| target.backend.is_ok())
+        };
+        assert_eq!(is_served(&planner), Some(false), "the Service is missing");
+        planner.change(Change::Service(service("cart", "192.0.2.3").into()));
+        assert!(!planner.are_url_maps_dirty, "no rule names it");
+        planner.change(Change::Service(service("web", "192.0.2.2").into()));
+        planner.plan();
+        assert_eq!(is_served(&planner), Some(true));
+        planner.change(Change::IngressGone(ObjectName::new("shop", "a")));
+        assert!(planner.is_dirty());
+        planner.plan();
+        assert_eq!(is_served(&planner), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `podway describe`: one object with all that hangs on it.
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -12,6 +12,8 @@ use super::frontends::{self, FrontendRow};
 use super::get::{self, BackendServiceRow, EndpointRow, NegRow};
 use super::health::{self, KnownHealth};
 use super::output::{self, Format, Row as _};
+use super::url_maps::Topic;
+use super::{GivenFacts, UrlMapQuestion};
 
 /// What can be described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -22,12 +24,16 @@ pub(super) enum Kind {
     Neg,
     /// A pod, by `IP:PORT`.
     Endpoint,
+    /// The rules of Ingresses that share their VIPs; of the agent, or from --manifests.
+    UrlMap,
+    /// The URL maps of an Ingress, by `NAMESPACE/NAME`; likewise.
+    Ingress,
 }
 
-/// Show one backend service, NEG or endpoint with the chain that it is part of.
+/// Show one URL map, Ingress, backend service, NEG or endpoint with the chain that it is part of.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  podway describe backend-service shop/web:http/TCP\n  \
-    podway describe endpoint 10.244.1.10:8080")]
+    podway describe endpoint 10.244.1.10:8080\n  podway describe ingress shop/web --manifests examples --node-name node-a")]
 pub(super) struct Describe {
     /// What to describe.
     kind: Kind,
@@ -42,6 +48,8 @@ pub(super) struct Describe {
     /// The agent's --run-dir, where it answers what the maps do not hold.
     #[arg(long, default_value = super::RUN_DIR)]
     run_dir: PathBuf,
+    #[command(flatten)]
+    given: GivenFacts,
 }
 
 /// A chain: frontends → backend service → NEGs → endpoints.
@@ -59,6 +67,20 @@ struct Chain {
 /// # Errors
 /// Nothing has the name, or more than one thing has.
 pub(super) fn run(describe: &Describe) -> Result<String> {
+    let name = describe.name.clone();
+    let topic = match describe.kind {
+        Kind::UrlMap => Topic::UrlMap { name },
+        Kind::Ingress => Topic::Ingress { name },
+        Kind::BackendService | Kind::Neg | Kind::Endpoint => return of_maps(describe),
+    };
+    describe.given.ask_of_url_maps(&UrlMapQuestion { topic, output: describe.output }, &describe.run_dir)
+}
+
+fn of_maps(describe: &Describe) -> Result<String> {
+    ensure!(
+        describe.given.manifests.is_none(),
+        "cannot describe this from manifests: it stands in BPF maps; use `podway plan`, or leave --manifests out"
+    );
     let maps = Maps::open(&Pins::new(&describe.pin_path))?;
     let tables = maps.tables()?;
     let mut chain = Chain {
@@ -67,12 +89,11 @@ pub(super) fn run(describe: &Describe) -> Result<String> {
         negs: get::negs(&tables),
         endpoints: get::endpoints(&maps, &tables, &KnownHealth::ask(&describe.run_dir, None))?,
     };
-    let names = match describe.kind {
-        Kind::BackendService | Kind::Neg => {
-            let all: Vec<String> = chain.backend_services.iter().map(|row| row.name.clone()).collect();
-            vec![health::only_one(&all, &describe.name)?]
-        }
-        Kind::Endpoint => of_endpoint(&mut chain, &describe.name)?,
+    let names = if describe.kind == Kind::Endpoint {
+        of_endpoint(&mut chain, &describe.name)?
+    } else {
+        let all: Vec<String> = chain.backend_services.iter().map(|row| row.name.clone()).collect();
+        vec![health::only_one(&all, &describe.name)?]
     };
     chain.backend_services.retain(|row| names.contains(&row.name));
     chain.negs.retain(|row| names.contains(&row.backend_service));

@@ -2,7 +2,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 
@@ -14,42 +14,43 @@ use crate::explain::{
 use crate::maps::{Maps, Object, Pins};
 use crate::model::{Protocol, Snapshot};
 
-use super::Facts;
-use super::manifests;
 use super::output::{self, Format};
+use super::url_maps::Topic;
+use super::{Facts, GivenFacts, UrlMapQuestion, manifests};
 
 /// Source port of a question that names none: the first ephemeral one.
 const PORT_DEFAULT: u16 = 32_768;
 
-/// Tell step by step what happens to the first packet of a flow: on the maps of this node's agent, with the
+/// Tell step by step what happens to a request (--url), or to the first packet of a flow: on the maps of this node's agent, with the
 /// program in the kernel as witness, or with `--manifests` from the plan alone. Writes nothing.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Examples:\n  podway explain --from 203.0.113.7 --to 198.51.100.10:80 --proto tcp\n  \
-    podway explain --from 10.244.1.10 --to 10.96.0.10:53 --proto udp --manifests examples --node-name node-a -o json"
+    podway explain --from 10.244.1.10 --to 10.96.0.10:53 --proto udp --manifests examples --node-name node-a -o json\n  \
+    podway explain --url https://shop.example.com/cart --manifests examples --node-name node-a"
 )]
 pub(super) struct Explain {
+    /// A request in place of a packet: `https://HOST/PATH`, taken as it stands; on the URL maps of the
+    /// agent, or from --manifests.
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    url: Option<String>,
+    /// The VIP that the request comes to; without, those whose rules name the host.
+    #[arg(long, requires = "url")]
+    vip: Option<IpAddr>,
     /// The client: IP or IP:PORT.
-    #[arg(long, value_parser = client)]
-    from: SocketAddr,
+    #[arg(long, value_parser = client, required_unless_present = "url")]
+    from: Option<SocketAddr>,
     /// What it dials: IP:PORT.
-    #[arg(long)]
-    to: SocketAddr,
+    #[arg(long, required_unless_present = "url")]
+    to: Option<SocketAddr>,
     /// Protocol: tcp, udp or sctp.
     #[arg(long = "proto", value_parser = protocol, default_value = "tcp")]
     protocol: Protocol,
     /// How the packet comes in; without, it follows from the client's address.
     #[arg(long, value_enum)]
     entry: Option<Entry>,
-    /// Answer from the plan of this folder of manifests; needs no kernel.
-    #[arg(long, requires = "node_name")]
-    manifests: Option<PathBuf>,
-    /// This node's name, as EndpointSlices name it.
-    #[arg(long)]
-    node_name: Option<String>,
-    /// What the node is like.
     #[command(flatten)]
-    node: crate::agent::NodeFlags,
+    given: GivenFacts,
     /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -103,15 +104,24 @@ struct Witness {
 /// # Errors
 /// The addresses are of two families; the maps or manifests cannot be read.
 pub(super) fn run(explain: &Explain) -> Result<String> {
+    if let Some(url) = &explain.url {
+        let topic = Topic::Request { url: url.clone(), vip: explain.vip };
+        let question = UrlMapQuestion { topic, output: explain.output };
+        return explain.given.ask_of_url_maps(&question, &explain.run_dir);
+    }
+    let (Some(from), Some(to)) = (explain.from, explain.to) else {
+        bail!("cannot explain nothing: give --url, or --from and --to")
+    };
     ensure!(
-        explain.from.is_ipv4() == explain.to.is_ipv4(),
+        from.is_ipv4() == to.is_ipv4(),
         "cannot explain a packet from {} to {}: the addresses are of two families",
-        explain.from.ip(),
-        explain.to.ip()
+        from.ip(),
+        to.ip()
     );
-    let answer = match (&explain.manifests, &explain.node_name) {
-        (Some(manifests), Some(node_name)) => from_manifests(explain, manifests, node_name)?,
-        _ => from_kernel(explain)?,
+    let packet = Packet { from, to };
+    let answer = match explain.given.facts() {
+        Some(facts) => from_manifests(explain, packet, &facts)?,
+        None => from_kernel(explain, packet)?,
     };
     match explain.output {
         Format::Json | Format::Yaml => output::value(&answer, explain.output),
@@ -119,14 +129,20 @@ pub(super) fn run(explain: &Explain) -> Result<String> {
     }
 }
 
-fn from_manifests(explain: &Explain, folder: &std::path::Path, node_name: &str) -> Result<Answer> {
-    let facts =
-        Facts { manifests: folder.to_owned(), node_name: node_name.to_owned(), node: explain.node.clone() };
-    let mut planned = manifests::plan(&facts)?;
+/// Whose packet is asked about.
+#[derive(Clone, Copy)]
+struct Packet {
+    from: SocketAddr,
+    to: SocketAddr,
+}
+
+fn from_manifests(explain: &Explain, packet: Packet, facts: &Facts) -> Result<Answer> {
+    ensure!(!facts.node_name.is_empty(), "cannot tell which node the packet meets: give --node-name");
+    let mut planned = manifests::plan(facts)?;
     let tables = manifests::tables(&mut planned);
     manifests::warn(&planned.problems);
-    let is_elsewhere = pods_elsewhere(&planned.snapshot, node_name, explain.from.ip());
-    let question = question(explain, &planned.node.addresses, |client| {
+    let is_elsewhere = pods_elsewhere(&planned.snapshot, &facts.node_name, packet.from.ip());
+    let question = question(explain.entry, explain.protocol, packet, &planned.node.addresses, |client| {
         planned.config.is_in_cluster(&client.into()) && !is_elsewhere
     });
     let names = TableNames { tables: &tables, slices: Slices::Desired(&planned.desired) };
@@ -142,14 +158,15 @@ fn pods_elsewhere(snapshot: &Snapshot, node_name: &str, address: IpAddr) -> bool
         .any(|(network, bits)| lb_common::Prefix::new(*network, *bits).contains(&address.into()))
 }
 
-fn from_kernel(explain: &Explain) -> Result<Answer> {
+fn from_kernel(explain: &Explain, packet: Packet) -> Result<Answer> {
     let pins = Pins::new(&explain.pin_path);
     let maps = Maps::open(&pins)?;
     let tables = maps.tables()?;
     let config = maps.config()?;
     let nodes = [config.node_v4, config.node_v6].map(IpAddr::from);
     let local = local_pods(&tables);
-    let question = question(explain, &nodes, |client| local.contains(&client));
+    let question =
+        question(explain.entry, explain.protocol, packet, &nodes, |client| local.contains(&client));
     let mut host = host_tables(&tables, config, now_s());
     let key = question.flow_key();
     if let Some(flow) = maps.flow(&key)? {
@@ -171,9 +188,15 @@ fn local_pods(tables: &Tables) -> std::collections::BTreeSet<IpAddr> {
         .collect()
 }
 
-fn question(explain: &Explain, nodes: &[IpAddr], is_local_pod: impl Fn(IpAddr) -> bool) -> Question {
-    let client = explain.from.ip();
-    let entry = explain.entry.unwrap_or_else(|| {
+fn question(
+    entry: Option<Entry>,
+    protocol: Protocol,
+    packet: Packet,
+    nodes: &[IpAddr],
+    is_local_pod: impl Fn(IpAddr) -> bool,
+) -> Question {
+    let client = packet.from.ip();
+    let entry = entry.unwrap_or_else(|| {
         if nodes.contains(&client) || client.is_loopback() {
             Entry::Socket
         } else if is_local_pod(client) {
@@ -182,7 +205,7 @@ fn question(explain: &Explain, nodes: &[IpAddr], is_local_pod: impl Fn(IpAddr) -
             Entry::Uplink
         }
     });
-    Question { from: explain.from, to: explain.to, protocol: explain.protocol, entry }
+    Question { from: packet.from, to: packet.to, protocol, entry }
 }
 
 /// The host's answer chose by the same hash from the same tables: the endpoint must be the same one.

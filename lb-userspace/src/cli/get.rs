@@ -2,7 +2,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use lb_common::counters::Traffic;
 use lb_common::endpoint::{Endpoint, state};
@@ -18,7 +18,8 @@ use crate::plan::{neg_kind_name, socket_text};
 
 use super::health::{self, EndpointHealth, KnownHealth};
 use super::output::{self, Format, Row};
-use super::{frontends, traces};
+use super::url_maps::Topic;
+use super::{GivenFacts, UrlMapQuestion, frontends, traces};
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,12 +42,14 @@ pub(super) enum Resource {
     Pressure,
     /// Where which program is attached.
     Programs,
+    /// Hosts and paths of Ingresses, and the backend services that they lead to; of the agent, or from --manifests.
+    UrlMaps,
 }
 
 /// List what stands in the BPF maps of this node. No agent need run.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  podway get frontends\n  podway get endpoints shop/web -o wide\n  \
-    podway get conntrack -o json | jq length")]
+    podway get conntrack -o json | jq length\n  podway get url-maps --manifests examples")]
 pub(super) struct Get {
     /// What to list.
     resource: Resource,
@@ -61,6 +64,8 @@ pub(super) struct Get {
     /// The agent's --run-dir, where it answers what the maps do not hold.
     #[arg(long, default_value = super::RUN_DIR)]
     run_dir: PathBuf,
+    #[command(flatten)]
+    given: GivenFacts,
 }
 
 /// Prints the listing.
@@ -69,12 +74,22 @@ pub(super) struct Get {
 /// No maps are pinned there, or they cannot be read.
 pub(super) fn run(get: &Get) -> Result<String> {
     let pins = Pins::new(&get.pin_path);
-    let mut maps = Maps::open(&pins)?;
+    let maps = || {
+        ensure!(
+            get.given.manifests.is_none(),
+            "cannot list this from manifests: it stands in BPF maps; use `podway plan`, or leave --manifests out"
+        );
+        Maps::open(&pins)
+    };
     match get.resource {
-        Resource::Frontends => listing(get, frontends::frontends(&maps.tables()?)),
-        Resource::BackendServices => listing(get, backend_services(&maps, &maps.tables()?)?),
-        Resource::Negs => listing(get, negs(&maps.tables()?)),
+        Resource::Frontends => listing(get, frontends::frontends(&maps()?.tables()?)),
+        Resource::BackendServices => {
+            let maps = maps()?;
+            listing(get, backend_services(&maps, &maps.tables()?)?)
+        }
+        Resource::Negs => listing(get, negs(&maps()?.tables()?)),
         Resource::Endpoints => {
+            let maps = maps()?;
             // A short table has no room for what the agent knows.
             let known = match get.output {
                 Format::Table => KnownHealth::none(),
@@ -82,11 +97,21 @@ pub(super) fn run(get: &Get) -> Result<String> {
             };
             listing(get, endpoints(&maps, &maps.tables()?, &known)?)
         }
-        Resource::Conntrack => listing(get, traces::conntrack(&maps, &maps.tables()?)?),
-        Resource::Affinity => listing(get, traces::affinity(&maps, &maps.tables()?)?),
-        Resource::Counters => listing(get, traces::counters(&maps)?),
-        Resource::Pressure => listing(get, super::pressure::pressure(&mut maps)?),
-        Resource::Programs => listing(get, super::programs::programs(&pins)?),
+        Resource::Conntrack => {
+            let maps = maps()?;
+            listing(get, traces::conntrack(&maps, &maps.tables()?)?)
+        }
+        Resource::Affinity => {
+            let maps = maps()?;
+            listing(get, traces::affinity(&maps, &maps.tables()?)?)
+        }
+        Resource::Counters => listing(get, traces::counters(&maps()?)?),
+        Resource::Pressure => listing(get, super::pressure::pressure(&mut maps()?)?),
+        Resource::Programs => maps().and_then(|_| listing(get, super::programs::programs(&pins)?)),
+        Resource::UrlMaps => {
+            let topic = Topic::Rules { filter: get.filter.clone() };
+            get.given.ask_of_url_maps(&UrlMapQuestion { topic, output: get.output }, &get.run_dir)
+        }
     }
 }
 

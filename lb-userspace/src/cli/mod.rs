@@ -1,8 +1,8 @@
 //! The command line.
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 
 mod describe;
@@ -18,7 +18,10 @@ mod pressure;
 mod programs;
 mod remove;
 mod traces;
+mod url_maps;
 mod verify;
+
+pub(crate) use url_maps::Question as UrlMapQuestion;
 
 /// Where an agent pins its maps unless it is told otherwise.
 const PIN_PATH: &str = crate::maps::PIN_PATH_DEFAULT;
@@ -69,9 +72,21 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 /// # Errors
 /// They are none of `explain`, or it has no answer.
 pub fn explanation<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<String> {
-    let cli = Cli::try_parse_from(["podway", "explain"].into_iter().chain(arguments))?;
-    let Command::Explain(explain) = cli.command else { bail!("another command than explain") };
-    explain::run(&explain)
+    printed(std::iter::once("explain").chain(arguments))
+}
+
+/// What `podway explain`, `get`, `describe` or `plan` prints with these arguments.
+///
+/// # Errors
+/// They are of no such command, or it has no answer.
+pub fn printed<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<String> {
+    match Cli::try_parse_from(std::iter::once("podway").chain(arguments))?.command {
+        Command::Explain(explain) => explain::run(&explain),
+        Command::Get(get) => get::run(&get),
+        Command::Describe(describe) => describe::run(&describe),
+        Command::Plan(plan) => plan::run(&plan),
+        _ => bail!("a command that does more than print"),
+    }
 }
 
 fn shown(text: Result<String>) -> Result<ExitCode> {
@@ -85,6 +100,43 @@ fn print(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+/// Where a command that needs no agent reads, if it is asked to.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct GivenFacts {
+    /// Answer from the plan of this folder of manifests; needs no kernel.
+    #[arg(long)]
+    pub manifests: Option<PathBuf>,
+    /// This node's name, as EndpointSlices name it.
+    #[arg(long)]
+    pub node_name: Option<String>,
+    /// What the node is like.
+    #[command(flatten, next_help_heading = "With --manifests")]
+    pub node: crate::agent::NodeFlags,
+}
+
+impl GivenFacts {
+    /// The facts, where there is a folder; a node without a name is none of the cluster's.
+    fn facts(&self) -> Option<Facts> {
+        let manifests = self.manifests.clone()?;
+        let node_name = self.node_name.clone().unwrap_or_default();
+        Some(Facts { manifests, node_name, node: self.node.clone() })
+    }
+
+    /// Answers from the folder, else asks the agent of the run directory.
+    fn ask_of_url_maps(&self, question: &UrlMapQuestion, run_dir: &Path) -> Result<String> {
+        let Some(facts) = self.facts() else {
+            return crate::admin::url_maps(run_dir, serde_json::to_value(question)?)
+                .context("cannot ask the agent for its URL maps; give its --run-dir, or --manifests DIR");
+        };
+        let planned = manifests::plan(&facts)?;
+        manifests::warn(&planned.problems);
+        for (name, reason) in planned.desired.url_maps().left_out() {
+            eprintln!("podway: Ingress {name} is not served: {reason}");
+        }
+        question.answer(&planned.desired, &planned.problems)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::plan::{Frontend, Scope, kind_name};
 
 use super::output::{self, Format, Row};
-use super::{Facts, manifests};
+use super::{Facts, manifests, url_maps};
 
 /// Print what an agent would program from a folder of manifests. Needs no kernel and no root.
 #[derive(Args, Clone, Debug)]
@@ -14,7 +14,7 @@ use super::{Facts, manifests};
 pub(super) struct Plan {
     #[command(flatten)]
     facts: Facts,
-    /// Output format; the table forms show the frontends.
+    /// Output format; the table forms show the frontends and the rules of URL maps.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -38,7 +38,12 @@ pub(super) fn run(plan: &Plan) -> Result<String> {
             endpoints: chain.backend_service.endpoints.len(),
         })
         .collect();
-    output::rows(&rows, plan.output)
+    let mut text = output::rows(&rows, plan.output)?;
+    if !planned.desired.url_maps().maps().is_empty() {
+        text.push('\n');
+        text.push_str(&url_maps::listing(&planned.desired, None, plan.output)?);
+    }
+    Ok(text)
 }
 
 #[derive(Serialize)]

@@ -22,6 +22,7 @@ pub mod live;
 pub mod names;
 mod origins;
 pub mod tables;
+pub mod url;
 
 pub use names::{Slices, TableNames};
 pub use origins::Origins;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{DrainContract, HealthCheck, ObjectName, ServicePort};
+use super::{DrainContract, HealthCheck, HttpPolicy, ObjectName, ServicePort};
 
 /// The BackendConfigs by name.
 pub type BackendConfigs = BTreeMap<ObjectName, Arc<BackendConfig>>;
@@ -20,6 +20,8 @@ pub struct BackendConfig {
     pub health_check: Option<Arc<HealthCheck>>,
     /// `spec.connectionDraining`.
     pub drain: Option<DrainContract>,
+    /// What it says of requests.
+    pub http: Arc<HttpPolicy>,
 }
 
 /// The BackendConfigs that a Service names, all of its own namespace.

@@ -3,13 +3,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::{
-    BackendConfig, BackendConfigs, DrainContract, HealthCheck, ObjectName, Problem, Service, ServicePort,
+    BackendConfig, BackendConfigs, DrainContract, HealthCheck, HttpPolicy, ObjectName, Problem, Service,
+    ServicePort,
 };
 
 /// What of a port a BackendConfig may settle.
 pub(super) struct Settings {
     pub(super) health_check: Option<Arc<HealthCheck>>,
     pub(super) drain: DrainContract,
+    pub(super) http: Arc<HttpPolicy>,
 }
 
 impl Settings {
@@ -21,6 +23,7 @@ impl Settings {
         Self {
             health_check: service.health_check.clone().or_else(|| config.and_then(of_config)),
             drain: service.drain.or_else(|| config?.drain).unwrap_or_default(),
+            http: config.map(|config| Arc::clone(&config.http)).unwrap_or_default(),
         }
     }
 }

@@ -16,6 +16,7 @@ fn config(name: &str, check_port: u16, deadline_s: u32) -> (ObjectName, Arc<Back
         resource_version: "5".into(),
         health_check: Some(Arc::new(check_on(check_port))),
         drain: Some(DrainContract { deadline_s }),
+        http: Arc::default(),
     };
     (name, Arc::new(config))
 }

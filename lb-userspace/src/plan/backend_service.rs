@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use lb_common::neg::NegKind;
 
-use crate::model::{DrainContract, HealthCheck, HealthPolicy, ObjectName, Protocol};
+use crate::model::{
+    DrainContract, HealthCheck, HealthPolicy, HttpPolicy, HttpTransport, ObjectName, Protocol,
+};
 
 use super::{Endpoint, Neg, Origin};
 
@@ -45,6 +47,10 @@ pub struct BackendService {
     pub health_check: Option<Arc<HealthCheck>>,
     /// What is done with what is known of the endpoints' health.
     pub health_policy: HealthPolicy,
+    /// How requests reach an endpoint.
+    pub transport: HttpTransport,
+    /// How requests are treated.
+    pub http: Arc<HttpPolicy>,
     /// How long the TCP flows of an endpoint that is gone may go on.
     pub drain: DrainContract,
     /// Whom those of its frontends let in that check sources, as network and length in bits.

@@ -2,11 +2,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use lb_common::Be16;
 use lb_common::frontend::FrontendKey;
 
-use crate::model::{ObjectName, Problem};
+use crate::model::{ObjectName, Problem, Protocol};
 
-use super::{BackendService, BackendServiceName, Frontend, ServicePlan};
+use super::{
+    BackendService, BackendServiceName, Frontend, HTTP_PORT, HTTPS_PORT, ServicePlan, UrlMapPlan, UrlMaps,
+};
 
 /// A claim on a frontend; the least one wins. An older Service goes before a younger one, one without
 /// a creation time (a manifest that never saw an API server) after all that have one, then the lesser
@@ -34,6 +37,7 @@ pub struct Desired {
     with_problems: BTreeSet<ObjectName>,
     /// Services with a health check node port.
     with_health_check_port: BTreeSet<ObjectName>,
+    url_maps: Arc<UrlMaps>,
 }
 
 /// A frontend with the objects that it leads to.
@@ -125,6 +129,33 @@ impl Desired {
         Some(service)
     }
 
+    /// Puts the URL maps in the place of the former ones; `false` where they are the same.
+    pub fn replace_url_maps(&mut self, url_maps: UrlMaps) -> bool {
+        let is_change = *self.url_maps != url_maps;
+        if is_change {
+            self.url_maps = Arc::new(url_maps);
+        }
+        is_change
+    }
+
+    /// The URL maps of all Ingresses.
+    #[must_use]
+    pub fn url_maps(&self) -> &Arc<UrlMaps> {
+        &self.url_maps
+    }
+
+    /// The URL maps and the Services that they lead to, without the rest and without problems. Costs what these
+    /// Services cost.
+    #[must_use]
+    pub fn url_map_part(&self) -> Self {
+        let services = self.url_maps.services().filter_map(|name| self.services.get_key_value(name));
+        Self {
+            services: services.map(|(name, plan)| (name.clone(), Arc::clone(plan))).collect(),
+            url_maps: Arc::clone(&self.url_maps),
+            ..Self::default()
+        }
+    }
+
     /// The plans by Service.
     #[must_use]
     pub fn services(&self) -> &BTreeMap<ObjectName, Arc<ServicePlan>> {
@@ -178,6 +209,22 @@ impl Desired {
         self.with_health_check_port.iter().filter_map(|name| self.services.get(name))
     }
 
+    /// Ports of URL maps that a Service has: packets to them go to its endpoints and no request is seen.
+    fn contended_vips(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for map in self.url_maps.maps() {
+            let open = [(map.has_http, HTTP_PORT), (map.has_https, HTTPS_PORT)];
+            let ports = open.into_iter().filter(|(is_open, _)| *is_open).map(|(_, port)| port);
+            for port in ports {
+                for (vip, _) in &map.vips {
+                    let key = FrontendKey::new((*vip).into(), Be16::new(port), Protocol::Tcp.number());
+                    problems.extend(self.owner(&key).map(|owner| taken(map, &key, owner)));
+                }
+            }
+        }
+        problems
+    }
+
     /// What cannot be used: each Service's own problems, and the frontends that two ask for.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
@@ -187,7 +234,8 @@ impl Desired {
             let owner = self.owner(key);
             waiting.iter().filter_map(move |claim| Some(lost(key, claim, owner?)))
         });
-        own.chain(contended).collect()
+        let of_ingresses = self.url_maps.problems().iter().cloned();
+        own.chain(contended).chain(of_ingresses).chain(self.contended_vips()).collect()
     }
 }
 
@@ -197,6 +245,19 @@ fn note(set: &mut BTreeSet<ObjectName>, name: &ObjectName, is_in: bool) {
         set.insert(name.clone());
     } else {
         set.remove(name);
+    }
+}
+
+fn taken(map: &UrlMapPlan, key: &FrontendKey, owner: &ObjectName) -> Problem {
+    let first = map.ingresses.first();
+    Problem {
+        kind: "Ingress",
+        object: first.map_or_else(|| ObjectName::new("", &map.name), |origin| origin.object.clone()),
+        message: format!(
+            "cannot serve {}: Service {owner} has it; change the Service's address or port, or give the Ingress \
+             other addresses by podway.io/vips",
+            super::frontend_key_text(key)
+        ),
     }
 }
 

@@ -26,6 +26,19 @@ pub enum EndpointState {
     Draining,
 }
 
+impl EndpointState {
+    /// Its word in output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Warming => "warming",
+            Self::Unhealthy => "unhealthy",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 /// One pod IP and port. It keeps the slice that it was read from, so that its origin costs no copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {

@@ -2,7 +2,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{EndpointSlice, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort};
+use crate::model::{
+    EndpointSlice, HttpTransport, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort,
+};
 
 use super::NodeContext;
 
@@ -11,7 +13,13 @@ pub(crate) fn ip(text: &str) -> IpAddr {
 }
 
 pub(crate) fn port(name: &str, port: u16) -> ServicePort {
-    ServicePort { name: name.into(), protocol: Protocol::Tcp, port, node_port: None }
+    ServicePort {
+        name: name.into(),
+        protocol: Protocol::Tcp,
+        port,
+        node_port: None,
+        transport: HttpTransport::Http1,
+    }
 }
 
 /// `shop/NAME` with one cluster IP and the port 80, named http.

@@ -2,7 +2,7 @@
 use lb_common::frontend::FrontendKey;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use crate::model::{CheckKind, HealthCheck, Protocol};
+use crate::model::{CheckKind, HealthCheck, HttpTransport, Protocol};
 
 use super::{BackendService, BackendServiceName, Desired, Endpoint, Frontend, Neg, kind_name, neg_kind_name};
 
@@ -126,17 +126,29 @@ fn codes_text(ranges: &[(u16, u16)]) -> String {
     ranges.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
+/// How requests reach an endpoint, as `appProtocol` of GKE would say it.
+pub(crate) const fn transport_name(transport: HttpTransport) -> &'static str {
+    match transport {
+        HttpTransport::Http1 => "HTTP",
+        HttpTransport::Https => "HTTPS",
+        HttpTransport::Http2 => "HTTP2",
+        HttpTransport::H2c => "H2C",
+    }
+}
+
 impl Serialize for BackendService {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let negs: Vec<NegText<'_>> = self.negs.iter().map(|neg| NegText(self, neg)).collect();
         let ranges: Vec<String> =
             self.source_ranges.iter().map(|(network, bits)| format!("{network}/{bits}")).collect();
-        let mut out = serializer.serialize_struct("BackendService", 9)?;
+        let mut out = serializer.serialize_struct("BackendService", 11)?;
         out.serialize_field("name", &*self.name)?;
         out.serialize_field("resourceVersion", &self.resource_version)?;
         out.serialize_field("affinityTimeoutSeconds", &self.affinity_timeout_s)?;
         out.serialize_field("healthCheck", &self.health_check.as_deref().map(HealthCheckText))?;
         out.serialize_field("healthPolicy", &self.health_policy)?;
+        out.serialize_field("transport", transport_name(self.transport))?;
+        out.serialize_field("http", &*self.http)?;
         out.serialize_field("drain", &self.drain)?;
         out.serialize_field("sourceRanges", &ranges)?;
         out.serialize_field("endpoints", &self.endpoints)?;
@@ -149,9 +161,10 @@ impl Serialize for Desired {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let frontends: Vec<&Frontend> = self.frontends().map(|chain| chain.frontend).collect();
         let backend_services: Vec<&BackendService> = self.backend_services().collect();
-        let mut out = serializer.serialize_struct("Desired", 3)?;
+        let mut out = serializer.serialize_struct("Desired", 4)?;
         out.serialize_field("frontends", &frontends)?;
         out.serialize_field("backendServices", &backend_services)?;
+        out.serialize_field("urlMaps", self.url_maps().maps())?;
         out.serialize_field("problems", &self.problems())?;
         out.end()
     }

@@ -19,6 +19,7 @@ mod desired;
 mod endpoint;
 mod frontend;
 mod health;
+mod ingress;
 mod json;
 mod neg;
 mod node;
@@ -34,7 +35,11 @@ pub use desired::{Desired, FrontendChain};
 pub use endpoint::{Endpoint, EndpointState};
 pub use frontend::{EmptyAction, Family, Frontend, Scope, kind_field, kind_name};
 pub use health::{HealthCheckNodePort, HealthView, ReadinessAlone};
-pub(crate) use json::{frontend_key_text, socket_text};
+pub use ingress::{
+    CertificateText, CertificateUse, HTTP_PORT, HTTPS_PORT, HostText, NoBackend, PathText, PlainHttp, Target,
+    TargetText, UrlMapPlan, UrlMapText, UrlMaps, VipSource, VipText, url_maps,
+};
+pub(crate) use json::{frontend_key_text, socket_text, transport_name};
 pub use neg::{Neg, neg_kind, neg_kind_name};
 pub use node::{NodeContext, NodePortAddresses};
 pub use origin::Origin;
@@ -51,6 +56,7 @@ pub fn plan(snapshot: &Snapshot, node: &NodeContext, health: &dyn HealthView) ->
         let configs = &snapshot.backend_configs;
         desired.replace(name, Some(service(facts, slices, configs, node, health)));
     }
+    desired.replace_url_maps(url_maps(snapshot, node));
     desired
 }
 

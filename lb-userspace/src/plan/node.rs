@@ -2,7 +2,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{ExternalMode, Node};
+use crate::model::{Dialect, ExternalMode, Node};
 
 use super::Selection;
 
@@ -21,6 +21,8 @@ pub struct NodeContext {
     pub external_mode: ExternalMode,
     /// `--only-service` and `--service-selector`.
     pub selection: Arc<Selection>,
+    /// `--dialect`.
+    pub dialect: Dialect,
 }
 
 impl NodeContext {

@@ -194,6 +194,8 @@ impl PortPlan {
             affinity_timeout_s: service.affinity_timeout_s,
             health_check: settings.health_check,
             health_policy: service.health_policy.clone(),
+            transport: port.transport,
+            http: settings.http,
             drain: settings.drain,
             source_ranges: ranges(service, node),
             endpoints,

@@ -94,6 +94,24 @@ pub fn apply(snapshot: &mut Snapshot, change: Change) {
         Change::BackendConfigGone(name) => {
             snapshot.backend_configs.remove(&name);
         }
+        Change::Ingress(ingress) => {
+            snapshot.ingresses.insert(ingress.name.clone(), ingress);
+        }
+        Change::IngressGone(name) => {
+            snapshot.ingresses.remove(&name);
+        }
+        Change::IngressClass(class) => {
+            snapshot.ingress_classes.insert(Arc::clone(&class.name), Arc::new(class));
+        }
+        Change::IngressClassGone(name) => {
+            snapshot.ingress_classes.remove(&name);
+        }
+        Change::FrontendConfig(config) => {
+            snapshot.frontend_configs.insert(config.name.clone(), Arc::new(config));
+        }
+        Change::FrontendConfigGone(name) => {
+            snapshot.frontend_configs.remove(&name);
+        }
     }
 }
 

@@ -16,14 +16,28 @@ pub enum Resource {
     ServiceCidrs,
     /// `/apis/cloud.google.com/v1/backendconfigs`.
     BackendConfigs,
+    /// `/apis/networking.k8s.io/v1/ingresses`.
+    Ingresses,
+    /// `/apis/networking.k8s.io/v1/ingressclasses`.
+    IngressClasses,
+    /// `/apis/networking.gke.io/v1beta1/frontendconfigs`.
+    FrontendConfigs,
     /// `/apis/events.k8s.io/v1/events`, which is written and not watched.
     Events,
 }
 
 impl Resource {
     /// The resources that an agent watches.
-    pub const ALL: [Self; 5] =
-        [Self::Services, Self::EndpointSlices, Self::Nodes, Self::ServiceCidrs, Self::BackendConfigs];
+    pub const ALL: [Self; 8] = [
+        Self::Services,
+        Self::EndpointSlices,
+        Self::Nodes,
+        Self::ServiceCidrs,
+        Self::BackendConfigs,
+        Self::Ingresses,
+        Self::IngressClasses,
+        Self::FrontendConfigs,
+    ];
 
     /// Path of its cluster-wide list.
     #[must_use]
@@ -34,6 +48,9 @@ impl Resource {
             Self::Nodes => "/api/v1/nodes",
             Self::ServiceCidrs => "/apis/networking.k8s.io/v1/servicecidrs",
             Self::BackendConfigs => "/apis/cloud.google.com/v1/backendconfigs",
+            Self::Ingresses => "/apis/networking.k8s.io/v1/ingresses",
+            Self::IngressClasses => "/apis/networking.k8s.io/v1/ingressclasses",
+            Self::FrontendConfigs => "/apis/networking.gke.io/v1beta1/frontendconfigs",
             Self::Events => "/apis/events.k8s.io/v1/events",
         }
     }
@@ -47,6 +64,9 @@ impl Resource {
             Self::Nodes => ("v1", "Node"),
             Self::ServiceCidrs => ("networking.k8s.io/v1", "ServiceCIDR"),
             Self::BackendConfigs => ("cloud.google.com/v1", "BackendConfig"),
+            Self::Ingresses => ("networking.k8s.io/v1", "Ingress"),
+            Self::IngressClasses => ("networking.k8s.io/v1", "IngressClass"),
+            Self::FrontendConfigs => ("networking.gke.io/v1beta1", "FrontendConfig"),
             Self::Events => ("events.k8s.io/v1", "Event"),
         }
     }

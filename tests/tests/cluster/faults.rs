@@ -3,7 +3,10 @@ use std::time::Duration;
 
 use lb_tests::api_server::{ApiServer, Fault, Resource};
 
-use crate::observer::{Observer, backend_config, node, server, service, service_cidr, slice};
+use crate::observer::{
+    Observer, backend_config, frontend_config, ingress, ingress_class, node, server, service, service_cidr,
+    slice,
+};
 
 /// A source that has everything the server has.
 async fn synced() -> (ApiServer, Observer) {
@@ -242,12 +245,16 @@ fn step(server: &ApiServer, random: &mut Random) -> Option<String> {
                 Resource::Nodes => node(name),
                 Resource::ServiceCidrs => service_cidr(name),
                 Resource::BackendConfigs => backend_config(name),
+                Resource::Ingresses => ingress(name),
+                Resource::IngressClasses => ingress_class(name),
+                Resource::FrontendConfigs => frontend_config(name),
                 Resource::Events => unreachable!("not watched"),
             };
             server.put(resource, object);
         }
         5 | 6 => {
-            let is_namespaced = !matches!(resource, Resource::Nodes | Resource::ServiceCidrs);
+            let is_namespaced =
+                !matches!(resource, Resource::Nodes | Resource::ServiceCidrs | Resource::IngressClasses);
             let namespace = if is_namespaced { "shop" } else { "" };
             if server.delete(resource, namespace, name) {
                 return Some(format!("{} {namespace}/{name}", resource.kind().1).replace(" /", " "));
@@ -293,8 +300,8 @@ impl Random {
 
 #[tokio::test]
 async fn a_server_without_an_optional_kind_is_synced_all_the_same() {
-    let kinds = [Resource::ServiceCidrs, Resource::BackendConfigs];
-    for (code, kind) in [403, 404].into_iter().flat_map(|code| kinds.map(|kind| (code, kind))) {
+    let kinds = &Resource::ALL[3..];
+    for (code, kind) in [403, 404].into_iter().flat_map(|code| kinds.iter().map(move |kind| (code, *kind))) {
         let server = server().await;
         for _ in 0..20 {
             server.fail_watch(kind, Fault::Status(code, None));

@@ -104,6 +104,9 @@ impl Observer {
                     Change::NodeGone(name) => self.gone.push(format!("Node {name}")),
                     Change::ServiceCidrGone(name) => self.gone.push(format!("ServiceCIDR {name}")),
                     Change::BackendConfigGone(name) => self.gone.push(format!("BackendConfig {name}")),
+                    Change::IngressGone(name) => self.gone.push(format!("Ingress {name}")),
+                    Change::IngressClassGone(name) => self.gone.push(format!("IngressClass {name}")),
+                    Change::FrontendConfigGone(name) => self.gone.push(format!("FrontendConfig {name}")),
                     _ => {}
                 }
                 apply(&mut self.snapshot, change);
@@ -126,12 +129,21 @@ impl Observer {
         let cidrs = cidrs.iter().map(|(name, cidr)| (format!("/{name}"), cidr.resource_version.to_string()));
         let configs = &self.snapshot.backend_configs;
         let configs = configs.iter().map(|(n, c)| (n.to_string(), c.resource_version.to_string()));
+        let ingresses = &self.snapshot.ingresses;
+        let ingresses = ingresses.iter().map(|(n, i)| (n.to_string(), i.resource_version.to_string()));
+        let classes = &self.snapshot.ingress_classes;
+        let classes = classes.iter().map(|(name, c)| (format!("/{name}"), c.resource_version.to_string()));
+        let frontend = &self.snapshot.frontend_configs;
+        let frontend = frontend.iter().map(|(n, c)| (n.to_string(), c.resource_version.to_string()));
         Versions {
             services: services.collect(),
             slices: slices.collect(),
             nodes: self.snapshot.nodes.keys().map(ToString::to_string).collect(),
             service_cidrs: cidrs.collect(),
             backend_configs: configs.collect(),
+            ingresses: ingresses.collect(),
+            ingress_classes: classes.collect(),
+            frontend_configs: frontend.collect(),
         }
     }
 }
@@ -150,6 +162,9 @@ pub(crate) struct Versions {
     pub(crate) nodes: Vec<String>,
     service_cidrs: BTreeMap<String, String>,
     backend_configs: BTreeMap<String, String>,
+    ingresses: BTreeMap<String, String>,
+    ingress_classes: BTreeMap<String, String>,
+    frontend_configs: BTreeMap<String, String>,
 }
 
 fn expected(server: &ApiServer) -> Versions {
@@ -160,6 +175,9 @@ fn expected(server: &ApiServer) -> Versions {
         nodes: nodes.map(|name| name.trim_start_matches('/').to_owned()).collect(),
         service_cidrs: server.versions(Resource::ServiceCidrs, ""),
         backend_configs: server.versions(Resource::BackendConfigs, ""),
+        ingresses: server.versions(Resource::Ingresses, ""),
+        ingress_classes: server.versions(Resource::IngressClasses, ""),
+        frontend_configs: server.versions(Resource::FrontendConfigs, ""),
     }
 }
 
@@ -195,7 +213,30 @@ pub(crate) fn backend_config(name: &str) -> Value {
     json!({"metadata": {"namespace": "shop", "name": name}, "spec": {"healthCheck": {"requestPath": "/healthz"}}})
 }
 
-/// A server with a few objects of each kind.
+pub(crate) fn ingress(name: &str) -> Value {
+    json!({
+        "metadata": {
+            "namespace": "shop", "name": name,
+            "annotations": {"podway.io/vips": "203.0.113.80", "networking.gke.io/v1beta1.FrontendConfig": "a"},
+        },
+        "spec": {
+            "ingressClassName": "podway",
+            "rules": [{"host": "a.example", "http": {"paths": [
+                {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "a", "port": {"number": 80}}}},
+            ]}}],
+        },
+    })
+}
+
+pub(crate) fn ingress_class(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"controller": "podway.io/ingress"}})
+}
+
+pub(crate) fn frontend_config(name: &str) -> Value {
+    json!({"metadata": {"namespace": "shop", "name": name}, "spec": {"redirectToHttps": {"enabled": true}}})
+}
+
+/// A server with a few objects of most kinds.
 pub(crate) async fn server() -> ApiServer {
     let server = ApiServer::start().await;
     for name in ["a", "b", "c", "d", "e"] {

@@ -2,7 +2,7 @@
 use lb_tests::api_server::{ApiServer, Resource};
 use serde_json::json;
 
-use crate::observer::{Observer, node, server, service, slice};
+use crate::observer::{Observer, frontend_config, ingress, ingress_class, node, server, service, slice};
 
 #[tokio::test]
 async fn streamed_list_and_watch_give_the_servers_state() {
@@ -156,4 +156,26 @@ async fn object_that_does_not_decode_is_named_and_keeps_its_last_good_state() {
     observer.until_equal(&server).await;
     observer.until("no problems", |o| o.problems.iter().count() == 0).await;
     assert_eq!(observer.gone, [""; 0]);
+}
+
+#[tokio::test]
+async fn ingresses_their_classes_and_frontend_configs_are_watched() {
+    let server = server().await;
+    server.put(Resource::IngressClasses, ingress_class("podway"));
+    server.put(Resource::FrontendConfigs, frontend_config("a"));
+    server.put(Resource::Ingresses, ingress("a"));
+    let mut observer = Observer::start(&server.url());
+    observer.until_equal(&server).await;
+    let snapshot = &observer.snapshot;
+    let facts = snapshot.ingresses.values().next().expect("the Ingress");
+    assert_eq!(facts.vips, ["203.0.113.80".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(facts.frontend_config.as_deref(), Some("a"));
+    assert_eq!(snapshot.frontend_configs.values().next().and_then(|config| config.redirect_code), Some(301));
+
+    server.put(Resource::Ingresses, ingress("b"));
+    server.delete(Resource::Ingresses, "shop", "a");
+    server.delete(Resource::IngressClasses, "", "podway");
+    observer.until_equal(&server).await;
+    observer.gone.sort();
+    assert_eq!(observer.gone, ["Ingress shop/a", "IngressClass podway"]);
 }

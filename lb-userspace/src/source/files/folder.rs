@@ -201,6 +201,13 @@ fn convert(object: &Object, interner: &mut Interner) -> (Key, Converted) {
         Object::BackendConfig(config) => {
             ("BackendConfig", &config.metadata, objects::backend_config(config, interner))
         }
+        Object::Ingress(ingress) => ("Ingress", &ingress.metadata, objects::ingress(ingress, interner)),
+        Object::IngressClass(class) => {
+            ("IngressClass", &class.metadata, objects::ingress_class(class, interner))
+        }
+        Object::FrontendConfig(config) => {
+            ("FrontendConfig", &config.metadata, objects::frontend_config(config, interner))
+        }
     };
     let name = ObjectName::new(
         meta.namespace.as_deref().unwrap_or_default(),
@@ -232,6 +239,11 @@ fn gone(key: &Key, last: &Change) -> Change {
         Change::Node(_) | Change::NodeGone(_) => Change::NodeGone(key.1.name.clone()),
         Change::ServiceCidr(_) | Change::ServiceCidrGone(_) => Change::ServiceCidrGone(key.1.name.clone()),
         Change::BackendConfig(_) | Change::BackendConfigGone(_) => Change::BackendConfigGone(key.1.clone()),
+        Change::Ingress(_) | Change::IngressGone(_) => Change::IngressGone(key.1.clone()),
+        Change::IngressClass(_) | Change::IngressClassGone(_) => Change::IngressClassGone(key.1.name.clone()),
+        Change::FrontendConfig(_) | Change::FrontendConfigGone(_) => {
+            Change::FrontendConfigGone(key.1.clone())
+        }
     }
 }
 

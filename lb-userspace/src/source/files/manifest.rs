@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, ServiceCIDR};
 use serde::de::DeserializeOwned;
 use serde_yaml_ng::Value;
 
-use crate::source::objects::BackendConfigObject;
+use crate::source::objects::{BackendConfigObject, FrontendConfigObject};
 
 /// An object of a kind that Podway reads.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,9 @@ pub(super) enum Object {
     Node(Box<Node>),
     ServiceCidr(Box<ServiceCIDR>),
     BackendConfig(Box<BackendConfigObject>),
+    Ingress(Box<Ingress>),
+    IngressClass(Box<IngressClass>),
+    FrontendConfig(Box<FrontendConfigObject>),
 }
 
 /// What a file holds.
@@ -214,6 +217,9 @@ fn object(api_version: &str, kind: &str, text: &Text<'_>) -> Result<Option<Objec
         ("v1", "Node") => Object::Node(text.read()?),
         ("networking.k8s.io/v1", "ServiceCIDR") => Object::ServiceCidr(text.read()?),
         ("cloud.google.com/v1", "BackendConfig") => Object::BackendConfig(text.read()?),
+        ("networking.k8s.io/v1", "Ingress") => Object::Ingress(text.read()?),
+        ("networking.k8s.io/v1", "IngressClass") => Object::IngressClass(text.read()?),
+        ("networking.gke.io/v1beta1", "FrontendConfig") => Object::FrontendConfig(text.read()?),
         _ => return Ok(None),
     }))
 }
@@ -235,6 +241,9 @@ fn add(
         Object::Node(node) => (&mut node.metadata, false),
         Object::ServiceCidr(cidr) => (&mut cidr.metadata, false),
         Object::BackendConfig(config) => (&mut config.metadata, true),
+        Object::Ingress(ingress) => (&mut ingress.metadata, true),
+        Object::IngressClass(class) => (&mut class.metadata, false),
+        Object::FrontendConfig(config) => (&mut config.metadata, true),
     };
     if meta.name.as_deref().is_none_or(str::is_empty) {
         return Err(format!("{kind} without metadata.name"));
@@ -268,6 +277,7 @@ mod tests {
             Object::BackendConfig(config) => {
                 format!("BackendConfig {}", config.metadata.name.as_deref().unwrap_or(""))
             }
+            other => format!("{other:?}"),
         };
         manifest.objects.iter().map(|(number, object)| (*number, name(object))).collect()
     }

@@ -114,6 +114,9 @@ fn version(change: &Change) -> Version {
         Change::EndpointSlice(slice) => Version::Resource(Arc::clone(&slice.resource_version)),
         Change::ServiceCidr(cidr) => Version::Resource(Arc::clone(&cidr.resource_version)),
         Change::BackendConfig(config) => Version::Resource(Arc::clone(&config.resource_version)),
+        Change::Ingress(ingress) => Version::Resource(Arc::clone(&ingress.resource_version)),
+        Change::IngressClass(class) => Version::Resource(Arc::clone(&class.resource_version)),
+        Change::FrontendConfig(config) => Version::Resource(Arc::clone(&config.resource_version)),
         Change::Node(node) => {
             let mut node = node.clone();
             node.resource_version = "".into();

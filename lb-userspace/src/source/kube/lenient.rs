@@ -10,7 +10,15 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// Annotations with these prefixes are kept; others can be large and say nothing about forwarding.
-const ANNOTATION_PREFIXES: [&str; 3] = ["podway.io/", "cloud.google.com/", "beta.cloud.google.com/"];
+const ANNOTATION_PREFIXES: [&str; 7] = [
+    "podway.io/",
+    "cloud.google.com/",
+    "beta.cloud.google.com/",
+    "ingress.gcp.kubernetes.io/",
+    "networking.gke.io/",
+    "kubernetes.io/ingress.",
+    "ingressclass.kubernetes.io/",
+];
 
 /// An object of kind `K`, or its identity and the reason why it does not decode.
 #[derive(Clone, Debug)]
@@ -145,6 +153,29 @@ mod tests {
             ["cloud.google.com/backend-config", "podway.io/health-check"]
         );
         assert_eq!(object.spec.expect("has a spec").cluster_ip.as_deref(), Some("192.0.2.1"));
+        assert!(object.status.expect("has a status").load_balancer.is_some());
+    }
+
+    #[test]
+    fn an_ingress_keeps_what_is_said_of_it() {
+        let kept = [
+            "ingress.gcp.kubernetes.io/pre-shared-cert",
+            "ingressclass.kubernetes.io/is-default-class",
+            "kubernetes.io/ingress.class",
+            "networking.gke.io/v1beta1.FrontendConfig",
+            "podway.io/vips",
+        ];
+        let mut annotations: serde_json::Map<String, Value> =
+            kept.iter().map(|name| ((*name).to_owned(), json!("a"))).collect();
+        annotations.insert("kubectl.kubernetes.io/last-applied-configuration".to_owned(), json!("{}"));
+        let object: Lenient<k8s_openapi::api::networking::v1::Ingress> = serde_json::from_value(json!({
+            "metadata": {"namespace": "shop", "name": "web", "annotations": annotations},
+            "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}},
+        }))
+        .expect("decodes");
+        let object = object.into_object().expect("is whole");
+        let annotations = object.metadata.annotations.expect("has annotations");
+        assert_eq!(annotations.keys().collect::<Vec<_>>(), kept.each_ref());
         assert!(object.status.expect("has a status").load_balancer.is_some());
     }
 

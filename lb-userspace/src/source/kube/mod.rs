@@ -1,5 +1,4 @@
-//! Facts from the Kubernetes API: four watches (Services, EndpointSlices, Nodes, ServiceCIDRs) that
-//! never end.
+//! Facts from the Kubernetes API: one watch for each kind of object, and none of them ends.
 //!
 //! A watch begins with a complete list and goes on from its version; whatever breaks it, it is taken
 //! up again where it stopped, or with a new list where the server no longer knows that version. Facts
@@ -126,7 +125,7 @@ pub async fn run(
     sender: mpsc::Sender<SourceEvent>,
 ) -> anyhow::Result<()> {
     let client = client(config, &settings).context("cannot make a client for the API server")?;
-    let unsynced = Arc::new(AtomicUsize::new(5));
+    let unsynced = Arc::new(AtomicUsize::new(8));
     let services = Kind {
         name: "Service",
         selector: Some(SERVICE_SELECTOR),
@@ -162,6 +161,27 @@ pub async fn run(
         convert: objects::backend_config,
         gone: Change::BackendConfigGone,
     };
+    let ingresses = Kind {
+        name: "Ingress",
+        selector: None,
+        is_optional: true,
+        convert: objects::ingress,
+        gone: Change::IngressGone,
+    };
+    let ingress_classes = Kind {
+        name: "IngressClass",
+        selector: None,
+        is_optional: true,
+        convert: objects::ingress_class,
+        gone: |name| Change::IngressClassGone(name.name),
+    };
+    let frontend_configs = Kind {
+        name: "FrontendConfig",
+        selector: None,
+        is_optional: true,
+        convert: objects::frontend_config,
+        gone: Change::FrontendConfigGone,
+    };
     tokio::join!(
         Watch::new(services, settings.clone(), sender.clone(), Arc::clone(&unsynced))
             .run(Api::all(client.clone())),
@@ -171,7 +191,13 @@ pub async fn run(
             .run(Api::all(client.clone())),
         Watch::new(service_cidrs, settings.clone(), sender.clone(), Arc::clone(&unsynced))
             .run(Api::all(client.clone())),
-        Watch::new(backend_configs, settings, sender, unsynced).run(Api::all(client)),
+        Watch::new(backend_configs, settings.clone(), sender.clone(), Arc::clone(&unsynced))
+            .run(Api::all(client.clone())),
+        Watch::new(ingresses, settings.clone(), sender.clone(), Arc::clone(&unsynced))
+            .run(Api::all(client.clone())),
+        Watch::new(ingress_classes, settings.clone(), sender.clone(), Arc::clone(&unsynced))
+            .run(Api::all(client.clone())),
+        Watch::new(frontend_configs, settings, sender, unsynced).run(Api::all(client)),
     );
     Ok(())
 }

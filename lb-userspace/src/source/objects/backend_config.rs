@@ -11,37 +11,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Converted, Faults, name_of};
+use super::fields::{Reader, Setting, part};
+use super::{Converted, Faults, http_policy, name_of};
 use crate::model::{
-    BackendConfig, BackendConfigNames, Change, CheckKind, DrainContract, HealthCheck, HttpTransport,
+    BackendConfig, BackendConfigNames, Change, CheckKind, DrainContract, HealthCheck, HttpPolicy,
+    HttpTransport,
 };
 use crate::source::Interner;
 
 /// On a Service: `{"default": NAME, "ports": {PORT-NAME-OR-NUMBER: NAME}}`. The first that is there counts.
 const ANNOTATIONS: [&str; 2] = ["cloud.google.com/backend-config", "beta.cloud.google.com/backend-config"];
 
-/// Fields of `spec` that mean something in GKE and nothing here yet.
-const NOT_SERVED: [&str; 8] = [
-    "cdn",
-    "customRequestHeaders",
-    "customResponseHeaders",
-    "iap",
-    "logging",
-    "securityPolicy",
-    "sessionAffinity",
-    "timeoutSec",
-];
+/// Fields of `spec` that mean something in GKE and nothing here.
+const NOT_SERVED: [&str; 3] = ["cdn", "iap", "securityPolicy"];
 
 /// Longest `requestPath`, bytes.
 const PATH_BYTES_MAX: usize = 1_024;
-
-/// A number, its bounds and what holds without it.
-struct Setting {
-    field: &'static str,
-    min: u32,
-    max: u32,
-    default: u32,
-}
 
 const CHECK_INTERVAL_S: Setting = Setting { field: "checkIntervalSec", min: 1, max: 300, default: 15 };
 const TIMEOUT_S: Setting = Setting { field: "timeoutSec", min: 1, max: 300, default: 15 };
@@ -93,48 +78,32 @@ impl kube::Resource for BackendConfigObject {
     }
 }
 
-/// A part of `spec`, and what is wrong with it.
-struct Reader<'a> {
-    /// As a path: `spec.healthCheck`.
-    name: &'static str,
-    fields: Cow<'a, Map<String, Value>>,
-    faults: &'a mut Faults,
-}
-
 /// The fact that a `BackendConfig` stands for.
 #[must_use]
 pub fn backend_config(object: &BackendConfigObject, _: &mut Interner) -> Converted {
     let name = name_of(&object.metadata);
     let mut faults = Faults::of("BackendConfig", &name);
     let (mut health_check, mut drain) = (None, None);
-    let none = Map::new();
-    for (field, value) in part("spec", &object.spec, &mut faults).unwrap_or(&none) {
+    let mut http = HttpPolicy::default();
+    for (field, value) in part("spec", &object.spec, &mut faults).into_iter().flatten() {
         match field.as_str() {
             _ if value.is_null() => {}
             "healthCheck" => health_check = self::health_check(value, &mut faults).map(Arc::new),
             "connectionDraining" => drain = self::drain(value, &mut faults),
+            other if http_policy::read(&mut http, other, value, &mut faults) => {}
             other if NOT_SERVED.contains(&other) => {
-                faults.add(format!("spec.{other} is not served yet; the rest holds"));
+                faults.add(format!("spec.{other} is not served; the rest holds"));
             }
             other => faults.add(format!("spec.{other} is unknown; the rest holds")),
         }
     }
     let resource_version = object.metadata.resource_version.as_deref().unwrap_or_default().into();
-    faults.with(Change::BackendConfig(BackendConfig { name, resource_version, health_check, drain }))
-}
-
-/// The fields of an object; absent is none.
-fn part<'a>(name: &str, value: &'a Value, faults: &mut Faults) -> Option<&'a Map<String, Value>> {
-    if !value.is_object() && !value.is_null() {
-        faults.add(format!("{name} is not an object; nothing of it holds"));
-    }
-    value.as_object()
+    let http = Arc::new(http);
+    faults.with(Change::BackendConfig(BackendConfig { name, resource_version, health_check, drain, http }))
 }
 
 fn health_check(value: &Value, faults: &mut Faults) -> Option<HealthCheck> {
-    let name = "spec.healthCheck";
-    let fields = Cow::Borrowed(part(name, value, faults)?);
-    let mut reader = Reader { name, fields, faults };
+    let mut reader = Reader::of("spec.healthCheck", value, faults)?;
     let transport = reader.transport();
     let path = reader.path();
     let port = reader.number(&PORT).and_then(|port| u16::try_from(port).ok());
@@ -152,11 +121,9 @@ fn health_check(value: &Value, faults: &mut Faults) -> Option<HealthCheck> {
 }
 
 fn drain(value: &Value, faults: &mut Faults) -> Option<DrainContract> {
-    let name = "spec.connectionDraining";
-    let fields = Cow::Borrowed(part(name, value, faults)?);
-    let mut reader = Reader { name, fields, faults };
+    let mut reader = Reader::of("spec.connectionDraining", value, faults)?;
     // `omitempty` in Go: a zero that was given may be written as nothing.
-    let is_given = reader.fields.get(DRAINING_TIMEOUT_S.field).is_some_and(|value| !value.is_null());
+    let is_given = reader.has(DRAINING_TIMEOUT_S.field);
     let deadline_s = match reader.number(&DRAINING_TIMEOUT_S) {
         None if is_given => None,
         seconds => Some(seconds.unwrap_or(DRAINING_TIMEOUT_S.default)),
@@ -166,41 +133,6 @@ fn drain(value: &Value, faults: &mut Faults) -> Option<DrainContract> {
 }
 
 impl Reader<'_> {
-    fn take(&mut self, field: &str) -> Option<Value> {
-        self.fields.to_mut().remove(field).filter(|value| !value.is_null())
-    }
-
-    fn fault(&mut self, field: &str, what: &str) {
-        self.faults.add(format!("{}.{field} {what}", self.name));
-    }
-
-    fn name_unknown(&mut self) {
-        let left: Vec<String> = self.fields.keys().cloned().collect();
-        for field in left {
-            self.fault(&field, "is unknown; the rest holds");
-        }
-    }
-
-    fn number(&mut self, setting: &Setting) -> Option<u32> {
-        let Setting { field, min, max, default } = *setting;
-        let value = self.take(field)?;
-        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
-        let number = number.filter(|number| (min..=max).contains(number));
-        if number.is_none() {
-            let instead = if (min..=max).contains(&default) && default != 0 {
-                format!("{default} is used")
-            } else {
-                "it is left out".to_owned()
-            };
-            self.fault(field, &format!("{value} is not a whole number between {min} and {max}; {instead}"));
-        }
-        number
-    }
-
-    fn number_or_default(&mut self, setting: &Setting) -> u32 {
-        self.number(setting).unwrap_or(setting.default)
-    }
-
     /// Google's API takes none that is longer than the interval.
     fn timeout_s(&mut self, interval_s: u32) -> u32 {
         let Some(timeout_s) = self.number(&TIMEOUT_S) else { return TIMEOUT_S.default.min(interval_s) };

@@ -53,6 +53,7 @@ fn every_field_of_the_health_check_is_taken() {
         resource_version: "9".into(),
         health_check: Some(Arc::new(expected)),
         drain: Some(DrainContract { deadline_s: 60 }),
+        http: Arc::default(),
     };
     assert_eq!((config, faults), (expected, vec![]));
 }
@@ -134,15 +135,14 @@ fn fields_that_are_unknown_or_not_served_are_named_and_the_rest_holds() {
          connectionDraining: {drainingTimeoutSec: 7, slowly: true}}",
     );
     assert_eq!(config.health_check.as_deref(), Some(&check(HttpTransport::Http1, "/a")));
-    assert_eq!(config.drain, Some(DrainContract { deadline_s: 7 }));
+    assert_eq!((config.drain, config.http.timeout_s), (Some(DrainContract { deadline_s: 7 }), Some(40)));
     assert_eq!(
         faults,
         [
-            "spec.cdn is not served yet; the rest holds",
+            "spec.cdn is not served; the rest holds",
             "spec.colour is unknown; the rest holds",
             "spec.connectionDraining.slowly is unknown; the rest holds",
             "spec.healthCheck.host is unknown; the rest holds",
-            "spec.timeoutSec is not served yet; the rest holds",
         ]
     );
 }

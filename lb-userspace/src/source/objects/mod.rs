@@ -5,16 +5,25 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::model::{Change, ObjectName, Problem, Protocol};
 
 mod annotations;
+mod app_protocol;
 mod backend_config;
 mod endpoint_slice;
+mod fields;
+mod frontend_config;
 mod health_check;
 mod health_policy;
+mod http_policy;
+mod ingress;
+mod ingress_class;
 mod node;
 mod service;
 mod service_cidr;
 
 pub use backend_config::{BackendConfigObject, backend_config};
 pub use endpoint_slice::endpoint_slice;
+pub use frontend_config::{FrontendConfigObject, frontend_config};
+pub use ingress::ingress;
+pub use ingress_class::ingress_class;
 pub use node::node;
 pub use service::service;
 pub use service_cidr::service_cidr;

@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::{Service as Object, ServicePort as ObjectPort, S
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, annotations, backend_config, health_check,
-    health_policy, label, name_of,
+    Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, annotations, app_protocol, backend_config,
+    health_check, health_policy, label, name_of,
 };
 use super::{port_label, port_number, prefix, protocol};
-use crate::model::{Change, Service, ServicePort, SourceRanges, TrafficPolicy};
+use crate::model::{Change, HttpTransport, Service, ServicePort, SourceRanges, TrafficPolicy};
 use crate::source::Interner;
 
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` where it is absent (core/v1
@@ -43,7 +43,7 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
         cluster_ips: cluster_ips(spec, &mut faults),
         external_ips: addresses("spec.externalIPs", spec.external_ips.iter().flatten(), &mut faults),
         load_balancer_ips: load_balancer_ips(object.status.as_ref(), &mut faults),
-        ports: ports(spec, interner, &mut faults),
+        ports: ports(&object.metadata, spec, interner, &mut faults),
         external_traffic_policy: policy(
             "externalTrafficPolicy",
             spec.external_traffic_policy.as_deref(),
@@ -116,11 +116,20 @@ fn load_balancer_ips(status: Option<&ServiceStatus>, faults: &mut Faults) -> Vec
     addresses("status.loadBalancer.ingress", ips, faults)
 }
 
-fn ports(spec: &ServiceSpec, interner: &mut Interner, faults: &mut Faults) -> Vec<ServicePort> {
+fn ports(
+    meta: &ObjectMeta,
+    spec: &ServiceSpec,
+    interner: &mut Interner,
+    faults: &mut Faults,
+) -> Vec<ServicePort> {
+    let app_protocols = app_protocol::of_annotation(meta, faults);
     let mut ports = Vec::new();
     for object in spec.ports.iter().flatten() {
         match port(object, interner, faults) {
-            Ok(port) => ports.push(port),
+            Ok(port) => {
+                let transport = app_protocol::of_port(object, &app_protocols);
+                ports.push(ServicePort { transport, ..port });
+            }
             Err(reason) => {
                 let label = port_label(object.name.as_deref(), Some(object.port));
                 faults.add(format!("{label} is left out: {reason}"));
@@ -147,6 +156,7 @@ fn port(object: &ObjectPort, interner: &mut Interner, faults: &mut Faults) -> Re
         protocol,
         port,
         node_port,
+        transport: HttpTransport::default(),
     })
 }
 

@@ -72,9 +72,27 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
         external_ips: vec![IpAddr::from([203, 0, 113, 7])],
         load_balancer_ips: vec![IpAddr::from([203, 0, 113, 20]), IpAddr::from([203, 0, 113, 22])],
         ports: vec![
-            ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: Some(30_080) },
-            ServicePort { name: "dns".into(), protocol: Protocol::Udp, port: 53, node_port: None },
-            ServicePort { name: "signal".into(), protocol: Protocol::Sctp, port: 36_412, node_port: None },
+            ServicePort {
+                name: "http".into(),
+                protocol: Protocol::Tcp,
+                port: 80,
+                node_port: Some(30_080),
+                transport: HttpTransport::Http1,
+            },
+            ServicePort {
+                name: "dns".into(),
+                protocol: Protocol::Udp,
+                port: 53,
+                node_port: None,
+                transport: HttpTransport::Http1,
+            },
+            ServicePort {
+                name: "signal".into(),
+                protocol: Protocol::Sctp,
+                port: 36_412,
+                node_port: None,
+                transport: HttpTransport::Http1,
+            },
         ],
         external_traffic_policy: TrafficPolicy::Local,
         internal_traffic_policy: TrafficPolicy::Cluster,
@@ -154,7 +172,13 @@ fn unusable_ports_are_named_and_the_others_stay() {
             "port \"http\" (80) has no node port: port number 70001 is not between 1 and 65535",
         ]
     );
-    let http = ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: None };
+    let http = ServicePort {
+        name: "http".into(),
+        protocol: Protocol::Tcp,
+        port: 80,
+        node_port: None,
+        transport: HttpTransport::Http1,
+    };
     assert_eq!(fact(converted).ports, [http]);
 }
 
