@@ -16,7 +16,6 @@ use tokio::time::{Instant, timeout_at};
 use super::affinity::{kept, set_cookie};
 use super::attempt::{Answer, Attempt};
 use super::body::{AnswerBody, RequestBody};
-use super::custom_header::CustomHeader;
 use super::forward::{self, REQUEST_ID};
 use super::link::{Busy, Link, Unanswered};
 use super::pool::Lease;
@@ -224,12 +223,11 @@ impl Forwarding<'_> {
         let headers = &mut parts.headers;
         forward::remove_hop_by_hop(headers);
         forward::remove_expectation(headers);
-        let custom = self.service.request_headers.iter();
-        forward::remove_look_alikes(headers, custom.clone().map(CustomHeader::name));
+        forward::remove_look_alikes(headers, &self.service.request_headers);
         forward::say_who_asks(headers, &link.client, &target.authority);
         forward::add_via(headers, self.version);
         let id = forward::request_id(headers, &link.client, link.worker.random_u128());
-        for header in custom {
+        for header in &self.service.request_headers {
             header.set(headers, &link.client, self.version);
         }
         let sent = parts.uri.path_and_query().cloned();

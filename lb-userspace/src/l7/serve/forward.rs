@@ -5,6 +5,7 @@ use http::header::{CONNECTION, COOKIE, EXPECT, FORWARDED, HeaderName, TE, TRANSF
 use http::{HeaderMap, HeaderValue, Version};
 
 use super::client::Client;
+use super::custom_header::CustomHeader;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -98,14 +99,11 @@ pub(super) fn say_who_asks(headers: &mut HeaderMap, client: &Client, host: &Head
 
 /// Takes out fields whose names become those of the front-end's own, or of `others`, once an endpoint reads `_` as `-`
 /// as CGI and what came of it do (RFC 3875 §4.1.18): a client could say of itself what it likes.
-pub(super) fn remove_look_alikes<'a>(
-    headers: &mut HeaderMap,
-    others: impl Iterator<Item = &'a HeaderName> + Clone,
-) {
+pub(super) fn remove_look_alikes(headers: &mut HeaderMap, others: &[CustomHeader]) {
     let is_alike = |name: &HeaderName| {
         let dashed = name.as_str().replace('_', "-");
         let mut own = [FOR, HOST, PORT, PROTO, FORWARDED, REQUEST_ID].into_iter();
-        own.any(|own| own == *dashed) || others.clone().any(|other| *other == *dashed)
+        own.any(|own| own == *dashed) || others.iter().any(|other| *other.name() == *dashed)
     };
     let is_suspect = |name: &&HeaderName| name.as_str().contains('_') && is_alike(name);
     let alike: Vec<HeaderName> = headers.keys().filter(is_suspect).cloned().collect();

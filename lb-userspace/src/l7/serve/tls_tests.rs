@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -311,7 +311,7 @@ async fn an_idle_http_2_connection_is_closed_and_a_busy_one_is_not() {
     assert_eq!(text(answer).await, "late");
     let ended = tokio::time::timeout(DEADLINE, connection).await.expect("in time");
     assert!(ended.expect("no panic").is_ok());
-    drop((go, Empty::<Bytes>::new()));
+    drop(go);
 }
 
 #[tokio::test]
