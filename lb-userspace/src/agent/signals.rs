@@ -76,6 +76,9 @@ impl Agent {
         let Target { backend_service, address, port } = target;
         let health = self.planner.findings.health(backend_service, *address, *port);
         self.applier.set_health(target, health.state.is_healthy());
+        if !health.state.is_healthy() {
+            self.front_end.take_out(target);
+        }
         self.planner.mark(backend_service.service.clone());
         let endpoint = std::net::SocketAddr::new(*address, *port).to_string();
         let (service, state, reason) = (backend_service.to_string(), health.state, health.reason);

@@ -58,7 +58,7 @@ impl HostedAddresses {
         for address in gone {
             match change(RTM_DELADDR, 0, address) {
                 Err(error) if error.kind() != io::ErrorKind::AddrNotAvailable => {
-                    faults.push((address, error))
+                    faults.push((address, error));
                 }
                 _ => drop(self.0.remove(&address)),
             }

@@ -200,6 +200,11 @@ impl FrontEndLink {
         listeners
     }
 
+    /// Sends no more requests to an endpoint that was found unhealthy: the plan follows.
+    pub(super) fn take_out(&self, target: &Target) {
+        self.services.take_out(target);
+    }
+
     /// What requests told of endpoints since the last call, and when each began.
     pub(super) fn signals(&self) -> Vec<(Target, Signal, u64)> {
         let Some(front_end) = &self.front_end else { return Vec::new() };

@@ -60,6 +60,16 @@ impl KnownServices {
         self.0.get(&*name.to_string()).map(|known| Arc::clone(&known.slot))
     }
 
+    /// Sends no more requests to an endpoint; the next plan says what holds.
+    pub(super) fn take_out(&self, target: &Target) {
+        let known = self.0.get(&*target.backend_service.to_string());
+        let endpoint =
+            known.and_then(|known| known.endpoints.get(&SocketAddr::new(target.address, target.port)));
+        if let Some(endpoint) = endpoint {
+            endpoint.set_weight(0);
+        }
+    }
+
     /// The endpoint that a signal is about, if it is still there.
     pub(super) fn target(&self, service: &str, endpoint: SocketAddr) -> Option<Target> {
         let known = self.0.get(service)?;

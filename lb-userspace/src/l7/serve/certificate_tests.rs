@@ -85,11 +85,11 @@ fn a_certificate_that_cannot_be_served_says_why() {
 }
 
 #[test]
-fn plain_http_is_sent_to_https_where_the_site_says_so() {
+fn plain_http_is_sent_to_https_where_the_rule_says_so() {
     let web = RawEndpoint::named("web");
     let service = Route::to(BackendService::new("shop/web:80", vec![web.endpoint()]));
     let plain = Plain::Redirected(StatusCode::PERMANENT_REDIRECT);
-    let rules = vec![rule("shop.example", "/", service)];
+    let rules = vec![rule("*", "/", service)];
     let stand = Stand::start(one_thread(), snapshot(Scheme::Http, site(rules, plain)));
     let mut client = stand.client();
     let cases = [

@@ -57,7 +57,7 @@ fn what_is_under_way_ends_before_the_stop() {
 #[tokio::test]
 async fn http_2_clients_are_told_to_go_once_they_are_answered() {
     let (web, go, asked) = waiting_endpoint();
-    let service = Route::To(Arc::new(BackendService::new("shop/web:80", vec![web.endpoint()])));
+    let service = Route::to(BackendService::new("shop/web:80", vec![web.endpoint()]));
     let rules = vec![rule("shop.example", "/", service)];
     let stand = Stand::start(one_thread(), snapshot(https(&["shop.example"]), site(rules, Plain::Served)));
     let stream = dial(&stand, "shop.example", b"h2").await;
