@@ -55,7 +55,7 @@ impl World {
             Agent::start(&podway, &topology, NODE_NAMES[0], manifests.dir(), Options::default()).unwrap();
         let frontends: BTreeSet<_> = manifests
             .services()
-            .flat_map(|service| service.cluster_addresses())
+            .flat_map(Service::cluster_addresses)
             .map(|address| frontend(Protocol::Tcp, address, 80))
             .collect();
         agent.wait_for(&frontends).unwrap();
