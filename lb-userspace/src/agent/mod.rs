@@ -111,6 +111,7 @@ pub fn remove(pins: &Pins, run_dir: &Path) -> Result<()> {
 
 /// Links go with their pins: nobody else holds them.
 fn step_back(pins: &Pins, run_dir: &Path) -> Result<()> {
+    attach::remove_filters(pins)?;
     pins.remove()?;
     let cannot = || format!("cannot clean up {}", run_dir.display());
     Origins::new(run_dir).remove().with_context(cannot)?;

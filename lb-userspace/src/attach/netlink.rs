@@ -40,7 +40,7 @@ pub enum AttachedXdp {
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
+pub(super) const NLM_F_ACK: u16 = 0x4;
 const NLM_F_DUMP: u16 = 0x300;
 /// What was dumped changed meanwhile.
 const NLM_F_DUMP_INTR: u16 = 0x10;
@@ -205,13 +205,13 @@ const fn group(number: u32) -> u32 {
     1 << (number - 1)
 }
 
-struct Message {
-    kind: u16,
-    payload: Vec<u8>,
+pub(super) struct Message {
+    pub(super) kind: u16,
+    pub(super) payload: Vec<u8>,
 }
 
 /// All messages of a dump, begun again while what it shows changes.
-fn dump(protocol: Option<Protocol>, kind: u16, payload: &[u8]) -> io::Result<Vec<Message>> {
+pub(super) fn dump(protocol: Option<Protocol>, kind: u16, payload: &[u8]) -> io::Result<Vec<Message>> {
     let mut answer = Ok(Vec::new());
     for _ in 0..DUMP_TRIES {
         answer = ask(protocol, kind, NLM_F_DUMP, payload);
@@ -222,7 +222,12 @@ fn dump(protocol: Option<Protocol>, kind: u16, payload: &[u8]) -> io::Result<Vec
     answer
 }
 
-fn ask(protocol: Option<Protocol>, kind: u16, flags: u16, payload: &[u8]) -> io::Result<Vec<Message>> {
+pub(super) fn ask(
+    protocol: Option<Protocol>,
+    kind: u16,
+    flags: u16,
+    payload: &[u8],
+) -> io::Result<Vec<Message>> {
     const HEADER_BYTES: usize = 16;
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
     let mut request = Vec::with_capacity(HEADER_BYTES + payload.len());
@@ -263,7 +268,7 @@ fn ask(protocol: Option<Protocol>, kind: u16, flags: u16, payload: &[u8]) -> io:
 }
 
 /// A row of attributes: length and type of two bytes each, then the value, padded to four bytes.
-struct Attributes<'a>(&'a [u8]);
+pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);
@@ -277,14 +282,14 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-fn put_attribute(request: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn put_attribute(request: &mut Vec<u8>, kind: u16, value: &[u8]) {
     request.extend(((4 + value.len()) as u16).to_ne_bytes());
     request.extend(kind.to_ne_bytes());
     request.extend(value);
     request.resize(request.len().next_multiple_of(4), 0);
 }
 
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
