@@ -8,6 +8,7 @@ pub mod cases;
 pub mod cgroup;
 pub mod footprint;
 pub mod netns;
+pub mod release;
 pub mod topology;
 mod wiring;
 mod xdp_pass;

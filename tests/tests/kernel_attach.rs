@@ -9,6 +9,7 @@ use lb_tests::footprint::Footprint;
 use lb_tests::kernel::Kernel;
 use lb_tests::need;
 use lb_tests::netns::{self, Namespace};
+use lb_tests::release::is_at_least;
 use lb_tests::wait::wait_until;
 use lb_userspace::attach::{
     AttachedProgram, AttachedXdp, Attachments, Pattern, Settings, SocketHooks, XdpChoice, inspect, links,
@@ -20,6 +21,18 @@ use lb_userspace::maps::{self, Maps, Object, Pins, Sizes};
 const UPLINK: u32 = 100;
 /// Index of the pod's interface `veth1`.
 const POD: u32 = 101;
+
+/// The first Linux with tcx links; before it tc programs are filters of clsact.
+const TCX: (u32, u32) = (6, 6);
+/// The first Linux whose drivers say what XDP frames they take; before it none is sent by XDP, and a veth has no XDP in
+/// the driver.
+const XDP_FEATURES: (u32, u32) = (6, 3);
+
+/// Lines of [`Bench::hooks`] as this kernel has them.
+fn hooks(lines: &[&str]) -> Vec<String> {
+    let tc = if is_at_least(TCX) { "tcx-" } else { "clsact-" };
+    lines.iter().map(|line| line.replace("tcx-", tc)).collect()
+}
 
 /// The socket hooks, by name.
 const SOCKET_HOOKS: [&str; 8] =
@@ -96,6 +109,8 @@ impl Bench {
 
     fn reconcile(&self, agent: &mut Agent) {
         self.namespace.run(|| agent.attachments.reconcile(&mut agent.maps)).unwrap().unwrap();
+        // Shown where the test fails.
+        agent.attachments.faults().for_each(|(subject, fault)| println!("{subject}: {fault}"));
     }
 
     fn attached(&self) -> Vec<AttachedProgram> {
@@ -108,6 +123,17 @@ impl Bench {
             format!("{} {} {}", one.interface.unwrap_or_default(), one.program, one.mode.name())
         };
         self.attached().into_iter().map(line).collect()
+    }
+
+    /// Names of the programs in filters of clsact.
+    fn filters(&self, interface: &str, side: &str) -> Vec<String> {
+        let mut command = self.namespace.command("tc".as_ref(), None);
+        let output = command.args(["filter", "show", "dev", interface, side]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let filters = text.lines().filter(|line| line.contains("direct-action"));
+        let name =
+            |line: &str| line.split_whitespace().find(|word| word.starts_with("tc_")).map(str::to_owned);
+        filters.filter_map(name).collect()
     }
 
     /// How XDP is on the uplink, whosever program it is.
@@ -131,11 +157,12 @@ impl Agent {
 fn uplink_gets_native_xdp_beside_tc() {
     let Some(bench) = Bench::new() else { return };
     let agent = bench.start(Bench::settings(XdpChoice::Auto));
-    assert_eq!(
-        bench.hooks(),
-        ["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress", "eth0 xdp_uplink xdp-native"]
-    );
-    assert_eq!(agent.roles(), [(UPLINK, flags::UPLINK | flags::XDP_TRANSMIT)]);
+    let (xdp, transmit) = match is_at_least(XDP_FEATURES) {
+        true => ("eth0 xdp_uplink xdp-native", flags::XDP_TRANSMIT),
+        false => ("eth0 xdp_uplink xdp-generic", 0),
+    };
+    assert_eq!(bench.hooks(), hooks(&["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress", xdp]));
+    assert_eq!(agent.roles(), [(UPLINK, flags::UPLINK | transmit)]);
     assert_eq!(agent.attachments.faults().count(), 0);
 }
 
@@ -146,7 +173,7 @@ fn uplink_falls_back_to_generic_xdp_where_native_would_lose_frames() {
     let agent = bench.start(Bench::settings(XdpChoice::Auto));
     assert_eq!(
         bench.hooks(),
-        ["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress", "eth0 xdp_uplink xdp-generic"]
+        hooks(&["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress", "eth0 xdp_uplink xdp-generic"])
     );
     assert_eq!(agent.roles(), [(UPLINK, flags::UPLINK)]);
 }
@@ -157,10 +184,10 @@ fn chosen_xdp_mode_is_kept_to() {
     drop(bench.start(Bench::settings(XdpChoice::Generic)));
     assert_eq!(bench.uplink_xdp(), Some(AttachedXdp::Generic));
     drop(bench.start(Bench::settings(XdpChoice::Native)));
-    assert_eq!(bench.uplink_xdp(), Some(AttachedXdp::Native));
+    assert_eq!(bench.uplink_xdp(), is_at_least(XDP_FEATURES).then_some(AttachedXdp::Native));
     drop(bench.start(Bench::settings(XdpChoice::Off)));
     assert_eq!(bench.uplink_xdp(), None);
-    assert_eq!(bench.hooks(), ["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress"]);
+    assert_eq!(bench.hooks(), hooks(&["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress"]));
 }
 
 #[test]
@@ -171,7 +198,7 @@ fn xdp_program_of_another_is_left_alone() {
     let attach = || program.attach_to_if_index(UPLINK, XdpMode::Driver).map(drop);
     bench.namespace.run(attach).unwrap().unwrap();
     let _agent = bench.start(Bench::settings(XdpChoice::Auto));
-    assert_eq!(bench.hooks(), ["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress"]);
+    assert_eq!(bench.hooks(), hooks(&["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress"]));
     assert_eq!(bench.uplink_xdp(), Some(AttachedXdp::Native));
 }
 
@@ -181,12 +208,12 @@ fn pod_interface_is_served_from_its_making_to_its_end() {
     let mut agent = bench.start(Bench::settings(XdpChoice::Off));
     bench.add_pod();
     bench.reconcile(&mut agent);
-    assert_eq!(bench.hooks()[2..], ["veth1 tc_egress tcx-egress", "veth1 tc_pod_in tcx-ingress"]);
+    assert_eq!(bench.hooks()[2..], hooks(&["veth1 tc_egress tcx-egress", "veth1 tc_pod_in tcx-ingress"]));
     assert_eq!(agent.roles()[1].0, POD);
     assert_eq!(agent.roles()[1].1 & !flags::XDP_TRANSMIT, flags::POD);
     bench.namespace.ip_batch("link del veth1\n").unwrap();
     bench.reconcile(&mut agent);
-    assert_eq!(bench.hooks(), ["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress"]);
+    assert_eq!(bench.hooks(), hooks(&["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress"]));
     assert_eq!(agent.roles().len(), 1);
 }
 
@@ -229,8 +256,27 @@ fn interface_that_was_made_anew_while_no_agent_ran_is_attached_anew() {
     let after = bench.attached();
     assert_eq!((before.len(), after.len()), (4, 4));
     assert_eq!((&*after[2].program, &*after[3].program), ("tc_egress", "tc_pod_in"));
-    assert_ne!((before[2].link_id, before[3].link_id), (after[2].link_id, after[3].link_id));
+    let has_links = is_at_least(TCX);
+    assert_eq!((before[2].link_id, before[3].link_id) == (after[2].link_id, after[3].link_id), !has_links);
+    assert_eq!(bench.filters("veth1", "ingress").is_empty(), has_links);
     assert_eq!(agent.attachments.faults().count(), 0);
+}
+
+#[test]
+fn without_tcx_links_a_program_is_one_filter_until_its_interface_is_none_of_ours() {
+    let Some(bench) = Bench::new() else { return };
+    bench.add_pod();
+    drop(bench.start(Bench::settings(XdpChoice::Off)));
+    let agent = bench.start(Bench::settings(XdpChoice::Off));
+    let filter = |name: &str| if is_at_least(TCX) { vec![] } else { vec![name.to_owned()] };
+    assert_eq!(bench.filters("veth1", "ingress"), filter("tc_pod_in"));
+    assert_eq!(bench.filters("veth1", "egress"), filter("tc_egress"));
+    drop(agent);
+    let no_pods = Settings { pod_interfaces: Vec::new(), ..Bench::settings(XdpChoice::Off) };
+    let _agent = bench.start(no_pods);
+    assert_eq!(bench.filters("veth1", "ingress"), Vec::<String>::new());
+    assert_eq!(bench.filters("veth1", "egress"), Vec::<String>::new());
+    assert_eq!(bench.filters("eth0", "egress"), filter("tc_egress"));
 }
 
 #[test]

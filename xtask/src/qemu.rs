@@ -10,8 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::project::{self, Project, output_of, run};
 
-/// Debian's package that depends on the kernel of a series.
-const KERNEL: &str = "linux-image-6.12-amd64";
+/// Debian's packages that depend on the kernel of a series: that of the release itself (6.1 in Debian 12), and a later
+/// one.
+pub(crate) const KERNELS: [&str; 2] = ["linux-image-amd64", "linux-image-6.12-amd64"];
 /// Programs with their packages.
 pub(crate) const PROGRAMS: [(&str, &str); 5] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -39,12 +40,12 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Debian's current one of the series, downloaded and unpacked below the target folder where it is not yet.
+    /// Debian's current one of a series, downloaded and unpacked below the target folder where it is not yet.
     ///
     /// # Errors
     /// The package cannot be had or read.
-    pub(crate) fn prepare(project: &Project) -> Result<Self> {
-        let package = package_of(KERNEL)?;
+    pub(crate) fn prepare(project: &Project, series: &str) -> Result<Self> {
+        let package = package_of(series)?;
         let folder = project.target().join("kernels").join(&package);
         if !folder.join("boot").is_dir() {
             download(&package, &folder).with_context(|| format!("cannot get Debian's package {package}"))?;

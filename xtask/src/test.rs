@@ -245,23 +245,30 @@ impl Run<'_> {
             Ok((privilege, _)) => *privilege,
             Err(missing) => return skipped(missing.clone()),
         };
-        let prepared = setup::programs(privilege, &qemu::PROGRAMS);
-        let kernel = match prepared.and_then(|()| qemu::Kernel::prepare(self.project)) {
-            Ok(kernel) => kernel,
+        let prepare = || {
+            setup::programs(privilege, &qemu::PROGRAMS)?;
+            qemu::KERNELS.iter().map(|series| qemu::Kernel::prepare(self.project, series)).collect()
+        };
+        let kernels: Vec<qemu::Kernel> = match prepare() {
+            Ok(kernels) => kernels,
             Err(missing) => return skipped(format!("{missing:#}")),
         };
         let is_wanted = |binary: &&TestBinary| {
             Tier::of(binary) == Tier::Kernels || IN_OTHER_KERNELS.contains(&binary.name.as_str())
         };
         let script = self.kernel_script(binaries.iter().filter(is_wanted))?;
-        println!("{}: Linux {}", Tier::Kernels.name(), kernel.release);
         let mut count = Count::default();
-        let is_well = kernel.run(&script, |line| {
-            println!("{line}");
-            count += test_binary::count_of(line).unwrap_or_default();
-        })?;
-        if !is_well && count.failed == 0 {
-            count.failed += 1;
+        for kernel in &kernels {
+            println!("{}: Linux {}", Tier::Kernels.name(), kernel.release);
+            let mut of_kernel = Count::default();
+            let is_well = kernel.run(&script, |line| {
+                println!("{line}");
+                of_kernel += test_binary::count_of(line).unwrap_or_default();
+            })?;
+            if !is_well && of_kernel.failed == 0 {
+                of_kernel.failed += 1;
+            }
+            count += of_kernel;
         }
         if count == Count::default() && self.test_arguments.is_empty() {
             return Ok(Outcome::HasNoTests);
@@ -277,7 +284,10 @@ impl Run<'_> {
             .map(|(name, value)| format!("export {name}={}", quoted(&value.display().to_string())))
             .collect();
         lines.push(format!("export {REQUIRE_VARIABLE}=kernel,netns,kernels"));
-        lines.push("modprobe -a veth bridge pktgen && ip link set lo up || exit 1\nstatus=0".into());
+        lines.push(
+            "modprobe -a veth bridge pktgen sch_ingress cls_bpf && ip link set lo up || exit 1\nstatus=0"
+                .into(),
+        );
         for binary in binaries {
             let (folder, path) = (binary.package.display().to_string(), binary.path.display().to_string());
             let arguments: Vec<String> =

@@ -128,6 +128,7 @@ pub fn remove(pins: &Pins, run_dir: &Path) -> Result<()> {
 
 /// Links go with their pins: nobody else holds them.
 fn step_back(pins: &Pins, run_dir: &Path) -> Result<()> {
+    attach::remove_filters(pins)?;
     pins.remove()?;
     front_end::remove(run_dir)?;
     let cannot = || format!("cannot clean up {}", run_dir.display());

@@ -2,6 +2,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use aya::programs::TcAttachType;
+
 use crate::maps::Pins;
 
 /// A place for one program.
@@ -30,6 +32,16 @@ impl Hook {
             Self::UplinkIn => "tc_uplink_in",
             Self::PodIn => "tc_pod_in",
             Self::Egress => "tc_egress",
+        }
+    }
+
+    /// The side of the interface, at tc.
+    #[must_use]
+    pub(super) const fn side(self) -> Option<TcAttachType> {
+        match self {
+            Self::UplinkIn | Self::PodIn => Some(TcAttachType::Ingress),
+            Self::Egress => Some(TcAttachType::Egress),
+            Self::Xdp => None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is attached, from the pins alone: no agent is asked.
 use anyhow::{Context, Result};
-use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::SchedClassifier;
+use aya::programs::links::{FdLink, LinkError, LinkType, PinnedLink};
 
 use super::hook::{Hook, Place, parse_pin};
 use super::netlink::{AttachedXdp, Link, links};
@@ -19,6 +20,10 @@ pub enum Mode {
     TcxIngress,
     /// What leaves by an interface.
     TcxEgress,
+    /// What comes in by an interface, by a filter (before Linux 6.6).
+    ClsactIngress,
+    /// What leaves by an interface, by a filter.
+    ClsactEgress,
     /// Socket calls of the processes in a cgroup.
     Cgroup,
 }
@@ -33,6 +38,8 @@ impl Mode {
             Self::Xdp => "xdp",
             Self::TcxIngress => "tcx-ingress",
             Self::TcxEgress => "tcx-egress",
+            Self::ClsactIngress => "clsact-ingress",
+            Self::ClsactEgress => "clsact-egress",
             Self::Cgroup => "cgroup",
         }
     }
@@ -49,9 +56,9 @@ pub struct AttachedProgram {
     pub interface: Option<String>,
     /// How it is attached.
     pub mode: Mode,
-    /// The kernel's id of the link. A link on an interface keeps it when an agent takes over.
-    pub link_id: u32,
-    /// The kernel's id of the program in the link.
+    /// The kernel's id of the link; a filter has none. A link on an interface keeps it when an agent takes over.
+    pub link_id: Option<u32>,
+    /// The kernel's id of the program.
     pub program_id: u32,
 }
 
@@ -80,29 +87,36 @@ pub fn inspect(pins: &Pins) -> Result<Vec<AttachedProgram>> {
             Err(error) => return Err(error).with_context(cannot),
         };
         let info = link.info().with_context(cannot)?;
+        let is_of_tc = Hook::ALL.iter().any(|hook| hook.program() == program && *hook != Hook::Xdp);
+        // The pin may be a filter's program, of which the kernel answers the same question otherwise.
+        let is_filter = is_of_tc && !matches!(info.link_type(), Ok(LinkType::Tcx));
+        let (link_id, program_id) = match is_filter {
+            false => (Some(info.id()), info.program_id()),
+            true => (None, SchedClassifier::from_pin(entry.path())?.info()?.id()),
+        };
         let interface = interfaces.iter().find(|interface| place == Place::Interface(interface.index));
         attached.push(AttachedProgram {
             program: program.to_owned(),
-            mode: mode(program, &place, interface),
+            mode: mode(program, &place, interface, link_id),
             interface: interface.map(|interface| interface.name.clone()),
             place,
-            link_id: info.id(),
-            program_id: info.program_id(),
+            link_id,
+            program_id,
         });
     }
     attached.sort_by(|left, right| (&left.place, &left.program).cmp(&(&right.place, &right.program)));
     Ok(attached)
 }
 
-fn mode(program: &str, place: &Place, interface: Option<&Link>) -> Mode {
+fn mode(program: &str, place: &Place, interface: Option<&Link>, link_id: Option<u32>) -> Mode {
     if matches!(place, Place::Cgroup(_)) {
         return Mode::Cgroup;
     }
     if program == Hook::Egress.program() {
-        return Mode::TcxEgress;
+        return if link_id.is_some() { Mode::TcxEgress } else { Mode::ClsactEgress };
     }
     if program != Hook::Xdp.program() {
-        return Mode::TcxIngress;
+        return if link_id.is_some() { Mode::TcxIngress } else { Mode::ClsactIngress };
     }
     match interface.and_then(|interface| interface.xdp) {
         Some(AttachedXdp::Native) => Mode::XdpNative,

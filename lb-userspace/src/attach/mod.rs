@@ -15,6 +15,7 @@ use crate::maps::{Maps, Pins};
 
 mod addresses;
 mod cgroup;
+mod clsact;
 mod hook;
 mod inspect;
 mod instance;
@@ -323,11 +324,38 @@ fn remove_pins(pins: &Pins, is_kept: impl Fn(&str) -> bool) -> Result<()> {
         let entry = entry.with_context(cannot)?;
         let name = entry.file_name();
         if !is_kept(&name.to_string_lossy()) {
+            remove_filter(&name.to_string_lossy())?;
             std::fs::remove_file(entry.path()).with_context(cannot)?;
             info!(link = %name.to_string_lossy(), "removed a stale link");
         }
     }
     Ok(())
+}
+
+/// Removes the filters that stand in for links, whose pins these are: they outlive them.
+///
+/// # Errors
+/// The pins or the interfaces cannot be read, or a filter stays.
+pub fn remove_filters(pins: &Pins) -> Result<()> {
+    let dir = pins.links();
+    if !dir.exists() {
+        return Ok(());
+    }
+    let cannot = || format!("cannot read the pinned links in {}", dir.display());
+    for entry in std::fs::read_dir(&dir).with_context(cannot)? {
+        remove_filter(&entry.with_context(cannot)?.file_name().to_string_lossy())?;
+    }
+    Ok(())
+}
+
+fn remove_filter(pin: &str) -> Result<()> {
+    let Some((program, Place::Interface(index))) = parse_pin(pin) else { return Ok(()) };
+    let side = Hook::ALL.iter().find(|hook| hook.program() == program).and_then(|hook| hook.side());
+    let links = links().context("cannot list the network interfaces")?;
+    match (side, links.iter().find(|link| link.index == index)) {
+        (Some(side), Some(link)) => clsact::detach(&link.name, side, program),
+        _ => Ok(()),
+    }
 }
 
 /// The interfaces of the default routes, from the kernel's tables (`/proc/net/route`: interface,

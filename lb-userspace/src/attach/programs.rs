@@ -11,10 +11,10 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{
-    CgroupAttachMode, CgroupSockAddr, LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, Xdp,
-    XdpMode,
+    CgroupAttachMode, CgroupSockAddr, LinkOrder, Program, ProgramError, SchedClassifier, Xdp, XdpMode,
 };
 
+use super::clsact;
 use super::hook::{self, Hook, SOCKET_PROGRAMS};
 use super::reentry::{self, Reentry};
 
@@ -99,22 +99,18 @@ impl Programs {
         Ok(())
     }
 
-    /// Attaches a tc program, before the programs of others, and pins the link.
+    /// Attaches a tc program, before the programs of others, and pins the link; where the kernel has no tcx links, a
+    /// filter of clsact.
     pub(super) fn attach_tc(&mut self, hook: Hook, interface: &str, pin: &Path) -> Result<()> {
-        let side = match hook {
-            Hook::UplinkIn | Hook::PodIn => TcAttachType::Ingress,
-            Hook::Egress => TcAttachType::Egress,
-            Hook::Xdp => bail!("the XDP program is not for tc"),
-        };
+        let side = hook.side().context("the XDP program is not for tc")?;
         let program = self.classifier(hook)?;
         let attached =
             program.attach_with_options(interface, side, TcAttachOptions::TcxOrder(LinkOrder::first()));
-        let id = attached.map_err(|error| match io_error(&error).and_then(std::io::Error::raw_os_error) {
-            Some(libc::EINVAL) => anyhow!("the kernel has no tcx links; use Linux 6.6 or newer"),
-            _ => anyhow!(cause(&error)),
-        })?;
-        let link = FdLink::try_from(program.take_link(id)?).context("tcx gave no link")?;
-        keep(link, pin)
+        match attached {
+            Ok(id) => keep(FdLink::try_from(program.take_link(id)?).context("tcx gave no link")?, pin),
+            Err(error) if is_unknown(&error) => clsact::attach(program, interface, side, pin),
+            Err(error) => Err(anyhow!(cause(&error))),
+        }
     }
 
     /// Attaches a socket program to a cgroup. Where it has a pinned link already, the new link takes the
@@ -144,6 +140,11 @@ fn remove_pin(pin: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether the kernel does not know what it was asked for.
+fn is_unknown(error: &ProgramError) -> bool {
+    io_error(error).and_then(std::io::Error::raw_os_error) == Some(libc::EINVAL)
 }
 
 /// Pins a link and lets it go.

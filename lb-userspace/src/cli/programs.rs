@@ -16,7 +16,8 @@ pub(super) struct ProgramRow {
     interface: Option<String>,
     interface_index: Option<u32>,
     cgroup_inode: Option<u64>,
-    link_id: u32,
+    /// A filter has none.
+    link_id: Option<u32>,
     program_id: u32,
 }
 
@@ -35,7 +36,7 @@ impl Row for ProgramRow {
             self.program.clone(),
             self.mode.to_owned(),
             place,
-            self.link_id.to_string(),
+            self.link_id.map_or_else(|| "-".to_owned(), |id| id.to_string()),
             self.program_id.to_string(),
         ]
     }

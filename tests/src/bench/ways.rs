@@ -12,6 +12,7 @@ use crate::uplink::now_s;
 use crate::world;
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
+use aya::programs::tc::qdisc_add_clsact;
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use lb_common::interface::{self, Interface};
 use lb_common::maps;
@@ -275,7 +276,12 @@ fn attach(kernel: &mut Kernel, hook: Hook) -> Result<()> {
         Hook::Tc => {
             let program: &mut SchedClassifier =
                 ebpf.program_mut("tc_uplink_in").context("no tc")?.try_into()?;
-            program.attach("eth0", TcAttachType::Ingress).context("cannot attach to tc")?;
+            let attached = program.attach("eth0", TcAttachType::Ingress).or_else(|_| {
+                // Before Linux 6.6 it is a filter of this qdisc.
+                qdisc_add_clsact("eth0")?;
+                program.attach("eth0", TcAttachType::Ingress)
+            });
+            attached.context("cannot attach to tc")?;
             return Ok(());
         }
     };

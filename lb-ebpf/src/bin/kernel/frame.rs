@@ -39,12 +39,18 @@ fn at<const N: usize>(data: usize, data_end: usize, offset: usize) -> Option<*mu
     Some(start as *mut [u8; N])
 }
 
-/// How many bytes a copy of a frame takes, as the verifier wants it: not zero, and with a bound that the
-/// compiler does not take away.
+/// How many bytes a copy of a frame takes, as the verifier wants it: not zero, and no more than there is room for.
+/// Linux 6.1 learns neither from a comparison of what was spilled (`R4 invalid zero-sized read`), so both are in the
+/// arithmetic, which the compiler must not see through.
 #[inline(always)]
 fn copy_bytes(length_bytes: usize) -> Option<u32> {
+    const ROOM_BYTES: u32 = HELD_FRAME_BYTES_MAX as u32;
+    const { assert!(ROOM_BYTES.is_power_of_two()) };
+    if length_bytes == 0 || length_bytes > HELD_FRAME_BYTES_MAX {
+        return None;
+    }
     let length_bytes = core::hint::black_box(length_bytes as u32);
-    (length_bytes > 0 && length_bytes <= HELD_FRAME_BYTES_MAX as u32).then_some(length_bytes)
+    Some((length_bytes.wrapping_sub(1) & (ROOM_BYTES - 1)) + 1)
 }
 
 /// An XDP buffer.
