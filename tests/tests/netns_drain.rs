@@ -147,9 +147,9 @@ fn tcp_sockets_that_hooks_connected_are_reset_at_the_deadline() {
 
 /// The stream begins with the one endpoint that there is, and moves to another when that goes.
 fn moves(cluster: &mut Cluster, client: &str, address: SocketAddr) {
-    let host = cluster.topology.host(client);
     name(cluster, &["web-a-1"]);
     wait_for(cluster, "one endpoint", || states(cluster).iter().filter(|(s, _)| s == "healthy").count() == 2);
+    let host = cluster.topology.host(client);
     let stream = UdpStream::start(host, address, Duration::from_millis(5)).unwrap();
     let count = |cluster: &Cluster| cluster.agents[0].log().matches("moved=1 ").count();
     let before = count(cluster);
