@@ -1,9 +1,10 @@
 //! `podway-demo`: two simulated nodes with six pods, a client outside, the manifests of `examples/`,
-//! and real traffic. Every step states what it expects; the exit status is 0 only if all held.
+//! an Ingress, and real traffic. Every step states what it expects; the exit status is 0 only if all held.
 //! `cargo xtask demo` builds what it needs and runs it as root.
 #![forbid(unsafe_code)]
 
 mod failures;
+mod ingress;
 mod inside;
 mod interrupt;
 mod outside;
@@ -32,7 +33,7 @@ struct Arguments {
     /// Print the results as JSON; the story goes to standard error
     #[arg(long)]
     json: bool,
-    /// The manifests that the agents read
+    /// The manifests that the agents read, beside those of an Ingress
     #[arg(long, value_name = "DIR")]
     manifests: PathBuf,
 }
@@ -78,7 +79,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
 }
 
 fn play(stage: &mut Stage, report: &mut Report, interrupt: &Interrupt) -> Result<()> {
-    for act in [outside::play, inside::play, failures::play, tour::play] {
+    for act in [outside::play, inside::play, ingress::play, failures::play, tour::play] {
         act(stage, report, interrupt)?;
     }
     Ok(())

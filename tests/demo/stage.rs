@@ -11,8 +11,14 @@ use lb_tests::netns::namespace_names;
 use lb_tests::topology::{Host, NODE_NAMES, Topology};
 use lb_tests::traffic::Server;
 use lb_tests::wait::wait_until;
+use lb_tests::web::Web;
 use lb_userspace::model::Protocol;
+use rustls::pki_types::CertificateDer;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
 
+use crate::ingress;
 use crate::interrupt::Interrupt;
 
 /// Pods of each node.
@@ -33,8 +39,12 @@ pub(crate) const LOAD_BALANCER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xd
 pub(crate) struct Stage {
     agents: Vec<Agent>,
     servers: BTreeMap<String, Server>,
+    webs: BTreeMap<String, Web>,
+    runtime: Runtime,
     topology: Topology,
-    manifests: PathBuf,
+    /// What the agents read: a copy, with an Ingress and a certificate made for it.
+    manifests: TempDir,
+    certificate: CertificateDer<'static>,
     podway: PathBuf,
 }
 
@@ -44,8 +54,12 @@ impl Stage {
     /// # Errors
     /// A part cannot be started; what stood is gone again. Or an end was asked for.
     pub(crate) fn raise(need: &Netns, manifests: &Path, interrupt: &Interrupt) -> Result<Self> {
-        let manifests = std::path::absolute(manifests)?;
         let topology = Topology::two_nodes(PODS_PER_NODE)?;
+        let folder = copy_of(manifests)?;
+        let (certificate, objects) = ingress::manifests(&topology)?;
+        for (index, object) in objects.iter().enumerate() {
+            write_object(folder.path(), index, object)?;
+        }
         let cgroup = topology.client().cgroup().parent().context("the client's cgroup has no parent")?;
         interrupt.kill_on_raise(cgroup);
         // The object is inside the binary, as in any release.
@@ -53,18 +67,22 @@ impl Stage {
         let mut stage = Self {
             agents: Vec::new(),
             servers: BTreeMap::new(),
+            webs: BTreeMap::new(),
+            runtime: Builder::new_multi_thread().worker_threads(1).enable_all().build()?,
             topology,
-            manifests,
+            manifests: folder,
+            certificate,
             podway: need.podway.clone(),
         };
         for pod in PODS {
             interrupt.check()?;
             stage.start_server(pod)?;
+            stage.start_web(pod)?;
         }
         for node in NODE_NAMES {
             interrupt.check()?;
             let options = Options::default();
-            stage.agents.push(Agent::start(&podway, &stage.topology, node, &stage.manifests, options)?);
+            stage.agents.push(Agent::start(&podway, &stage.topology, node, stage.manifests.path(), options)?);
         }
         for node in NODE_NAMES {
             stage.wait_for_agent(node, interrupt)?;
@@ -105,7 +123,7 @@ impl Stage {
     /// # Errors
     /// They do not in time; the message holds the difference and the agent's log.
     pub(crate) fn wait_for_agent(&mut self, node: &str, interrupt: &Interrupt) -> Result<()> {
-        let manifests = self.manifests.to_string_lossy().into_owned();
+        let manifests = self.manifests.path().to_string_lossy().into_owned();
         let agent = &mut self.agents[index_of(node)];
         let mut difference = None;
         let waited = wait_until(PROGRAMMED_DEADLINE, &format!("the maps of {node}"), || {
@@ -140,6 +158,29 @@ impl Stage {
         }
     }
 
+    /// Starts the HTTP server of a pod.
+    ///
+    /// # Errors
+    /// Its port cannot be opened.
+    pub(crate) fn start_web(&mut self, pod: &str) -> Result<()> {
+        let web = Web::start(self.runtime.handle(), self.topology.pod(pod))?;
+        self.webs.insert(pod.to_owned(), web);
+        Ok(())
+    }
+
+    /// Takes the HTTP server out of a pod; it ends when it is dropped.
+    ///
+    /// # Errors
+    /// The pod has none.
+    pub(crate) fn take_web(&mut self, pod: &str) -> Result<Web> {
+        self.webs.remove(pod).with_context(|| format!("no HTTP server runs in pod {pod}"))
+    }
+
+    /// The one certificate that clients of the Ingress trust.
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
     /// The `podway` binary.
     pub(crate) fn podway(&self) -> &Path {
         &self.podway
@@ -156,7 +197,7 @@ impl Stage {
     /// Something stays.
     pub(crate) fn take_down(self) -> Result<usize> {
         let before = namespace_names().len();
-        drop(self.servers);
+        drop((self.servers, self.webs));
         drop(self.agents);
         self.topology.down()?;
         Ok(before - namespace_names().len())
@@ -166,6 +207,24 @@ impl Stage {
 /// A frontend on the load-balancer addresses.
 pub(crate) fn load_balancer(port: u16) -> [SocketAddr; 2] {
     [SocketAddr::new(LOAD_BALANCER_V4, port), SocketAddr::new(LOAD_BALANCER_V6, port)]
+}
+
+/// A folder with the same manifests, to which others can be added.
+fn copy_of(manifests: &Path) -> Result<TempDir> {
+    let folder = TempDir::with_prefix("podway-demo-").context("cannot make a folder")?;
+    let read = || format!("cannot read the manifests in {}", manifests.display());
+    for entry in std::fs::read_dir(manifests).with_context(read)? {
+        let entry = entry.with_context(read)?;
+        if entry.path().is_file() {
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).with_context(read)?;
+        }
+    }
+    Ok(folder)
+}
+
+fn write_object(folder: &Path, index: usize, object: &Value) -> Result<()> {
+    let path = folder.join(format!("ingress-{index}.json"));
+    std::fs::write(&path, object.to_string()).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn index_of(node: &str) -> usize {

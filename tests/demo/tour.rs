@@ -1,21 +1,23 @@
 //! The maps of node-a as `podway` shows them, and how to go on looking.
 use anyhow::Result;
 
+use crate::ingress;
 use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::stage::{LOAD_BALANCER_V4, Stage};
 
 const NODE: &str = "node-a";
 /// What is shown; of the long tables only the rows of one Service.
-const TABLES: [&[&str]; 5] = [
+const TABLES: [&[&str]; 6] = [
     &["frontends"],
     &["backend-services"],
     &["negs", "shop/web-lb"],
     &["endpoints", "shop/web-lb"],
+    &["url-maps"],
     &["counters"],
 ];
 
-/// Prints the tables and one explanation.
+/// Prints the tables, and explanations of a packet and of a request.
 pub(crate) fn play(stage: &mut Stage, report: &mut Report, interrupt: &Interrupt) -> Result<()> {
     interrupt.check()?;
     let run_dir = stage.topology().run_dir(NODE).display().to_string();
@@ -29,6 +31,9 @@ pub(crate) fn play(stage: &mut Stage, report: &mut Report, interrupt: &Interrupt
     report.say(&format!("\n$ podway explain --from {from} --to {to} --proto tcp"));
     let explain = ["explain", "--from", &from, "--to", &to, "--proto", "tcp", "--run-dir", &run_dir];
     report.say(&agent.podway(&explain)?);
+    let (url, vip) = (ingress::cart_url(), ingress::VIPS[0].to_string());
+    report.say(&format!("\n$ podway explain --url {url} --vip {vip}"));
+    report.say(&agent.podway(&["explain", "--url", &url, "--vip", &vip, "--run-dir", &run_dir])?);
     Ok(())
 }
 

@@ -21,6 +21,7 @@ pub mod pktgen;
 pub mod process;
 pub mod raw;
 pub mod traffic;
+pub mod web;
 
 pub mod packet;
 

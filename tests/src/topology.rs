@@ -45,14 +45,16 @@ pub const PODS_PER_NODE_MAX: u8 = 9;
 pub const NODE_NAMES: [&str; 2] = ["node-a", "node-b"];
 /// The nodes with their zones, in the order of their numbers. Two nodes are the first two.
 const NODES: [(&str, &str); 3] = [("node-a", "east"), ("node-b", "east"), ("node-c", "west")];
-/// What the client reaches through a node: the Service prefix, load-balancer and external addresses.
-pub const SERVICE_PREFIXES: [&str; 6] = [
+/// What the client reaches through a node: the Service prefix, load-balancer and external addresses, and an Ingress's.
+pub const SERVICE_PREFIXES: [&str; 8] = [
     "10.96.0.0/16",
     "198.51.100.10/32",
     "198.51.100.20/32",
+    "198.51.100.81/32",
     "2001:db8:96::/112",
     "2001:db8:51::10/128",
     "2001:db8:51::20/128",
+    "2001:db8:51::81/128",
 ];
 
 /// A host: the client, a node or a pod.

@@ -41,8 +41,14 @@ fn every_expectation_of_the_demo_holds() {
     let results: Value = serde_json::from_slice(&output.stdout).unwrap();
     let steps = results["steps"].as_array().unwrap();
     assert_eq!(results["ok"], true, "{story}");
-    assert_eq!(steps.len(), 24, "{story}");
+    assert_eq!(steps.len(), 30, "{story}");
     assert!(steps.iter().all(|step| step["ok"] == true), "{story}");
+    let maps = results["tables"]["url-maps"].as_array().unwrap();
+    assert!(maps.iter().any(|map| map["name"] == "shop/store"), "{maps:?}");
+    assert!(
+        story.contains("\n$ podway explain --url https://store.example/cart/7 --vip 198.51.100.81\n"),
+        "{story}"
+    );
     assert_eq!(leftovers(pid), Vec::<String>::new());
 }
 

@@ -6,6 +6,7 @@ use super::store::{Page, Resource};
 /// A `Status` object of a failure.
 pub(super) fn status(code: u16, message: &str) -> Value {
     let reason = match code {
+        403 => "Forbidden",
         404 => "NotFound",
         409 => "AlreadyExists",
         410 => "Expired",

@@ -24,6 +24,8 @@ pub enum Resource {
     FrontendConfigs,
     /// `/api/v1/pods`, of which an agent watches those of its node.
     Pods,
+    /// `/api/v1/secrets`, of which an agent watches each that an Ingress names.
+    Secrets,
     /// `/apis/coordination.k8s.io/v1/leases`, of which agents watch those of a namespace.
     Leases,
     /// `/apis/events.k8s.io/v1/events`, which is written and not watched.
@@ -56,6 +58,7 @@ impl Resource {
             Self::IngressClasses => "/apis/networking.k8s.io/v1/ingressclasses",
             Self::FrontendConfigs => "/apis/networking.gke.io/v1beta1/frontendconfigs",
             Self::Pods => "/api/v1/pods",
+            Self::Secrets => "/api/v1/secrets",
             Self::Leases => "/apis/coordination.k8s.io/v1/leases",
             Self::Events => "/apis/events.k8s.io/v1/events",
         }
@@ -74,6 +77,7 @@ impl Resource {
             Self::IngressClasses => ("networking.k8s.io/v1", "IngressClass"),
             Self::FrontendConfigs => ("networking.gke.io/v1beta1", "FrontendConfig"),
             Self::Pods => ("v1", "Pod"),
+            Self::Secrets => ("v1", "Secret"),
             Self::Leases => ("coordination.k8s.io/v1", "Lease"),
             Self::Events => ("events.k8s.io/v1", "Event"),
         }
@@ -81,7 +85,7 @@ impl Resource {
 
     /// The resource of a path, and what follows: the namespace, where the path has one, and the rest.
     pub(super) fn of_path(path: &str) -> Option<(Self, Option<&str>, &str)> {
-        let others = [Self::Pods, Self::Leases, Self::Events];
+        let others = [Self::Pods, Self::Secrets, Self::Leases, Self::Events];
         Self::ALL.into_iter().chain(others).find_map(|resource| {
             let (group, plural) = resource.path().rsplit_once('/')?;
             let rest = path.strip_prefix(group)?.strip_prefix('/')?;

@@ -250,7 +250,9 @@ fn step(server: &ApiServer, random: &mut Random) -> Option<String> {
                 Resource::Ingresses => ingress(name),
                 Resource::IngressClasses => ingress_class(name),
                 Resource::FrontendConfigs => frontend_config(name),
-                Resource::Pods | Resource::Leases | Resource::Events => unreachable!("not watched"),
+                Resource::Pods | Resource::Secrets | Resource::Leases | Resource::Events => {
+                    unreachable!("not watched")
+                }
             };
             server.put(resource, object);
         }

@@ -10,4 +10,5 @@ mod neg_status;
 mod observer;
 mod peers;
 mod real;
+mod secrets;
 mod watching;

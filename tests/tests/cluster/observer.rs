@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use lb_tests::api_server::{ApiServer, Resource};
 use lb_userspace::model::{Change, Snapshot};
-use lb_userspace::source::kube::{Settings, run};
+use lb_userspace::source::kube::{Settings, WantedSecrets, run};
 use lb_userspace::source::{ProblemList, SourceEvent, apply};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -42,22 +42,28 @@ impl Observer {
     }
 
     pub(crate) fn with_config(config: kube::Config) -> Self {
-        Self::with_settings(config, None)
+        Self::with_settings(config, Settings::default())
     }
 
     /// Starts one that also watches the pods of a node.
     pub(crate) fn of_node(url: &str, node: &str) -> Self {
-        Self::with_settings(kube::Config::new(url.parse().expect("a URL")), Some(node.to_owned()))
+        let settings = Settings { pods_of_node: Some(node.to_owned()), ..Settings::default() };
+        Self::with_settings(kube::Config::new(url.parse().expect("a URL")), settings)
     }
 
-    fn with_settings(config: kube::Config, pods_of_node: Option<String>) -> Self {
+    /// Starts one that also watches the Secrets that are wanted.
+    pub(crate) fn of_secrets(url: &str, wanted: watch::Receiver<WantedSecrets>) -> Self {
+        let settings = Settings { secrets: Some(wanted), ..Settings::default() };
+        Self::with_settings(kube::Config::new(url.parse().expect("a URL")), settings)
+    }
+
+    fn with_settings(config: kube::Config, settings: Settings) -> Self {
         let settings = Settings {
-            pods_of_node,
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_millis(50),
             page_objects_max: 2,
             missing_kind_wait: Duration::from_millis(20),
-            ..Settings::default()
+            ..settings
         };
         // Small, so that a source that waits for a slow receiver is what is tested.
         let (sender, receiver) = mpsc::channel(4);
@@ -122,6 +128,7 @@ impl Observer {
                     Change::BackendConfigGone(name) => self.gone.push(format!("BackendConfig {name}")),
                     Change::IngressGone(name) => self.gone.push(format!("Ingress {name}")),
                     Change::IngressClassGone(name) => self.gone.push(format!("IngressClass {name}")),
+                    Change::SecretGone(name) => self.gone.push(format!("Secret {name}")),
                     Change::FrontendConfigGone(name) => self.gone.push(format!("FrontendConfig {name}")),
                     _ => {}
                 }

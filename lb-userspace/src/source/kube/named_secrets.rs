@@ -11,11 +11,13 @@ use tracing::warn;
 use super::Settings;
 use super::watch::{Kind, Watch};
 use crate::model::{Change, ObjectName};
-use crate::source::{SourceEvent, objects};
+use crate::source::{Problems, SourceEvent, objects};
 
 /// Most Secrets that are watched, the first by name; each takes a request that stays open. Of the others no
 /// certificate is known.
 const SECRETS_MAX: usize = 1_024;
+
+const KIND: &str = "Secret";
 
 /// Names of the Secrets that are wanted.
 pub type WantedSecrets = BTreeSet<ObjectName>;
@@ -33,8 +35,12 @@ pub(super) async fn run(client: Client, settings: Settings, sender: mpsc::Sender
                 // What it was about to send comes before this.
                 let _ = watch.await;
             }
-            if sender.send(SourceEvent::Change(Change::SecretGone(name))).await.is_err() {
-                break;
+            // So is what was wrong with it.
+            let solved = Problems { kind: KIND, subject: name.clone(), found: Vec::new() };
+            for event in [SourceEvent::Change(Change::SecretGone(name)), SourceEvent::Problems(solved)] {
+                if sender.send(event).await.is_err() {
+                    break;
+                }
             }
         }
         for name in names {
@@ -67,7 +73,7 @@ fn start(
     sender: &mpsc::Sender<SourceEvent>,
 ) -> JoinHandle<()> {
     let kind = Kind {
-        name: "Secret",
+        name: KIND,
         selector: None,
         is_optional: true,
         convert: objects::secret,

@@ -1,6 +1,4 @@
 //! Ingresses, served by a real agent on a simulated node to a client outside: rules, TLS, failing pods.
-mod web;
-
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -10,13 +8,12 @@ use lb_tests::manifests::{EXTERNAL_IP, LOAD_BALANCER_IPS, Manifests, NAMESPACE, 
 use lb_tests::need;
 use lb_tests::topology::{NODE_NAMES, Topology};
 use lb_tests::wait::wait_until;
+use lb_tests::web::{HTTP_PORT, Web, ask, ask_by_tls, certificate};
 use lb_userspace::model::Protocol;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
-
-use web::{HTTP_PORT, Web, ask, ask_by_tls};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The pods of a node.
@@ -39,7 +36,7 @@ impl World {
         let need = need::netns()?;
         let topology = Topology::two_nodes(PODS).unwrap();
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let webs = topology.pods().map(|pod| Web::start(runtime.handle(), pod)).collect();
+        let webs = topology.pods().map(|pod| Web::start(runtime.handle(), pod).unwrap()).collect();
         let dir = TempDir::with_prefix("podway-manifests-").unwrap();
         let mut manifests = Manifests::new(dir.path(), &topology).unwrap();
         for (number, name) in ["web", "cart"].into_iter().enumerate() {
@@ -84,7 +81,7 @@ impl World {
             let answer = ask(self.topology.client(), SocketAddr::new(vip, 80), host, path);
             let answer = answer.unwrap_or_else(|error| panic!("request {number}: {error}"));
             assert_eq!(answer.code, 200, "request {number}: {answer:?}");
-            answer.body.split(' ').next().unwrap_or_default().to_owned()
+            answer.pod().to_owned()
         });
         answers.collect()
     }
@@ -118,17 +115,6 @@ fn ingress(vips: &[IpAddr], tls: &[(&str, &str)]) -> Value {
             {"host": "api.example", "http": {"paths": [path("/v1", "cart")]}},
         ]},
     })
-}
-
-/// A certificate of its own for a host, and its Secret.
-fn certificate(secret: &str, host: &str) -> (CertificateDer<'static>, Value) {
-    let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
-    let object = json!({
-        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-        "metadata": {"name": secret, "namespace": NAMESPACE},
-        "stringData": {"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()},
-    });
-    (made.cert.der().clone(), object)
 }
 
 #[test]
@@ -178,7 +164,7 @@ fn no_request_fails_when_a_pod_does() {
     assert_eq!(world.answerers(vip, "shop.example", "/"), names(&["web-b-1"]));
     world.manifests.edit("web", |service| service.endpoint("web-a-1").ready = false).unwrap();
     assert_eq!(world.answerers(vip, "shop.example", "/"), names(&["web-b-1"]));
-    let web = Web::start(world.runtime.handle(), world.topology.pod("web-a-1"));
+    let web = Web::start(world.runtime.handle(), world.topology.pod("web-a-1")).unwrap();
     world.manifests.edit("web", |service| service.endpoint("web-a-1").ready = true).unwrap();
     wait_until(DEADLINE, "the pod to be back", || {
         world.answerers(vip, "shop.example", "/") == names(&["web-a-1", "web-b-1"])
@@ -190,7 +176,7 @@ fn no_request_fails_when_a_pod_does() {
 #[test]
 fn certificates_follow_their_secrets_and_a_bad_one_leaves_the_last_good() {
     let Some(world) = World::start() else { return };
-    let (first, secret) = certificate("tls", "shop.example");
+    let (first, secret) = certificate("tls", "shop.example").unwrap();
     world.put("class", &ingress_class());
     world.put("secret", &secret);
     world.put("ingress", &ingress(&LOAD_BALANCER_IPS[..1], &[("shop.example", "tls")]));
@@ -207,7 +193,7 @@ fn certificates_follow_their_secrets_and_a_bad_one_leaves_the_last_good() {
         .unwrap();
     assert!(is_served(&first));
 
-    let (second, secret) = certificate("tls", "shop.example");
+    let (second, secret) = certificate("tls", "shop.example").unwrap();
     world.put("secret", &secret);
     wait_until(DEADLINE, "the second certificate", || is_served(&second)).unwrap();
     assert!(!is_served(&first), "the first one is not shown any more");

@@ -1,39 +1,51 @@
-//! An HTTP server in a pod, and a client outside.
+//! An HTTP server in a pod, and clients of it or of a front-end, with and without TLS.
 use std::io::{BufRead as _, BufReader, Error, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_tests::topology::Host;
+use anyhow::{Context, Result};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::manifests::NAMESPACE;
+use crate::topology::Host;
+
 /// The pods' port.
-pub(crate) const HTTP_PORT: u16 = 8_081;
+pub const HTTP_PORT: u16 = 8_081;
 /// A request that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers each request with the pod's name and what it was asked. Dropping it ends its connections and closes its
 /// port.
-pub(crate) struct Web(JoinHandle<()>);
+#[derive(Debug)]
+pub struct Web(JoinHandle<()>);
 
 impl Web {
-    pub(crate) fn start(handle: &Handle, pod: &Host) -> Self {
+    /// Starts it on a runtime; it listens when this returns.
+    ///
+    /// # Errors
+    /// The port cannot be opened.
+    pub fn start(handle: &Handle, pod: &Host) -> Result<Self> {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, HTTP_PORT));
-        let listener = pod.run_in_netns(|| std::net::TcpListener::bind(any)).unwrap().unwrap();
-        listener.set_nonblocking(true).unwrap();
+        let listener = pod.run_in_netns(|| std::net::TcpListener::bind(any))?;
+        let listener =
+            listener.with_context(|| format!("cannot listen on TCP {HTTP_PORT} in {}", pod.name()))?;
+        listener.set_nonblocking(true)?;
         let name: Arc<str> = pod.name().into();
-        Self(handle.spawn(async move {
-            let listener = TcpListener::from_std(listener).unwrap();
+        let _guard = handle.enter();
+        let listener = TcpListener::from_std(listener)?;
+        Ok(Self(handle.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 connections.spawn(serve(stream, Arc::clone(&name)));
             }
-        }))
+        })))
     }
 }
 
@@ -69,20 +81,51 @@ async fn serve(stream: tokio::net::TcpStream, name: Arc<str>) -> std::io::Result
 
 /// An answer.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) code: u16,
-    /// Fields, in lower case.
-    pub(crate) head: String,
-    pub(crate) body: String,
+pub struct Answer {
+    /// Status code.
+    pub code: u16,
+    /// Status line and fields, in lower case.
+    pub head: String,
+    /// Content.
+    pub body: String,
+}
+
+impl Answer {
+    /// The pod that answered.
+    #[must_use]
+    pub fn pod(&self) -> &str {
+        self.body.split(' ').next().unwrap_or_default()
+    }
+}
+
+/// A certificate of its own for a host, and its Secret.
+///
+/// # Errors
+/// The host is no name of a certificate.
+pub fn certificate(secret: &str, host: &str) -> Result<(CertificateDer<'static>, Value)> {
+    let made = rcgen::generate_simple_self_signed([host.to_owned()])
+        .with_context(|| format!("cannot make a certificate for {host}"))?;
+    let object = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": secret, "namespace": NAMESPACE},
+        "stringData": {"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()},
+    });
+    Ok((made.cert.der().clone(), object))
 }
 
 /// Asks once, on a connection of its own.
-pub(crate) fn ask(client: &Host, to: SocketAddr, host: &str, path: &str) -> std::io::Result<Answer> {
-    client.run_in_netns(|| request(dial(to)?, host, path)).unwrap()
+///
+/// # Errors
+/// No whole answer comes in time.
+pub fn ask(client: &Host, to: SocketAddr, host: &str, path: &str) -> std::io::Result<Answer> {
+    client.run_in_netns(|| request(dial(to)?, host, path)).map_err(Error::other)?
 }
 
 /// Asks once by TLS, trusting this certificate alone.
-pub(crate) fn ask_by_tls(
+///
+/// # Errors
+/// No whole answer comes in time, or the server shows another certificate.
+pub fn ask_by_tls(
     client: &Host,
     to: SocketAddr,
     host: &str,
@@ -90,16 +133,17 @@ pub(crate) fn ask_by_tls(
     trusted: &CertificateDer<'static>,
 ) -> std::io::Result<Answer> {
     let mut roots = RootCertStore::empty();
-    roots.add(trusted.clone()).unwrap();
+    roots.add(trusted.clone()).map_err(Error::other)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
-    let name = ServerName::try_from(host.to_owned()).unwrap();
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(Error::other)?.with_root_certificates(roots).with_no_client_auth();
+    let config = Arc::new(config);
+    let name = ServerName::try_from(host.to_owned()).map_err(Error::other)?;
     let asked = || {
         let session = ClientConnection::new(config, name).map_err(Error::other)?;
         request(StreamOwned::new(session, dial(to)?), host, path)
     };
-    client.run_in_netns(asked).unwrap()
+    client.run_in_netns(asked).map_err(Error::other)?
 }
 
 fn dial(to: SocketAddr) -> std::io::Result<TcpStream> {
