@@ -32,6 +32,14 @@ impl Web {
     /// # Errors
     /// The port cannot be opened.
     pub fn start(handle: &Handle, pod: &Host) -> Result<Self> {
+        Self::with_code(handle, pod, 200)
+    }
+
+    /// One that answers each request with this code.
+    ///
+    /// # Errors
+    /// As [`Web::start`].
+    pub fn with_code(handle: &Handle, pod: &Host, code: u16) -> Result<Self> {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, HTTP_PORT));
         let listener = pod.run_in_netns(|| std::net::TcpListener::bind(any))?;
         let listener =
@@ -43,7 +51,7 @@ impl Web {
         Ok(Self(handle.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, Arc::clone(&name)));
+                connections.spawn(serve(stream, Arc::clone(&name), code));
             }
         })))
     }
@@ -55,7 +63,7 @@ impl Drop for Web {
     }
 }
 
-async fn serve(stream: tokio::net::TcpStream, name: Arc<str>) -> std::io::Result<()> {
+async fn serve(stream: tokio::net::TcpStream, name: Arc<str>, code: u16) -> std::io::Result<()> {
     let mut stream = tokio::io::BufReader::new(stream);
     loop {
         let mut lines = Vec::new();
@@ -74,7 +82,7 @@ async fn serve(stream: tokio::net::TcpStream, name: Arc<str>) -> std::io::Result
             found.unwrap_or_default().trim().to_owned()
         };
         let body = format!("{name} {} {} {}", lines[0], of("host:"), of("x-forwarded-for:"));
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = format!("HTTP/1.1 {code} Code\r\ncontent-length: {}\r\n\r\n", body.len());
         stream.get_mut().write_all(format!("{head}{body}").as_bytes()).await?;
     }
 }

@@ -174,6 +174,38 @@ fn no_request_fails_when_a_pod_does() {
 }
 
 #[test]
+fn a_pod_that_answers_with_errors_is_ejected_from_both_layers() {
+    let Some(mut world) = World::start() else { return };
+    let judged = |service: &mut Service| {
+        *service = service
+            .clone()
+            .annotated("podway.io/passive-health", "true")
+            .annotated("podway.io/passive-health-consecutive-failures", "3")
+            .annotated("podway.io/passive-health-ejection-seconds", "300");
+    };
+    world.manifests.edit("web", judged).unwrap();
+    world.put("class", &ingress_class());
+    world.put("ingress", &ingress(&LOAD_BALANCER_IPS[..1], &[]));
+    let vip = LOAD_BALANCER_IPS[0];
+    world.wait_for(vip, "shop.example", 200);
+    drop(world.webs.swap_remove(0));
+    let pod = world.topology.pod("web-a-1");
+    let _failing = Web::with_code(world.runtime.handle(), pod, 500).unwrap();
+    let codes = || {
+        let code =
+            |_| ask(world.topology.client(), SocketAddr::new(vip, 80), "shop.example", "/").unwrap().code;
+        (0..20).map(code).collect::<BTreeSet<_>>()
+    };
+    wait_until(DEADLINE, "errors", || codes().contains(&500)).unwrap();
+    wait_until(DEADLINE, "an end of errors", || codes() == BTreeSet::from([200])).unwrap();
+    assert_eq!(world.answerers(vip, "shop.example", "/"), names(&["web-b-1"]));
+    let wanted = SocketAddr::new(pod.v4().into(), HTTP_PORT).to_string();
+    let rows = world.agent.get("endpoints").unwrap();
+    let row = rows.as_array().unwrap().iter().find(|row| row["address"] == wanted.as_str()).unwrap();
+    assert_eq!(row["state"], "unhealthy", "the packet path knows it too: {row}");
+}
+
+#[test]
 fn certificates_follow_their_secrets_and_a_bad_one_leaves_the_last_good() {
     let Some(world) = World::start() else { return };
     let (first, secret) = certificate("tls", "shop.example").unwrap();
