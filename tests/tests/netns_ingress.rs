@@ -190,7 +190,12 @@ fn a_pod_that_answers_with_errors_is_ejected_from_both_layers() {
     world.wait_for(vip, "shop.example", 200);
     drop(world.webs.swap_remove(0));
     let pod = world.topology.pod("web-a-1");
-    let _failing = Web::with_code(world.runtime.handle(), pod, 500).unwrap();
+    let mut failing = None;
+    wait_until(DEADLINE, "the port of the former server", || {
+        failing = Web::with_code(world.runtime.handle(), pod, 500).ok();
+        failing.is_some()
+    })
+    .unwrap();
     let codes = || {
         let code =
             |_| ask(world.topology.client(), SocketAddr::new(vip, 80), "shop.example", "/").unwrap().code;
