@@ -27,6 +27,7 @@ pub mod attach;
 pub mod events;
 pub mod gates;
 pub mod health;
+pub mod ingress_status;
 pub mod neg_status;
 pub mod peers;
 pub mod service_health;

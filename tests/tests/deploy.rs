@@ -122,7 +122,12 @@ fn the_cluster_role_writes_what_is_written_and_nothing_else() {
         let parts = [rule.api_groups, rule.resources, Some(rule.verbs)];
         parts.map(|part| part.unwrap_or_default().join(" ")).join("/")
     });
-    let expected = ["events.k8s.io/events/create patch", "/pods/status/patch", "/services/patch"];
+    let expected = [
+        "events.k8s.io/events/create patch",
+        "/pods/status/patch",
+        "/services/patch",
+        "networking.k8s.io/ingresses/status/patch",
+    ];
     assert_eq!(texts.collect::<Vec<_>>(), expected);
 }
 

@@ -1,12 +1,12 @@
 //! An Ingress and its Secret by the API server: the agent reads the one Secret that is named, and follows it.
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use lb_tests::agent::{Agent, Options, Podway, Source};
 use lb_tests::api_server::Resource;
 use lb_tests::gateway_api::GatewayApi;
-use lb_tests::manifests::{LOAD_BALANCER_IPS, NAMESPACE, Service};
+use lb_tests::manifests::{EXTERNAL_IP, LOAD_BALANCER_IPS, NAMESPACE, Service};
 use lb_tests::need;
 use lb_tests::topology::{NODE_NAMES, Topology};
 use lb_tests::wait::wait_until;
@@ -14,9 +14,66 @@ use lb_tests::web::{HTTP_PORT, Web, ask_by_tls, certificate};
 use lb_userspace::model::Protocol;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
+use tokio::runtime::{Builder, Runtime};
 
 const DEADLINE: Duration = Duration::from_secs(40);
 const HOST: &str = "shop.example";
+
+/// An agent on the first node, a pod on each, and `web` behind an Ingress with a Secret.
+struct World {
+    agent: Agent,
+    api: GatewayApi,
+    _webs: Vec<Web>,
+    _runtime: Runtime,
+    topology: Topology,
+}
+
+impl World {
+    /// `None`: the tier's need is not met.
+    fn start(secrets: &[Value], ingress: Value) -> Option<Self> {
+        let need = need::netns()?;
+        let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
+        let topology = Topology::two_nodes(1).unwrap();
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let webs = topology.pods().map(|pod| Web::start(runtime.handle(), pod).unwrap()).collect();
+        let api = GatewayApi::start(&topology).unwrap();
+        let web = Service::new("web", 80).port("http", Protocol::Tcp, 80, HTTP_PORT);
+        api.publish(&web.backed_by_all(&topology));
+        let class = json!({"metadata": {"name": "podway"}, "spec": {"controller": "podway.io/ingress"}});
+        api.server.put(Resource::IngressClasses, class);
+        for secret in secrets {
+            api.server.put(Resource::Secrets, secret.clone());
+        }
+        api.server.put(Resource::Ingresses, ingress);
+        let kubeconfig = api.kubeconfig();
+        let source = Source::Cluster { kubeconfig: &kubeconfig, folder: api.dir() };
+        let agent = Agent::start_from(&podway, &topology, NODE_NAMES[0], source, Options::default()).unwrap();
+        Some(Self { agent, api, _webs: webs, _runtime: runtime, topology })
+    }
+
+    fn wait_for(&self, what: &str, holds: impl FnMut() -> bool) {
+        wait_until(DEADLINE, what, holds)
+            .unwrap_or_else(|error| panic!("{error}; the agent says:\n{}", self.agent.log()));
+    }
+
+    /// Whether a client that trusts this certificate alone is answered.
+    fn is_served(&self, trusted: &CertificateDer<'static>) -> bool {
+        let to = SocketAddr::new(LOAD_BALANCER_IPS[0], 443);
+        ask_by_tls(self.topology.client(), to, HOST, "/", trusted).is_ok_and(|answer| answer.code == 200)
+    }
+
+    /// What the server has of the Ingress.
+    fn ingress(&self) -> Value {
+        self.api.server.objects(Resource::Ingresses).remove(0)
+    }
+
+    /// Puts the Ingress on other VIPs; its status stays.
+    fn move_to(&self, vip: IpAddr) {
+        let mut object = self.ingress();
+        object["metadata"]["annotations"]["podway.io/vips"] = vip.to_string().into();
+        self.api.server.put(Resource::Ingresses, object);
+    }
+}
 
 fn ingress(secret: &str) -> Value {
     json!({
@@ -34,45 +91,50 @@ fn ingress(secret: &str) -> Value {
 
 #[test]
 fn a_certificate_follows_its_secret_and_no_other_is_read() {
-    let Some(need) = need::netns() else { return };
-    let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
-    let topology = Topology::two_nodes(1).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let _webs: Vec<_> = topology.pods().map(|pod| Web::start(runtime.handle(), pod).unwrap()).collect();
-    let api = GatewayApi::start(&topology).unwrap();
-    let web = Service::new("web", 80).port("http", Protocol::Tcp, 80, HTTP_PORT).backed_by_all(&topology);
-    api.publish(&web);
-    let class = json!({"metadata": {"name": "podway"}, "spec": {"controller": "podway.io/ingress"}});
-    api.server.put(Resource::IngressClasses, class);
     let (first, secret) = certificate("tls", HOST).unwrap();
-    api.server.put(Resource::Secrets, secret);
-    api.server.put(Resource::Secrets, certificate("other", HOST).unwrap().1);
-    api.server.put(Resource::Ingresses, ingress("tls"));
-    let kubeconfig = api.kubeconfig();
-    let source = Source::Cluster { kubeconfig: &kubeconfig, folder: api.dir() };
-    let agent = Agent::start_from(&podway, &topology, NODE_NAMES[0], source, Options::default()).unwrap();
-    let to = SocketAddr::new(LOAD_BALANCER_IPS[0], 443);
-    let is_served = |trusted: &CertificateDer<'static>| {
-        ask_by_tls(topology.client(), to, HOST, "/", trusted).is_ok_and(|answer| answer.code == 200)
-    };
-    let wait_for = |what: &str, trusted: &CertificateDer<'static>| {
-        wait_until(DEADLINE, what, || is_served(trusted))
-            .unwrap_or_else(|error| panic!("{error}; the agent says:\n{}", agent.log()));
-    };
-    wait_for("the first certificate", &first);
+    let (_, other) = certificate("other", HOST).unwrap();
+    let Some(world) = World::start(&[secret, other], ingress("tls")) else { return };
+    world.wait_for("the first certificate", || world.is_served(&first));
 
     let (second, secret) = certificate("tls", HOST).unwrap();
-    api.server.put(Resource::Secrets, secret);
-    wait_for("the second certificate", &second);
-    assert!(!is_served(&first), "the first one is not shown any more");
+    world.api.server.put(Resource::Secrets, secret);
+    world.wait_for("the second certificate", || world.is_served(&second));
+    assert!(!world.is_served(&first), "the first one is not shown any more");
 
     let (third, secret) = certificate("next", HOST).unwrap();
-    api.server.put(Resource::Secrets, secret);
-    api.server.put(Resource::Ingresses, ingress("next"));
-    wait_for("the certificate of another Secret", &third);
-    let requests = api.server.requests(Resource::Secrets);
+    world.api.server.put(Resource::Secrets, secret);
+    world.api.server.put(Resource::Ingresses, ingress("next"));
+    world.wait_for("the certificate of another Secret", || world.is_served(&third));
+    let requests = world.api.server.requests(Resource::Secrets);
     let asked: BTreeSet<_> =
         requests.iter().map(|request| request.parameter("fieldSelector").unwrap_or_default()).collect();
     let selector = |name: &str| format!("metadata.name={name},metadata.namespace={NAMESPACE}");
     assert_eq!(asked, BTreeSet::from([&*selector("next"), &*selector("tls")]));
+}
+
+#[test]
+fn a_status_follows_the_vips_until_another_controller_writes_it() {
+    let Some(world) = World::start(&[], ingress("tls")) else { return };
+    let status = |vip: IpAddr| json!({"loadBalancer": {"ingress": [{"ip": vip}]}});
+    let is_told = |vip| world.ingress()["status"] == status(vip);
+    world.wait_for("the status", || is_told(LOAD_BALANCER_IPS[0]));
+    world.move_to(EXTERNAL_IP);
+    world.wait_for("the status of other VIPs", || is_told(EXTERNAL_IP));
+
+    let mut object = world.ingress();
+    object["status"] = status(LOAD_BALANCER_IPS[1]);
+    world.api.server.put(Resource::Ingresses, object);
+    world.move_to(LOAD_BALANCER_IPS[0]);
+    // What is written later, of an Ingress whose name comes later, says that the first one was looked at.
+    let mut later = ingress("tls");
+    later["metadata"]["name"] = "trail".into();
+    later["metadata"]["annotations"]["podway.io/vips"] = EXTERNAL_IP.to_string().into();
+    world.api.server.put(Resource::Ingresses, later);
+    let is_later_told = || {
+        let all = world.api.server.objects(Resource::Ingresses);
+        all.iter()
+            .any(|object| object["metadata"]["name"] == "trail" && object["status"] == status(EXTERNAL_IP))
+    };
+    world.wait_for("the status of a later Ingress", is_later_told);
+    assert!(is_told(LOAD_BALANCER_IPS[1]), "{}", world.ingress());
 }

@@ -6,6 +6,7 @@ use crate::peers::Settings;
 
 use super::event_reports::EventReports;
 use super::gate_reports::GateReports;
+use super::ingress_status_reports::IngressStatusReports;
 use super::neg_status_reports::NegStatusReports;
 use super::peer_link::PeerLink;
 use super::planner::Planner;
@@ -17,12 +18,14 @@ pub(super) struct ApiLinks {
     pub(super) peers: PeerLink,
     gates: GateReports,
     neg_statuses: NegStatusReports,
+    ingress_statuses: IngressStatusReports,
 }
 
 /// What a change of a fact is about, where that is more than its plan.
 pub(super) enum Subject {
     Service(ObjectName),
     Pod(ObjectName),
+    Ingress(ObjectName),
 }
 
 impl Subject {
@@ -32,6 +35,8 @@ impl Subject {
             Change::Service(service) => Some(Self::Service(service.name.clone())),
             Change::GatedPod(pod) => Some(Self::Pod(pod.name.clone())),
             Change::GatedPodGone(name) => Some(Self::Pod(name.clone())),
+            Change::Ingress(ingress) => Some(Self::Ingress(ingress.name.clone())),
+            Change::IngressGone(name) => Some(Self::Ingress(name.clone())),
             _ => None,
         }
     }
@@ -54,6 +59,7 @@ impl ApiLinks {
             peers: PeerLink::start(config.clone(), settings),
             gates: GateReports::start(config.clone(), asked),
             neg_statuses: NegStatusReports::start(config.clone(), &options.node_name),
+            ingress_statuses: IngressStatusReports::start(config.clone(), &options.node_name),
         }
     }
 
@@ -62,6 +68,7 @@ impl ApiLinks {
         match subject {
             Subject::Service(service) => self.neg_statuses.follow(service, planner),
             Subject::Pod(pod) => self.gates.follow(pod, planner),
+            Subject::Ingress(ingress) => self.ingress_statuses.follow(ingress, planner),
         }
     }
 
@@ -79,6 +86,7 @@ impl Agent {
             api.events.tell(&self.planner);
             if self.is_begun {
                 api.neg_statuses.tell(&self.planner);
+                api.ingress_statuses.tell(&self.planner);
             }
         }
         self.tell_peers();

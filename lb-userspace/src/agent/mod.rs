@@ -32,6 +32,7 @@ mod event_reports;
 mod fragment_holder;
 mod front_end;
 mod gate_reports;
+mod ingress_status_reports;
 mod measurements;
 mod neg_status_reports;
 mod node_addresses;

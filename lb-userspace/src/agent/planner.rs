@@ -8,7 +8,9 @@ use lb_common::config::Config;
 
 use crate::attach::PortRange;
 use crate::health::Findings;
-use crate::model::{Change, EndpointSlice, GatedPod, HealthPolicy, ObjectName, Service, Snapshot, TlsSecret};
+use crate::model::{
+    Change, EndpointSlice, GatedPod, HealthPolicy, Ingress, ObjectName, Service, Snapshot, TlsSecret,
+};
 use crate::plan::{self, Desired, NodeContext};
 use crate::source;
 
@@ -252,6 +254,18 @@ impl Planner {
             .get(service)
             .map(|facts| &**facts)
             .filter(|facts| self.node.selection.has(facts))
+    }
+
+    /// An Ingress that is in a URL map.
+    pub(super) fn served_ingress(&self, ingress: &ObjectName) -> Option<&Ingress> {
+        let mut origins = self.desired.url_maps().maps().iter().flat_map(|map| &map.ingresses);
+        let is_served = origins.any(|origin| origin.object == *ingress);
+        self.ingress(ingress).filter(|_| is_served)
+    }
+
+    /// An Ingress, whosever it is.
+    pub(super) fn ingress(&self, ingress: &ObjectName) -> Option<&Ingress> {
+        self.snapshot.ingresses.get(ingress).map(|facts| &**facts)
     }
 
     /// The Services of a namespace that have slices.

@@ -120,6 +120,8 @@ pub struct Ingress {
     pub vips: Vec<IpAddr>,
     /// `status.loadBalancer.ingress[].ip`.
     pub load_balancer_ips: Vec<IpAddr>,
+    /// Whether an entry of `status.loadBalancer.ingress` has no address, as those with a host name.
+    pub has_load_balancer_hosts: bool,
 }
 
 impl Ingress {
@@ -138,6 +140,7 @@ impl Ingress {
             frontend_config: None,
             vips: Vec::new(),
             load_balancer_ips: Vec::new(),
+            has_load_balancer_hosts: false,
         }
     }
 }

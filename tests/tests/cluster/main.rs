@@ -5,6 +5,7 @@ mod by_name;
 mod events;
 mod faults;
 mod gates;
+mod ingress_status;
 mod kubeconfig;
 mod neg_status;
 mod observer;

@@ -3,7 +3,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::{
-    HTTPIngressPath, Ingress as Object, IngressBackend as ObjectBackend, IngressSpec, IngressStatus,
+    HTTPIngressPath, Ingress as Object, IngressBackend as ObjectBackend, IngressLoadBalancerIngress,
+    IngressSpec, IngressStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -49,6 +50,7 @@ pub fn ingress(object: &Object, interner: &mut Interner) -> Converted {
             .map(|name| interner.shared(name)),
         vips: vips(&object.metadata, &mut faults),
         load_balancer_ips: load_balancer_ips(object.status.as_ref(), &mut faults),
+        has_load_balancer_hosts: entries(object.status.as_ref()).any(|entry| address(entry).is_none()),
         name,
     };
     faults.with(Change::Ingress(Arc::new(fact)))
@@ -103,11 +105,17 @@ fn vips(meta: &ObjectMeta, faults: &mut Faults) -> Vec<IpAddr> {
     vips
 }
 
+fn entries(status: Option<&IngressStatus>) -> impl Iterator<Item = &IngressLoadBalancerIngress> {
+    status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref()).into_iter().flatten()
+}
+
+fn address(entry: &IngressLoadBalancerIngress) -> Option<&str> {
+    entry.ip.as_deref().filter(|text| !text.is_empty())
+}
+
 fn load_balancer_ips(status: Option<&IngressStatus>, faults: &mut Faults) -> Vec<IpAddr> {
-    let entries = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
-    let texts = entries.into_iter().flatten().filter_map(|entry| entry.ip.as_deref());
     let mut addresses = Vec::new();
-    for text in texts.filter(|text| !text.is_empty()) {
+    for text in entries(status).filter_map(address) {
         match text.parse::<IpAddr>() {
             Ok(ip) if !addresses.contains(&ip) => addresses.push(ip),
             Ok(_) => {}

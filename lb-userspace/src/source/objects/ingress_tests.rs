@@ -67,6 +67,7 @@ fn everything_that_an_ingress_says_is_read() {
         frontend_config: Some("redirect".into()),
         vips: vec!["192.0.2.80".parse().unwrap(), "2001:db8::80".parse().unwrap()],
         load_balancer_ips: vec!["203.0.113.9".parse().unwrap()],
+        has_load_balancer_hosts: true,
         ..Ingress::new(ObjectName::new("shop", "web"))
     };
     assert_eq!(fact, expected);
