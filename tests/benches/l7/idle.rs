@@ -77,7 +77,8 @@ fn read_answer(stream: &mut TcpStream) -> Result<()> {
         let count = stream.read(&mut buffer).context("no whole answer")?;
         ensure!(count > 0, "the connection was closed");
         answer.extend(&buffer[..count]);
+        // A head comes in one piece: it is short.
+        ensure!(answer.starts_with(b"HTTP/1.1 200 "), "answered {}", String::from_utf8_lossy(&answer));
     }
-    ensure!(answer.starts_with(b"HTTP/1.1 200 "), "answered {}", String::from_utf8_lossy(&answer));
     Ok(())
 }

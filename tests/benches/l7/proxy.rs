@@ -47,8 +47,9 @@ impl Kind {
     /// Its command, with the files that it wants.
     fn command(self, places: &Places) -> Result<Command> {
         let configuration = places.folder.join("configuration");
-        let mut command = Command::new("taskset");
-        command.args(["--cpu-list", &cpu::measured()?.to_string()]);
+        // Killed with the bench, even if that is killed itself.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", &cpu::measured()?.to_string()]);
         match self {
             Self::Podway => {
                 let Places { http, https, upstream, certificate, key, .. } = places;
