@@ -29,7 +29,7 @@ const DESCRIPTORS: u64 = 16_500;
 const LOAD_CPU: usize = 0;
 
 const COST: &str = "CPU of the proxy for a request";
-const LATENCY: &str = "Latency at 3,000 requests/s, HTTP/1.1, small answers";
+const LATENCY: &str = "Latency at 3,000 requests/s";
 const MEMORY: &str = "Memory with 10,000 idle connections";
 
 fn main() -> Result<()> {
