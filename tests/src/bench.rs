@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 pub mod cpu;
 pub mod data;
+pub mod l7;
 pub mod services;
 pub mod transit;
 pub mod usage;

@@ -30,6 +30,9 @@ const QUICK_VARIABLE: &str = "PODWAY_BENCH_QUICK";
 /// Names the binary of kube-proxy to a bench program.
 const KUBE_PROXY_VARIABLE: &str = "PODWAY_KUBE_PROXY";
 
+/// The bench program that needs other proxies and their load generators.
+const L7: &str = "l7";
+
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -43,17 +46,30 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
     /// Measure nothing: compare this saved run, instead of a new one, with that of `--against`
-    #[arg(long, value_name = "FILE", requires = "against", conflicts_with_all = ["quick", "json", "only", "kube_proxy"])]
+    #[arg(long, value_name = "FILE", requires = "against", conflicts_with_all = ["quick", "json", "only", "l7", "kube_proxy"])]
     run: Option<PathBuf>,
     /// Run one bench program alone, by its name; of the kept run the others stay
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Run the bench of the front-end beside nginx and HAProxy alone, which a whole run leaves out: as `--only l7`
+    #[arg(long, conflicts_with = "only")]
+    l7: bool,
     /// Also measure kube-proxy itself, this binary of it, beside the agent (`scale`)
     #[arg(long, value_name = "PATH")]
     kube_proxy: Option<PathBuf>,
     /// Measure nothing: draw the page and its charts from the kept run
-    #[arg(long, conflicts_with_all = ["quick", "json", "against", "only", "kube_proxy", "run"])]
+    #[arg(long, conflicts_with_all = ["quick", "json", "against", "only", "l7", "kube_proxy", "run"])]
     page_only: bool,
+}
+
+impl Arguments {
+    /// Whether a bench program is to run: with no word about it all but the one that needs other proxies.
+    fn wants(&self, bench: &str) -> bool {
+        match &self.only {
+            Some(only) => only == bench,
+            None => self.l7 == (bench == L7),
+        }
+    }
 }
 
 /// Builds all that is measured as the user, and measures as root.
@@ -86,6 +102,9 @@ pub(crate) fn run_command(project: &Project, arguments: &Arguments) -> Result<()
 fn measure(project: &Project, arguments: &Arguments, kube_proxy: Option<&Path>) -> Result<Vec<Results>> {
     let privilege = Privilege::find()?;
     setup::system(privilege)?;
+    if arguments.wants(L7) {
+        setup::l7_peers(privilege)?;
+    }
     let podway = build::release_binary(project)?;
     let object = project.ebpf_object();
     let built = test_binary::build(
@@ -93,15 +112,14 @@ fn measure(project: &Project, arguments: &Arguments, kube_proxy: Option<&Path>) 
         &["bench", "--package", "lb-tests", "--benches", "--bins", "--no-run"],
         Some(&object),
     )?;
-    let is_wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
     let is_bench = |binary: &&test_binary::TestBinary| binary.kind == test_binary::Kind::Bench;
     let benches: Vec<_> = built.iter().filter(is_bench).collect();
     let names: Vec<&str> = benches.iter().map(|bench| bench.name.as_str()).collect();
-    if !names.iter().any(|name| is_wanted(name)) {
+    if !names.iter().any(|name| arguments.wants(name)) {
         bail!("there is no such bench program; there are {}", names.join(", "));
     }
     let mut measured = Vec::new();
-    for bench in benches.into_iter().filter(|bench| is_wanted(&bench.name)) {
+    for bench in benches.into_iter().filter(|bench| arguments.wants(&bench.name)) {
         println!("bench: {}", bench.name);
         let file = project.target().join(format!("bench-{}.json", bench.name));
         // Made by the user: what root makes the user could not remove.
@@ -126,4 +144,36 @@ fn measure(project: &Project, arguments: &Arguments, kube_proxy: Option<&Path>) 
 fn results_of(file: &Path) -> Result<Results> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} holds no results", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    /// Which of two bench programs run.
+    fn wanted(options: &[&str]) -> [bool; 2] {
+        let line = Line::parse_from([&["bench"], options].concat());
+        ["path", "l7"].map(|bench| line.arguments.wants(bench))
+    }
+
+    #[test]
+    fn a_whole_run_leaves_the_front_end_out() {
+        assert_eq!(wanted(&[]), [true, false]);
+        assert_eq!(wanted(&["--quick"]), [true, false]);
+    }
+
+    #[test]
+    fn the_front_end_is_measured_alone() {
+        assert_eq!(wanted(&["--l7"]), [false, true]);
+        assert_eq!(wanted(&["--only", "l7"]), [false, true]);
+        assert_eq!(wanted(&["--only", "path"]), [true, false]);
+    }
 }

@@ -28,6 +28,11 @@ const SYSTEM_PROGRAMS: [(&str, &str); 6] = [
     ("sysctl", "procps"),
 ];
 
+/// Programs that the front-end is measured beside and with. Their packages may start services of their own; nothing
+/// here needs those.
+const L7_PROGRAMS: [(&str, &str); 4] =
+    [("nginx", "nginx-light"), ("haproxy", "haproxy"), ("wrk", "wrk"), ("h2load", "nghttp2-client")];
+
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// A mount of our own, for systems on which nothing has mounted cgroup2.
@@ -46,6 +51,11 @@ pub(crate) fn system(privilege: Privilege) -> Result<()> {
     programs(privilege, &SYSTEM_PROGRAMS)?;
     bpffs(privilege)?;
     cgroup2(privilege)
+}
+
+/// All that measuring the front-end needs of the system.
+pub(crate) fn l7_peers(privilege: Privilege) -> Result<()> {
+    programs(privilege, &L7_PROGRAMS)
 }
 
 /// `rustfmt` and `clippy` of the toolchain in use; rustup's minimal profile leaves them out.

@@ -29,7 +29,14 @@ pub fn measured() -> Result<usize> {
 /// # Errors
 /// The kernel refuses it.
 pub fn pin() -> Result<()> {
-    let cpu = measured()?;
+    pin_to(measured()?)
+}
+
+/// Keeps the calling thread, and all that it starts from now on, on one processor.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn pin_to(cpu: usize) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu);
     sched_setaffinity(None, &cpus).with_context(|| format!("cannot pin a thread to processor {cpu}"))

@@ -29,6 +29,22 @@ impl Usage {
         Ok(ticks.sum::<Result<f64, _>>()? * 1e3 / TICKS_PER_SECOND)
     }
 
+    /// CPU time so far of the threads that it has, ms, to the ns: for short times, of a process whose threads stay
+    /// (`Documentation/scheduler/sched-stats.rst`).
+    ///
+    /// # Errors
+    /// The process has ended, or the kernel does not account for it (`CONFIG_SCHED_INFO`).
+    pub fn threads_cpu_ms(&self) -> Result<f64> {
+        let mut sum_ns = 0.0;
+        for thread in read_dir(self.0.join("task")).context("cannot list the process's threads")? {
+            let path = thread?.path().join("schedstat");
+            let text = read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let first = text.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok());
+            sum_ns += first.with_context(|| format!("{} holds no time", path.display()))?;
+        }
+        Ok(sum_ns / 1e6)
+    }
+
     /// Resident memory now, MiB, with the pages of maps that it has touched.
     ///
     /// # Errors
@@ -68,5 +84,29 @@ impl Usage {
             }
         }
         Ok(maps.values().sum::<u64>() as f64 / f64::from(1 << 20))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_of_threads_has_that_of_each() {
+        let usage = Usage::of(std::process::id());
+        let before_ms = usage.threads_cpu_ms().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            while super::super::cpu::thread_ns() < 20_000_000 {}
+            tell.send(()).unwrap();
+            // It stays: what has ended is not counted.
+            ended.recv().unwrap_err();
+        });
+        told.recv().unwrap();
+        let spent_ms = usage.threads_cpu_ms().unwrap() - before_ms;
+        drop(end);
+        thread.join().unwrap();
+        assert!(spent_ms >= 19.0, "{spent_ms} ms");
     }
 }
