@@ -213,7 +213,6 @@ LOADS
 /bin/busybox mount -t sysfs sys new/sys
 /bin/busybox mount -t devtmpfs dev new/dev
 /bin/busybox mount -t tmpfs tmpfs new/run
-/bin/busybox mount -t tmpfs tmpfs new/tmp
 /bin/busybox mount -t bpf bpf new/sys/fs/bpf
 /bin/busybox mount -t cgroup2 cgroup2 new/sys/fs/cgroup
 /bin/busybox mkdir -p new/lib/modules
