@@ -285,7 +285,9 @@ impl Run<'_> {
             .collect();
         lines.push(format!("export {REQUIRE_VARIABLE}=kernel,netns,kernels"));
         lines.push(
-            "modprobe -a veth bridge pktgen sch_ingress cls_bpf && ip link set lo up || exit 1\nstatus=0"
+            "modprobe -a veth bridge pktgen sch_ingress cls_bpf && ip link set lo up || exit 1\n\
+             # What pktgen sends in one go is more than the thousand packets that may wait between two interfaces.\n\
+             echo 10000 > /proc/sys/net/core/netdev_max_backlog\nstatus=0"
                 .into(),
         );
         for binary in binaries {
