@@ -42,7 +42,9 @@ impl KnownCertificates {
             });
             if known.secret.as_ref() != secret {
                 known.secret = secret.cloned();
-                is_change |= known.read(name);
+                known.read(name);
+                // A fault is one too: it is to be told.
+                is_change = true;
             }
         }
         is_change
@@ -90,12 +92,11 @@ fn covers(certificate: &Certificate, host: &HostPattern) -> bool {
 }
 
 impl Known {
-    /// Reads the Secret anew; whether the certificate is another one.
-    fn read(&mut self, name: &ObjectName) -> bool {
+    /// Reads the Secret anew; what cannot be read leaves the certificate as it is.
+    fn read(&mut self, name: &ObjectName) {
         let Some(secret) = &self.secret else {
             self.fault = Some("it is gone, or has neither tls.crt nor tls.key".to_owned());
-            // The problem is a change as well.
-            return true;
+            return;
         };
         match Certificate::parse(&secret.certificate_pem, &secret.key_pem) {
             Ok(certificate) => {
@@ -105,6 +106,5 @@ impl Known {
             }
             Err(fault) => self.fault = Some(fault.to_string()),
         }
-        true
     }
 }

@@ -223,7 +223,7 @@ impl FrontEndLink {
         self.has_faults
     }
 
-    /// Lets the requests that have begun end, and takes the VIPs' addresses from the node where nobody serves them.
+    /// Lets the requests that have begun end. The VIPs' addresses stay, for the agent that follows.
     pub(super) async fn stop(mut self) {
         let Some(front_end) = self.front_end.take() else { return };
         let drain = self.drain;
