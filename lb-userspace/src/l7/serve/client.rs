@@ -1,4 +1,5 @@
 //! What is known of the client's side of a connection.
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderValue;
@@ -27,13 +28,16 @@ pub(super) struct Client {
     /// The peer's address as fields carry it: made once for all requests.
     pub(super) address_text: HeaderValue,
     pub(super) port_text: HeaderValue,
+    /// The last element of `Forwarded` that was made, and the host that it was made for.
+    pub(super) forwarded: RefCell<Option<(Box<[u8]>, HeaderValue)>>,
 }
 
 impl Client {
     pub(super) fn new(peer: SocketAddr, local: SocketAddr, tls: Option<TlsFacts>, is_trusted: bool) -> Self {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-        Self { peer, local, tls, is_trusted, address_text: text(peer.ip()), port_text: local.port().into() }
+        let (address_text, port_text) = (text(peer.ip()), local.port().into());
+        Self { peer, local, tls, is_trusted, address_text, port_text, forwarded: RefCell::default() }
     }
 
     pub(super) const fn scheme(&self) -> &'static str {

@@ -2,7 +2,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct WireState {
     requests: AtomicU32,
     upgrade: AtomicU8,
+    is_quiet: AtomicBool,
     reader: AtomicWaker,
 }
 
@@ -52,6 +53,11 @@ impl WireState {
     pub(super) fn become_tunnel(&self) {
         self.upgrade.store(TUNNEL, Ordering::Release);
         self.reader.wake();
+    }
+
+    /// Whether nothing is under way between requests: all that came was read and answered, and the answers are sent.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_quiet.load(Ordering::Acquire) && !self.is_busy()
     }
 
     fn is_busy(&self) -> bool {
@@ -119,6 +125,11 @@ impl<S> ClientStream<S> {
         }
     }
 
+    /// The client's side as it comes.
+    pub(super) const fn inner(&self) -> &S {
+        &self.inner
+    }
+
     /// Whether the bytes may be read now, after a request for an upgrade.
     fn poll_upgrade(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(scanner) = &mut self.scanner else { return Poll::Ready(()) };
@@ -155,6 +166,8 @@ impl<S> ClientStream<S> {
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(scanner) = &self.scanner else { return Poll::Pending };
         let is_in_head = scanner.stage() == Stage::Head;
+        let is_quiet = scanner.stage() == Stage::Between && self.writes_since.is_none();
+        self.state.is_quiet.store(is_quiet, Ordering::Release);
         let owes = is_in_head || (scanner.stage() == Stage::Between && !self.state.is_busy());
         if !owes {
             self.reads_since = None;
@@ -174,6 +187,7 @@ impl<S> ClientStream<S> {
             self.writes_since = None;
             return result;
         }
+        self.state.is_quiet.store(false, Ordering::Release);
         let since = *self.writes_since.get_or_insert_with(Instant::now);
         if self.write_deadline.poll(cx, since + self.stall_timeout).is_ready() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")));
@@ -224,6 +238,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
         let before = buffer.filled().len();
         match Pin::new(&mut this.inner).poll_read(cx, buffer) {
             Poll::Ready(Ok(())) => {
+                this.state.is_quiet.store(false, Ordering::Release);
                 if let Some(at) = this.watch(&buffer.filled()[before..]) {
                     buffer.filled_mut()[before + at] = REFUSED_BYTE;
                     buffer.set_filled(before + at + 1);

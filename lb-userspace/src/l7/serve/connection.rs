@@ -9,7 +9,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -22,6 +22,7 @@ use super::counters::count;
 use super::exchange::answer;
 use super::link::Link;
 use super::local::LocalExecutor;
+use super::parked::{Socket, until_asked, until_quiet};
 use super::settings::{HEAD_BUFFER_BYTES, Limits};
 use super::snapshot::Scheme;
 use super::worker::{Counted, Worker};
@@ -59,7 +60,8 @@ pub(super) async fn serve(
         Scheme::Https(certificates) => {
             let config = certificates.config();
             drop(snapshot);
-            let Some(stream) = handshake(stream, config, limits.handshake_timeout).await else {
+            // What TLS takes is not taken of connections in the clear.
+            let Some(stream) = Box::pin(handshake(stream, config, limits.handshake_timeout)).await else {
                 count(&worker.shared.totals.handshakes_failed);
                 return;
             };
@@ -67,9 +69,9 @@ pub(super) async fn serve(
             let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
             let link = Rc::new(Link::new(Rc::clone(&worker), place, client, counted));
             if is_http_2 {
-                http_2_until_idle(stream, link, closing).await;
+                Box::pin(http_2_until_idle(stream, link, closing)).await;
             } else {
-                http_1(stream, link, closing).await;
+                Box::pin(http_1(stream, link, closing)).await;
             }
         }
     }
@@ -103,15 +105,35 @@ fn facts(stream: &TlsStream<TcpStream>) -> TlsFacts {
 
 async fn http_1<S>(stream: S, link: Rc<Link>, mut closing: watch::Receiver<()>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Socket + Unpin + Send + 'static,
 {
     let shared = Arc::clone(&link.worker.shared);
     let limits = &shared.settings.limits;
     let state = Arc::clone(&link.wire);
-    let stream = ClientStream::new(stream, Dialect::Http1, state, Arc::clone(&shared.totals), limits);
-    let requests = Rc::clone(&link);
+    let mut stream = ClientStream::new(stream, Dialect::Http1, state, Arc::clone(&shared.totals), limits);
+    // The parser has an allocation of its own, which a parked connection does not.
+    while let Some(mut parked) = Box::pin(http_1_until_quiet(stream, &link, limits, &mut closing)).await {
+        if !until_asked(parked.inner().socket(), &link, limits, &mut closing).await {
+            let _ = parked.shutdown().await;
+            return;
+        }
+        stream = parked;
+    }
+}
+
+/// Serves requests until the connection ends; it is returned once it is quiet.
+async fn http_1_until_quiet<S>(
+    stream: ClientStream<S>,
+    link: &Rc<Link>,
+    limits: &Limits,
+    closing: &mut watch::Receiver<()>,
+) -> Option<ClientStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let requests = Rc::clone(link);
     let service = service_fn(move |request| answer(Rc::clone(&requests), request));
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .half_close(false)
         .header_read_timeout(None)
         .max_headers(limits.headers_max)
@@ -119,14 +141,18 @@ where
         .max_buf_size(HEAD_BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut connection = pin!(connection);
     tokio::select! {
         biased;
         // A connection's fault is its client's: there is nobody left to tell.
-        _ = connection.as_mut() => return,
-        () = until_closing(&link, &mut closing) => connection.as_mut().graceful_shutdown(),
+        _ = &mut connection => return None,
+        () = until_closing(link, closing) => Pin::new(&mut connection).graceful_shutdown(),
+        () = until_quiet(link, limits.parked_after) => {
+            // What the parser may have read is an empty line, which asks for nothing (RFC 9112 §2.2).
+            return connection.into_parts().map(|parts| parts.io.into_inner());
+        }
     }
     let _ = connection.await;
+    None
 }
 
 async fn http_2_until_idle(stream: TlsStream<TcpStream>, link: Rc<Link>, mut closing: watch::Receiver<()>) {

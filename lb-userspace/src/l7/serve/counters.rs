@@ -1,7 +1,11 @@
 //! What is counted, for whoever shows it.
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::StatusCode;
+
+/// Classes of [`Durations`]: all but the last end at a power of two milliseconds, from 1 ms to 16 s.
+const DURATION_CLASSES: usize = 16;
 
 /// How the requests of a URL map or a backend service came out.
 #[derive(Debug, Default)]
@@ -15,6 +19,37 @@ pub struct Counters {
     pub tunnels: AtomicU64,
     /// Bytes of answers' bodies.
     pub answer_bytes: AtomicU64,
+    /// From a request's head to the last byte of its answer, or to where that was given up.
+    pub durations: Durations,
+}
+
+/// Times by size.
+#[derive(Debug, Default)]
+pub struct Durations {
+    classes: [AtomicU64; DURATION_CLASSES],
+    sum_us: AtomicU64,
+}
+
+impl Durations {
+    pub(super) fn note(&self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let power = us.div_ceil(1_000).checked_next_power_of_two().map_or(u32::MAX, u64::trailing_zeros);
+        self.classes[(power as usize).min(DURATION_CLASSES - 1)].fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// All of them together.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        Duration::from_micros(self.sum_us.load(Ordering::Relaxed))
+    }
+
+    /// For each class the longest time that is in it, seconds, and how many are; the last has no end.
+    pub fn classes(&self) -> impl Iterator<Item = (f64, u64)> {
+        let bounds = (0..DURATION_CLASSES - 1).map(|power| f64::from(1 << power) / 1e3);
+        let counts = self.classes.iter().map(|count| count.load(Ordering::Relaxed));
+        bounds.chain([f64::INFINITY]).zip(counts)
+    }
 }
 
 impl Counters {
@@ -35,6 +70,8 @@ impl Counters {
 pub struct Totals {
     /// Clients' connections that are open.
     pub connections: AtomicU64,
+    /// Those of them that are parked: without a request, and without what reading one takes.
+    pub parked: AtomicU64,
     /// Connections closed at once: too many in all.
     pub connections_refused: AtomicU64,
     /// Connections closed at once: too many of one client.
@@ -53,4 +90,23 @@ pub struct Totals {
 
 pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_in_the_class_that_ends_at_it() {
+        let durations = Durations::default();
+        for us in [0, 1_000, 1_001, 2_000, 16_384_000, 16_384_001, u64::MAX / 4] {
+            durations.note(Duration::from_micros(us));
+        }
+        let classes: Vec<(f64, u64)> = durations.classes().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(classes, [(0.001, 2), (0.002, 2), (16.384, 1), (f64::INFINITY, 2)]);
+        let short = Durations::default();
+        short.note(Duration::from_micros(1_500));
+        short.note(Duration::from_micros(500));
+        assert_eq!(short.sum(), Duration::from_millis(2));
+    }
 }

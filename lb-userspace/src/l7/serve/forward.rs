@@ -112,8 +112,20 @@ pub(super) fn remove_look_alikes(headers: &mut HeaderMap, others: &[CustomHeader
     }
 }
 
-/// An element of RFC 7239 §4.
+/// An element of RFC 7239 §4. A connection's requests are mostly for one host: the last one made is kept.
 fn forwarded(client: &Client, host: &HeaderValue) -> Option<HeaderValue> {
+    let mut last = client.forwarded.borrow_mut();
+    if let Some((of, element)) = &*last
+        && **of == *host.as_bytes()
+    {
+        return Some(element.clone());
+    }
+    let element = forwarded_element(client, host)?;
+    *last = Some((host.as_bytes().into(), element.clone()));
+    Some(element)
+}
+
+fn forwarded_element(client: &Client, host: &HeaderValue) -> Option<HeaderValue> {
     let host = host.to_str().ok()?;
     let proto = client.scheme();
     let text = match client.peer.ip() {
@@ -158,9 +170,19 @@ pub(super) fn request_id(headers: &mut HeaderMap, client: &Client, random: u128)
     {
         return id.clone();
     }
-    let id = HeaderValue::try_from(format!("{random:032x}")).unwrap_or(HeaderValue::from_static("0"));
+    let id = HeaderValue::from_bytes(&hex(random)).unwrap_or(HeaderValue::from_static("0"));
     headers.insert(REQUEST_ID, id.clone());
     id
+}
+
+/// All 32 digits.
+fn hex(number: u128) -> [u8; 32] {
+    let bytes = number.to_be_bytes();
+    std::array::from_fn(|place| {
+        let byte = bytes[place / 2];
+        let digit = if place % 2 == 0 { byte >> 4 } else { byte & 15 };
+        b"0123456789abcdef"[usize::from(digit)]
+    })
 }
 
 /// HTTP/2 may spread cookies over several fields, HTTP/1 may not (RFC 9113 §8.2.3).

@@ -29,6 +29,29 @@ fn an_ipv6_client_is_quoted() {
 }
 
 #[test]
+fn each_request_of_a_connection_names_its_own_host() {
+    let client = client("192.0.2.9:1", false);
+    let forwarded = |host: &'static str| {
+        let mut fields = headers(&[]);
+        say_who_asks(&mut fields, &client, &HeaderValue::from_static(host));
+        fields.remove("forwarded")
+    };
+    for host in ["a", "a", "b", "a"] {
+        let element = format!("for=192.0.2.9;host=\"{host}\";proto=http");
+        assert_eq!(forwarded(host).as_ref().and_then(|value| value.to_str().ok()), Some(&*element));
+    }
+}
+
+#[test]
+fn a_request_has_a_name_of_32_digits() {
+    let mut fields = headers(&[("x-request-id", "mine")]);
+    let id =
+        request_id(&mut fields, &client("192.0.2.9:1", false), 0x00ab_cdef_0123_4567_89ab_cdef_0123_4567);
+    assert_eq!(id, "00abcdef0123456789abcdef01234567");
+    assert_eq!(fields["x-request-id"], id);
+}
+
+#[test]
 fn a_mapped_client_is_its_ipv4_address() {
     let mut fields = headers(&[]);
     say_who_asks(&mut fields, &client("[::ffff:192.0.2.9]:1", false), &HeaderValue::from_static("a"));

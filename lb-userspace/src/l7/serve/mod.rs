@@ -19,6 +19,7 @@ mod client_stream;
 mod connection;
 mod link;
 mod local;
+mod parked;
 mod timer;
 mod wire;
 
@@ -45,7 +46,7 @@ mod front_end;
 
 pub use affinity::COOKIE_NAME;
 pub use certificate::{Certificate, CertificateFault, Certificates};
-pub use counters::{Counters, Totals};
+pub use counters::{Counters, Durations, Totals};
 pub use custom_header::{CustomHeader, CustomHeaderFault};
 pub use front_end::{FrontEnd, ListenFault};
 pub use refusal::{REASON, Reason};
@@ -68,6 +69,8 @@ mod certificate_tests;
 mod fixture;
 #[cfg(test)]
 mod http_1_tests;
+#[cfg(test)]
+mod parked_tests;
 #[cfg(test)]
 mod record_tests;
 #[cfg(test)]

@@ -110,6 +110,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         if let Some(service) = &self.service {
             service.counters.answer_bytes.fetch_add(self.bytes, Ordering::Relaxed);
+            service.counters.durations.note(self.began.elapsed());
         }
         let (Some(mut line), Some(log)) = (self.line.take(), &self.log) else { return };
         line.answer_bytes = self.bytes;

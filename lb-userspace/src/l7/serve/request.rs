@@ -39,11 +39,19 @@ pub(super) fn judge(parts: &Parts, scheme: &str, site: &Site, limits: &Limits) -
     })?;
     let route = site.url_map.find(&host, &path).map(|found| found.target.clone());
     let rewritten = (!path.is_as_sent()).then(|| with_query(path.as_str(), sent));
-    let authority = match host.port() {
+    Ok(Target { route, authority: authority(parts.headers.get(HOST), &host)?, rewritten })
+}
+
+/// The host in its normal form with its port: nearly always the very field that the client sent.
+fn authority(field: Option<&HeaderValue>, host: &Host<'_>) -> Result<HeaderValue, Reason> {
+    let made = match host.port() {
         Some(port) => HeaderValue::try_from(format!("{}:{port}", host.as_str())),
-        None => HeaderValue::try_from(host.as_str()),
+        None => match field.filter(|field| *field == host.as_str()) {
+            Some(field) => return Ok(field.clone()),
+            None => HeaderValue::from_str(host.as_str()),
+        },
     };
-    Ok(Target { route, authority: authority.map_err(|_| Reason::Host)?, rewritten })
+    made.map_err(|_| Reason::Host)
 }
 
 fn with_query(path: &str, sent: &str) -> String {
