@@ -30,6 +30,9 @@ const QUICK_VARIABLE: &str = "PODWAY_BENCH_QUICK";
 /// Names the binary of kube-proxy to a bench program.
 const KUBE_PROXY_VARIABLE: &str = "PODWAY_KUBE_PROXY";
 
+/// Names the binary of Envoy to a bench program.
+const ENVOY_VARIABLE: &str = "PODWAY_ENVOY";
+
 /// The bench program that needs other proxies and their load generators.
 const L7: &str = "l7";
 
@@ -51,7 +54,7 @@ pub(crate) struct Arguments {
     /// Run one bench program alone, by its name; of the kept run the others stay
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
-    /// Run the bench of the front-end beside nginx and HAProxy alone, which a whole run leaves out: as `--only l7`
+    /// Run the bench of the front-end beside nginx, HAProxy and Envoy alone, which a whole run leaves out: as `--only l7`
     #[arg(long, conflicts_with = "only")]
     l7: bool,
     /// Also measure kube-proxy itself, this binary of it, beside the agent (`scale`)
@@ -102,9 +105,12 @@ pub(crate) fn run_command(project: &Project, arguments: &Arguments) -> Result<()
 fn measure(project: &Project, arguments: &Arguments, kube_proxy: Option<&Path>) -> Result<Vec<Results>> {
     let privilege = Privilege::find()?;
     setup::system(privilege)?;
-    if arguments.wants(L7) {
+    let envoy = if arguments.wants(L7) {
         setup::l7_peers(privilege)?;
-    }
+        Some(setup::envoy(project, privilege)?)
+    } else {
+        None
+    };
     let podway = build::release_binary(project)?;
     let object = project.ebpf_object();
     let built = test_binary::build(
@@ -130,6 +136,7 @@ fn measure(project: &Project, arguments: &Arguments, kube_proxy: Option<&Path>) 
             (RESULTS_VARIABLE, file.as_os_str()),
         ];
         variables.extend(kube_proxy.map(|path| (KUBE_PROXY_VARIABLE, path.as_os_str())));
+        variables.extend(envoy.as_deref().map(|path| (ENVOY_VARIABLE, path.as_os_str())));
         if arguments.quick {
             variables.push((QUICK_VARIABLE, "1".as_ref()));
         }

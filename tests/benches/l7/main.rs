@@ -1,4 +1,4 @@
-//! The front-end beside nginx and HAProxy: `cargo xtask bench --l7`.
+//! The front-end beside nginx, HAProxy and Envoy: `cargo xtask bench --l7`.
 //!
 //! Each proxy is one process with one thread on one processor; clients and the upstream, a thread of this program,
 //! have the other. All have the same rules, certificate and upstream, and all stand at once, so that rounds are
@@ -55,7 +55,6 @@ fn measure() -> Result<()> {
     let mut bench = Bench::new("l7")?;
     let stand = Stand::start()?;
     bench.note(&versions()?);
-    bench.note("Envoy was not measured.");
     idle_memory(&mut bench, &stand)?;
     let proxies = Kind::ALL.map(|kind| Proxy::start(kind, &stand)).into_iter().collect::<Result<Vec<_>>>()?;
     let amount =
@@ -76,7 +75,8 @@ fn measure() -> Result<()> {
             }
         }
     }
-    beside_nginx(&mut bench, &rows);
+    beside(&mut bench, &rows, Kind::Nginx);
+    beside(&mut bench, &rows, Kind::Envoy);
     bench.finish()
 }
 
@@ -105,16 +105,18 @@ impl Rows {
     }
 }
 
-fn beside_nginx(bench: &mut Bench, rows: &[Vec<Rows>]) {
-    let peer = Kind::ALL.iter().position(|kind| *kind == Kind::Nginx).unwrap_or_default();
-    let others = || Kind::ALL.iter().enumerate().filter(|(index, _)| *index != peer);
+/// Ratios of what each other proxy takes to what `peer` does.
+fn beside(bench: &mut Bench, rows: &[Vec<Rows>], peer: Kind) {
+    let of_peer = Kind::ALL.iter().position(|kind| *kind == peer).unwrap_or_default();
+    let others = || Kind::ALL.iter().enumerate().filter(|(index, _)| *index != of_peer);
     for (work, rows) in Work::ALL.iter().zip(rows) {
         for (index, kind) in others() {
             let parameters = || [("proxy", Parameter::from(kind.name()))];
-            let (of, to) = (&rows[index], &rows[peer]);
-            bench.ratio(&format!("{COST}, beside nginx"), work.title(), parameters(), of.cpu_us, to.cpu_us);
+            let (of, to) = (&rows[index], &rows[of_peer]);
+            let title = |what: &str| format!("{what}, beside {}", peer.name());
+            bench.ratio(&title(COST), work.title(), parameters(), of.cpu_us, to.cpu_us);
             if let (Some([_, of]), Some([_, to])) = (of.latency_us, to.latency_us) {
-                bench.ratio(&format!("{LATENCY}, beside nginx"), "p99", parameters(), of, to);
+                bench.ratio(&title(LATENCY), "p99", parameters(), of, to);
             }
         }
     }
@@ -138,7 +140,12 @@ fn idle_memory(bench: &mut Bench, stand: &Stand) -> Result<()> {
 fn versions() -> Result<String> {
     let programs = [("nginx", "-v"), ("haproxy", "-v"), ("h2load", "--version"), ("wrk", "-v")];
     let told = programs.map(|(program, option)| proxy::version(program, option));
-    Ok(format!("{}.", told.into_iter().collect::<Result<Vec<_>>>()?.join("; ")))
+    let envoy = proxy::envoy_binary()?;
+    let envoy = proxy::version(&envoy.to_string_lossy(), "--version")?;
+    // Path, then a commit, the version and how it was built.
+    let envoy = envoy.split('/').rev().nth(3).unwrap_or_default();
+    let told = told.into_iter().chain([Ok(format!("Envoy {envoy}"))]).collect::<Result<Vec<_>>>()?;
+    Ok(format!("{}.", told.join("; ")))
 }
 
 fn raise_descriptors() -> Result<()> {

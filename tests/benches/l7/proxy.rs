@@ -1,12 +1,13 @@
 //! The proxies: each is one process with one thread, on the processor that is measured on.
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use lb_tests::bench::cpu;
-use lb_tests::bench::l7::{Places, haproxy, nginx};
+use lb_tests::bench::l7::{Places, envoy, haproxy, nginx};
 use lb_tests::bench::usage::Usage;
 use lb_tests::process::Process;
 use lb_tests::wait::wait_until;
@@ -22,7 +23,11 @@ pub(crate) enum Kind {
     Podway,
     Nginx,
     Haproxy,
+    Envoy,
 }
+
+/// Names Envoy's binary.
+const ENVOY_VARIABLE: &str = "PODWAY_ENVOY";
 
 /// A running proxy.
 pub(crate) struct Proxy {
@@ -34,13 +39,14 @@ pub(crate) struct Proxy {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Podway, Self::Nginx, Self::Haproxy];
+    pub(crate) const ALL: [Self; 4] = [Self::Podway, Self::Nginx, Self::Haproxy, Self::Envoy];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Podway => "Podway",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
+            Self::Envoy => "Envoy",
         }
     }
 
@@ -64,6 +70,13 @@ impl Kind {
                 write(&configuration, &haproxy::configuration(places))?;
                 write(&places.folder.join("map"), &haproxy::map())?;
                 command.args(["haproxy", "-db", "-f"]).arg(configuration);
+            }
+            Self::Envoy => {
+                // It tells what a file is by its name.
+                let configuration = configuration.with_extension("yaml");
+                write(&configuration, &envoy::configuration(places))?;
+                command.arg(envoy_binary()?).args(["--concurrency", "1", "--disable-hot-restart"]);
+                command.args(["--log-level", "error", "--config-path"]).arg(configuration);
             }
         }
         Ok(command)
@@ -109,6 +122,14 @@ fn free_places() -> Result<[SocketAddr; 2]> {
     let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot find a free port");
     let listeners = [listen()?, listen()?];
     Ok([listeners[0].local_addr()?, listeners[1].local_addr()?])
+}
+
+/// Where Envoy is.
+pub(crate) fn envoy_binary() -> Result<PathBuf> {
+    let path = std::env::var_os(ENVOY_VARIABLE);
+    path.map(PathBuf::from).with_context(|| {
+        format!("{ENVOY_VARIABLE} names no binary of Envoy; `cargo xtask bench --l7` gets one and names it")
+    })
 }
 
 /// The first line of what a program says of its version.

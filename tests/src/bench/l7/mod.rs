@@ -1,5 +1,6 @@
 //! What the bench of the front-end is made of: the rules that all proxies have, the peers' configurations, and the
 //! load generators with what they print. Pure, so that it is tested without any of those programs.
+pub mod envoy;
 pub mod h2load;
 pub mod haproxy;
 pub mod nginx;
