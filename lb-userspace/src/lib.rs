@@ -36,6 +36,8 @@ pub mod explain;
 pub mod kube_proxy;
 
 pub mod metrics;
+pub mod plain_server;
+pub mod web;
 
 pub mod admin;
 pub mod agent;

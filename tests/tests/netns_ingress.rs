@@ -137,6 +137,74 @@ fn requests_go_where_host_and_path_say() {
         assert_eq!(ask(client, to, "other.example", "/").unwrap().code, 404);
     }
     world.agent.verify().unwrap();
+    let metrics = world.agent.metrics("/metrics").unwrap();
+    let of_map = |class| [("url_map", "shop/shop"), ("code_class", class)];
+    let requests = |class| metrics.value("podway_url_map_requests_total", &of_map(class)).unwrap_or_default();
+    assert!(requests("2xx") >= f64::from(4 * REQUESTS), "{metrics:?}");
+    assert!(requests("4xx") >= 4.0, "{metrics:?}");
+    let web = [("namespace", NAMESPACE), ("service", "web"), ("port", "http"), ("protocol", "TCP")];
+    let of_web = [web.as_slice(), &[("code_class", "2xx")]].concat();
+    let answered = metrics.value("podway_backend_service_requests_total", &of_web).unwrap_or_default();
+    assert!(answered >= f64::from(2 * REQUESTS), "{metrics:?}");
+    let timed = metrics.value("podway_backend_service_request_duration_seconds_count", &web);
+    assert_eq!(timed, Some(answered), "each request has its time");
+}
+
+/// What a browser shows of a page once its scripts have run.
+fn shown(world: &World, fragment: &str) -> String {
+    let profile = TempDir::with_prefix("podway-browser-").unwrap();
+    let mut command = world.topology.node(NODE_NAMES[0]).host().command("chromium");
+    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
+    command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
+    command.arg(format!("--user-data-dir={}", profile.path().display()));
+    // Its clock stands still while it waits for an answer.
+    command.args(["--virtual-time-budget=5000", "--dump-dom"]);
+    let output =
+        command.arg(format!("http://{}/{fragment}", lb_userspace::web::ADDRESS_DEFAULT)).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_browser_is_shown_the_chain_and_what_becomes_of_it() {
+    let Some(mut world) = World::start() else { return };
+    world.put("class", &ingress_class());
+    world.put("ingress", &ingress(&LOAD_BALANCER_IPS[..1], &[]));
+    let vip = LOAD_BALANCER_IPS[0];
+    world.wait_for(vip, "shop.example", 200);
+    let web = format!("{NAMESPACE}/web:http/TCP");
+    let endpoint = |pod: &str| SocketAddr::new(world.topology.pod(pod).v4().into(), HTTP_PORT).to_string();
+    let (first, second) = (endpoint("web-a-1"), endpoint("web-b-1"));
+    let drawn = |style: &str, key: &str| format!("<g class=\"{style}\" data-key=\"{key}\"");
+
+    let page = shown(&world, "");
+    for listed in
+        ["#map=shop%2Fshop", "#service=shop%2Fweb%3Ahttp%2FTCP", "#service=shop%2Fcart%3Ahttp%2FTCP"]
+    {
+        assert!(page.contains(listed), "{listed} in {page}");
+    }
+    let page = shown(&world, "#map=shop%2Fshop");
+    let rules = ["shop.example /cart", "shop.example /", "api.example /v1"];
+    for text in rules.into_iter().chain([vip.to_string().as_str(), "clusterV4"]) {
+        assert!(page.contains(text), "{text} in {page}");
+    }
+    for address in [&first, &second] {
+        let wanted = drawn("healthy choice", &format!("{web} {address}"));
+        assert!(page.contains(&wanted), "{wanted} in {page}");
+    }
+    world.manifests.edit("web", |service| service.endpoint("web-a-1").ready = false).unwrap();
+    wait_until(DEADLINE, "the pod to be out", || {
+        let rows = world.agent.get("endpoints").unwrap();
+        let is_out = |row: &Value| row["address"] != first.as_str() || row["state"] != "healthy";
+        rows.as_array().unwrap().iter().all(is_out)
+    })
+    .unwrap();
+    let page = shown(&world, &format!("#service=shop%2Fweb%3Ahttp%2FTCP&endpoint={second}"));
+    assert!(!page.contains(&drawn("healthy choice", &format!("{web} {first}"))), "{page}");
+    assert!(page.contains(&drawn("healthy choice", &format!("{web} {second}"))), "{page}");
+    for detail in ["<h2>Endpoint ", "<th>slots</th>", "<th>generation</th>"] {
+        assert!(page.contains(detail), "{detail} in {page}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use tracing::warn;
 
 use crate::maps::Occupancy;
 use crate::metrics::{self, Scraper};
+use crate::web;
 
 use super::Agent;
 
@@ -24,6 +25,15 @@ impl Agent {
         });
         if let Err(error) = started {
             warn!(%address, error = format!("{error:#}"), "no metrics are served");
+        }
+    }
+
+    /// Shows the node's chains to browsers, unless nobody wants that. Without it all else goes on.
+    pub(super) fn start_web(&self) {
+        let Some(address) = self.options.web_address.0 else { return };
+        let (pin_path, run_dir) = (self.options.pin_path.clone(), self.options.run_dir.clone());
+        if let Err(error) = web::start(address, pin_path, run_dir) {
+            warn!(%address, error = format!("{error:#}"), "no page is served");
         }
     }
 
@@ -60,5 +70,6 @@ impl Agent {
         observed.maps.extend(swept);
         observed.state_changes.clone_from(findings.changes());
         observed.ejected = findings.ejected_by_service();
+        observed.front_end = self.front_end.counted();
     }
 }

@@ -238,6 +238,7 @@ impl Agent {
     ) -> Result<()> {
         let _admin = self.start_admin();
         self.start_metrics();
+        self.start_web();
         let (probing, targets) = (self.known.probing.clone(), self.targets.subscribe());
         let mut found = switch::start(probing, targets, self.applier.switch.clone())?;
         let mut terminate = signal(SignalKind::terminate())?;

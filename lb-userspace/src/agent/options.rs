@@ -9,6 +9,8 @@ use crate::diff::Limits;
 use crate::health::PROBERS_DEFAULT;
 use crate::maps::{PIN_PATH_DEFAULT, Sizes};
 use crate::metrics;
+use crate::plain_server::Address;
+use crate::web;
 
 use super::{FrontEndOptions, NodeFlags};
 
@@ -95,7 +97,11 @@ pub struct Options {
     pub neg_readiness_gate: bool,
     /// Where Prometheus reads metrics, over HTTP at /metrics; empty for nowhere.
     #[arg(long, default_value = metrics::ADDRESS_DEFAULT)]
-    pub metrics_address: metrics::Address,
+    pub metrics_address: Address,
+    /// Where this node's chains are shown to a browser; empty for nowhere. Who reaches it sees names and addresses of
+    /// the cluster.
+    #[arg(long, default_value = web::ADDRESS_DEFAULT)]
+    pub web_address: Address,
     /// Backend services that have metrics of their own; those of all further ones are added up.
     #[arg(long, default_value_t = metrics::BACKEND_SERVICES_TOLD_MAX)]
     pub metrics_backend_services_max: u32,

@@ -68,4 +68,16 @@ impl Samples<'_> {
         let count = buckets.iter().map(|(_, count)| count).sum();
         self.encoder.encode_histogram::<Labels<'_>>(sum_s, count, buckets, None)
     }
+
+    /// One of several of the family.
+    pub(super) fn histogram_of(
+        &mut self,
+        values: &[&str],
+        sum_s: f64,
+        buckets: &[(f64, u64)],
+    ) -> fmt::Result {
+        let labels = self.labels(values);
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        self.encoder.encode_family(&labels)?.encode_histogram::<Labels<'_>>(sum_s, count, buckets, None)
+    }
 }

@@ -113,6 +113,7 @@ const fn family(
 
 const SERVICE: &[&str] = &["namespace", "service", "port", "protocol"];
 const SERVICE_STATE: &[&str] = &["namespace", "service", "port", "protocol", "state"];
+const SERVICE_CLASS: &[&str] = &["namespace", "service", "port", "protocol", "code_class"];
 const ENDPOINT: &[&str] = &["namespace", "service", "port", "protocol", "endpoint"];
 
 pub(super) const BUILD: Family = family(
@@ -240,6 +241,56 @@ pub(super) const STATE_CHANGES: Family = family(
     &["state", "reason"],
     "Changes of endpoints' health, by the new state and its reason.",
 );
+pub(super) const FRONT_END_CONNECTIONS: Family =
+    family(Kind::Gauge, "podway_front_end_connections", &["state"], "Clients' connections to the front-end.");
+pub(super) const FRONT_END_REFUSALS: Family = family(
+    Kind::Counter,
+    "podway_front_end_refusals",
+    &["reason"],
+    "Connections and requests that the front-end refused before a URL map was asked.",
+);
+pub(super) const FRONT_END_DROPS: Family = family(
+    Kind::Counter,
+    "podway_front_end_drops",
+    &["what"],
+    "What the front-end could not tell, for want of room.",
+);
+pub(super) const URL_MAP_REQUESTS: Family = family(
+    Kind::Counter,
+    "podway_url_map_requests",
+    &["url_map", "code_class"],
+    "Requests by URL map and the first digit of the answer's code.",
+);
+pub(super) const SERVICE_REQUESTS: Family = family(
+    Kind::Counter,
+    "podway_backend_service_requests",
+    SERVICE_CLASS,
+    "Requests by backend service and the first digit of the answer's code.",
+);
+pub(super) const SERVICE_REQUEST_TIME: Family = family(
+    Kind::Histogram,
+    "podway_backend_service_request_duration",
+    SERVICE,
+    "From a request's head to the last byte of its answer.",
+)
+.seconds();
+pub(super) const SERVICE_RETRIES: Family =
+    family(Kind::Counter, "podway_backend_service_request_retries", SERVICE, "Further tries of requests.");
+pub(super) const SERVICE_CONNECT_FAILURES: Family = family(
+    Kind::Counter,
+    "podway_backend_service_connect_failures",
+    SERVICE,
+    "Connections of the front-end to endpoints that did not come about.",
+);
+pub(super) const SERVICE_UPGRADES: Family = family(
+    Kind::Counter,
+    "podway_backend_service_upgrades",
+    SERVICE,
+    "Requests that went over to another protocol.",
+);
+pub(super) const SERVICE_ANSWER_BYTES: Family =
+    family(Kind::Counter, "podway_backend_service_answer", SERVICE, "Bytes of the bodies of answers.")
+        .bytes();
 pub(super) const ENDPOINT_PACKETS: Family = family(
     Kind::Counter,
     "podway_endpoint_packets",
@@ -257,7 +308,7 @@ pub(super) const ENDPOINT_FLOWS: Family =
     family(Kind::Counter, "podway_endpoint_new_flows", ENDPOINT, "Flows begun to an endpoint.");
 
 /// All, in the order of the text; those of single endpoints, which are on a page of their own, at the end.
-pub const FAMILIES: [Family; 30] = [
+pub const FAMILIES: [Family; 40] = [
     BUILD,
     START,
     SYNCED,
@@ -285,6 +336,16 @@ pub const FAMILIES: [Family; 30] = [
     PROBE_LATENESS,
     EFFECT,
     STATE_CHANGES,
+    FRONT_END_CONNECTIONS,
+    FRONT_END_REFUSALS,
+    FRONT_END_DROPS,
+    URL_MAP_REQUESTS,
+    SERVICE_REQUESTS,
+    SERVICE_REQUEST_TIME,
+    SERVICE_RETRIES,
+    SERVICE_CONNECT_FAILURES,
+    SERVICE_UPGRADES,
+    SERVICE_ANSWER_BYTES,
     ENDPOINT_PACKETS,
     ENDPOINT_BYTES,
     ENDPOINT_FLOWS,
@@ -311,6 +372,48 @@ mod tests {
         let of_code =
             FAMILIES.map(|family| [family.name(), family.kind.name().to_owned(), family.labels.join(", ")]);
         assert_eq!(documented(), of_code);
+    }
+
+    /// The metrics that a text names.
+    fn named(text: &str) -> Vec<&str> {
+        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        words.filter(|word| word.starts_with("podway_") || word.starts_with("kubeproxy_")).collect()
+    }
+
+    #[test]
+    fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
+        let series: Vec<String> = FAMILIES
+            .iter()
+            .map(|family| match family.kind {
+                Kind::Histogram => family.name() + "_bucket",
+                _ => family.name(),
+            })
+            .collect();
+        let dashboard = include_str!("../../../deploy/monitoring/dashboard.json");
+        let alerts = include_str!("../../../deploy/monitoring/alerts.yaml");
+        let of_dashboard: serde_json::Value = serde_json::from_str(dashboard).expect("JSON");
+        let expressions = |panel: &serde_json::Value| -> Vec<String> {
+            let targets = panel["targets"].as_array().cloned().unwrap_or_default();
+            targets.iter().filter_map(|target| target["expr"].as_str().map(str::to_owned)).collect()
+        };
+        let panels = of_dashboard["panels"].as_array().expect("panels");
+        let of_alerts: serde_json::Value = serde_yaml_ng::from_str(alerts).expect("YAML");
+        let rules = of_alerts["groups"][0]["rules"].as_array().expect("rules");
+        let mut asked: Vec<String> = panels.iter().flat_map(expressions).collect();
+        asked.extend(rules.iter().map(|rule| rule["expr"].as_str().expect("an expression").to_owned()));
+        assert!(asked.len() > 40, "{} expressions", asked.len());
+        for expression in &asked {
+            let names = named(expression);
+            assert!(!names.is_empty(), "{expression}");
+            for name in names {
+                assert!(series.iter().any(|known| known == name), "{name} in {expression}");
+            }
+        }
+        // What a rule's text sends its reader to is there too.
+        let plain = FAMILIES.map(|family| family.name());
+        for name in named(alerts) {
+            assert!(series.iter().chain(&plain).any(|known| known == name), "{name} in the alerts");
+        }
     }
 
     #[test]

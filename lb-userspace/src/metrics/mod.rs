@@ -14,15 +14,17 @@ use crate::plan::BackendServiceName;
 mod buckets;
 mod exposition;
 mod families;
+mod front_end;
 mod page;
 mod scrape;
 mod server;
 
 pub use buckets::Buckets;
 pub use families::{FAMILIES, Family, Kind, Unit};
+pub use front_end::FrontEndCounters;
 pub use page::{Format, Page};
 pub use scrape::Scraper;
-pub use server::{Address, start};
+pub use server::start;
 
 /// Where metrics are served, unless it is said: beside the ports of the kubelet and of kube-proxy, and none of them.
 pub const ADDRESS_DEFAULT: &str = "127.0.0.1:10247";
@@ -66,6 +68,8 @@ pub struct Observed {
     pub state_changes: BTreeMap<(HealthState, StateReason), u64>,
     /// Endpoints that are ejected now, where there are some.
     pub ejected: BTreeMap<Arc<BackendServiceName>, u32>,
+    /// What the front-end counts, where there is one.
+    pub front_end: Option<Arc<FrontEndCounters>>,
 }
 
 impl Default for Observed {
@@ -84,6 +88,7 @@ impl Default for Observed {
             maps: BTreeMap::new(),
             state_changes: BTreeMap::new(),
             ejected: BTreeMap::new(),
+            front_end: None,
         }
     }
 }

@@ -14,6 +14,7 @@ use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
 use prometheus_client::registry::Registry;
 
 use super::exposition::{Exposition, Samples};
+use super::front_end::{self, FrontEndReading};
 use super::{ENDPOINTS_TOLD_MAX, Family, Format, OTHERS, Observations, Observed, Page, families};
 use crate::health::{Histogram, Probing, ProbingStats, ReasonCode};
 use crate::maps::{Maps, Occupancy, StoredState};
@@ -41,7 +42,7 @@ type Counters<'a> = [(&'a Family, fn(&Traffic) -> u64); 3];
 
 /// Labels of a backend service, or of all that have none of their own.
 #[derive(Debug)]
-struct Name([String; 4]);
+pub(super) struct Name([String; 4]);
 
 /// A backend service, or several.
 #[derive(Debug)]
@@ -61,6 +62,7 @@ struct NodeReading {
     services_used: u64,
     in_panic: u64,
     services: Vec<ServiceReading>,
+    front_end: Option<FrontEndReading>,
 }
 
 /// What is on the second one.
@@ -118,6 +120,10 @@ impl Scraper {
         Ok(NodeReading {
             services_used: services.len() as u64,
             services: told(services, &observed.ejected, self.backend_services_told_max),
+            front_end: observed
+                .front_end
+                .as_ref()
+                .map(|counters| FrontEndReading::of(counters, self.backend_services_told_max)),
             observed,
             probing: self.probing.stats(),
             reasons: self.maps.all_reasons()?,
@@ -188,21 +194,21 @@ impl ServiceReading {
 
 impl Name {
     /// The port by its name where it has one, as in every output.
-    fn of(name: &BackendServiceName) -> Self {
+    pub(super) fn of(name: &BackendServiceName) -> Self {
         let port = if name.port_name.is_empty() { name.port.to_string() } else { name.port_name.to_string() };
         let BackendServiceName { service, protocol, .. } = name;
         Self([service.namespace.to_string(), service.name.to_string(), port, protocol.to_string()])
     }
 
-    fn others() -> Self {
+    pub(super) fn others() -> Self {
         Self([OTHERS; 4].map(str::to_owned))
     }
 
-    fn values(&self) -> [&str; 4] {
+    pub(super) fn values(&self) -> [&str; 4] {
         self.0.each_ref().map(String::as_str)
     }
 
-    fn values_and<'a>(&'a self, further: &'a str) -> [&'a str; 5] {
+    pub(super) fn values_and<'a>(&'a self, further: &'a str) -> [&'a str; 5] {
         let [namespace, service, port, protocol] = self.values();
         [namespace, service, port, protocol, further]
     }
@@ -214,7 +220,8 @@ impl Collector for NodeReading {
         self.agent(&mut out)?;
         self.packets_and_maps(&mut out)?;
         self.services(&mut out)?;
-        self.health(&mut out)
+        self.health(&mut out)?;
+        front_end::encode(self.front_end.as_ref(), &mut out)
     }
 }
 

@@ -26,6 +26,7 @@ fn node(services: Vec<ServiceReading>) -> NodeReading {
         services_used: services.len() as u64,
         in_panic: 0,
         services,
+        front_end: None,
     }
 }
 

@@ -1,54 +1,11 @@
 //! Where scrapes are answered: over HTTP, on a thread of its own.
-use std::convert::Infallible;
-use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
-use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use anyhow::Result;
+use http::{Method, Request, Response, StatusCode};
 
 use super::{Format, Page};
-
-/// Clients that are answered at once; further ones wait in the kernel's queue.
-const CLIENTS_MAX: usize = 8;
-/// Time in which a client must have asked and read its answer: as long as Prometheus waits for one.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Wait before an address that could not be had is tried again: a former agent may still have it.
-const RETRY: Duration = Duration::from_secs(5);
-/// Pause after a failed `accept()`: what it lacks (descriptors, memory) is not there at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// `--metrics-address`: where metrics are served, or nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address(pub Option<SocketAddr>);
-
-impl FromStr for Address {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Ok(Self(None));
-        }
-        let cannot =
-            |_| format!("{text:?} is no address with a port, as 127.0.0.1:10247, and not empty for none");
-        text.parse().map(|address| Self(Some(address))).map_err(cannot)
-    }
-}
-
-impl Display for Address {
-    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |address| address.fmt(out))
-    }
-}
+use crate::plain_server::{self, Place, answer, plain};
 
 /// Serves the texts that `text` gives, at an address, until the process ends.
 ///
@@ -58,66 +15,8 @@ pub fn start(
     address: SocketAddr,
     text: impl Fn(Page, Format) -> Result<String> + Send + Sync + 'static,
 ) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let run = move || {
-        runtime.block_on(async {
-            let listener = listener(address).await;
-            accept(listener, Arc::new(text)).await;
-        });
-    };
-    std::thread::Builder::new().name("metrics".into()).spawn(run).context("cannot start a thread")?;
-    Ok(())
-}
-
-async fn listener(address: SocketAddr) -> TcpListener {
-    let mut is_told = false;
-    loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => {
-                info!(%address, "serves metrics");
-                return listener;
-            }
-            Err(error) if !is_told => {
-                is_told = true;
-                warn!(
-                    %address, %error,
-                    "cannot serve metrics here; tried again each {} s; give another --metrics-address",
-                    RETRY.as_secs()
-                );
-            }
-            Err(_) => {}
-        }
-        sleep(RETRY).await;
-    }
-}
-
-async fn accept<T>(listener: TcpListener, text: Arc<T>)
-where
-    T: Fn(Page, Format) -> Result<String> + Send + Sync + 'static,
-{
-    let places = Arc::new(Semaphore::new(CLIENTS_MAX));
-    loop {
-        // The semaphore is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let text = Arc::clone(&text);
-        tokio::spawn(async move {
-            // A client that is too slow, or goes away, has no whole answer, and sees that.
-            let _ = timeout(CLIENT_TIMEOUT, serve(stream, &*text)).await;
-            drop(place);
-        });
-    }
-}
-
-async fn serve(
-    stream: TcpStream,
-    text: &(impl Fn(Page, Format) -> Result<String> + Sync),
-) -> Result<(), hyper::Error> {
-    let respond = service_fn(|request| std::future::ready(Ok::<_, Infallible>(response(&request, text))));
-    http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), respond).await
+    let place = Place { what: "metrics", flag: "--metrics-address", address };
+    plain_server::start(place, move |request| response(request, &text))
 }
 
 fn response<B>(request: &Request<B>, text: impl Fn(Page, Format) -> Result<String>) -> Response<String> {
@@ -132,17 +31,6 @@ fn response<B>(request: &Request<B>, text: impl Fn(Page, Format) -> Result<Strin
         Ok(text) => answer(StatusCode::OK, format.content_type(), text),
         Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")),
     }
-}
-
-fn plain(status: StatusCode, text: String) -> Response<String> {
-    answer(status, "text/plain; charset=utf-8", text)
-}
-
-fn answer(status: StatusCode, content_type: &'static str, text: String) -> Response<String> {
-    let mut response = Response::new(text);
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
 }
 
 #[cfg(test)]

@@ -1,7 +1,12 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream as StdStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
 
 use super::*;
+use crate::plain_server::{Address, accept};
 
 /// Serves the name of what is asked for on a port of its own, and says what it answers to these bytes.
 async fn ask(request: &'static str) -> String {
@@ -11,7 +16,7 @@ async fn ask(request: &'static str) -> String {
         Page::Node => Ok(format!("{format:?}\n")),
         Page::Endpoints => Err(anyhow::anyhow!("cannot read map ENDPOINT_TRAFFIC")),
     };
-    let accepting = tokio::spawn(accept(listener, Arc::new(text)));
+    let accepting = tokio::spawn(accept(listener, Arc::new(move |request: &_| response(request, text))));
     let ask = move || {
         let mut stream = StdStream::connect(address).expect("a server");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");

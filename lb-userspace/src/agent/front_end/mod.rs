@@ -18,6 +18,7 @@ use crate::health::{Signal, Target};
 use crate::l7::serve::{
     Backend, Counters, FrontEnd, Listener, Plain, Route, Scheme, Settings, Site, Snapshot,
 };
+use crate::metrics::FrontEndCounters;
 use crate::model::{ObjectName, Problem};
 use crate::plan::{HTTP_PORT, HTTPS_PORT, PlainHttp, UrlMapPlan, UrlMaps, VipSource};
 use crate::source::kube::WantedSecrets;
@@ -43,6 +44,8 @@ pub(super) struct FrontEndLink {
     certificates: KnownCertificates,
     services: KnownServices,
     counters: BTreeMap<Arc<str>, Arc<Counters>>,
+    /// The counters of all that is served.
+    counted: Option<Arc<FrontEndCounters>>,
     /// What is served was made of these.
     served: Option<Arc<UrlMaps>>,
     wanted_secrets: watch::Sender<WantedSecrets>,
@@ -68,6 +71,7 @@ impl FrontEndLink {
             certificates: KnownCertificates::default(),
             services: KnownServices::default(),
             counters: BTreeMap::new(),
+            counted: None,
             served: None,
             wanted_secrets,
             problems: BTreeSet::new(),
@@ -150,6 +154,16 @@ impl FrontEndLink {
         }
         let names: BTreeSet<&str> = url_maps.maps().iter().map(|map| &*map.name).collect();
         self.counters.retain(|name, _| names.contains(&**name));
+        self.counted = self.front_end.as_ref().map(|front_end| {
+            let url_maps = self.counters.iter().map(|(name, of)| (Arc::clone(name), Arc::clone(of)));
+            let (totals, backend_services) = (front_end.totals(), self.services.counters());
+            Arc::new(FrontEndCounters { totals, url_maps: url_maps.collect(), backend_services })
+        });
+    }
+
+    /// What is counted of requests, once there is a front-end.
+    pub(super) fn counted(&self) -> Option<Arc<FrontEndCounters>> {
+        self.counted.clone()
     }
 
     fn host(&mut self, addresses: &BTreeSet<IpAddr>, url_maps: &UrlMaps) {

@@ -60,6 +60,11 @@ impl KnownServices {
         self.0.get(&*name.to_string()).map(|known| Arc::clone(&known.slot))
     }
 
+    /// What is counted of each.
+    pub(super) fn counters(&self) -> Vec<(Arc<BackendServiceName>, Arc<Counters>)> {
+        self.0.values().map(|known| (Arc::clone(&known.name), Arc::clone(&known.counters))).collect()
+    }
+
     /// Sends no more requests to an endpoint; the next plan says what holds.
     pub(super) fn take_out(&self, target: &Target) {
         let known = self.0.get(&*target.backend_service.to_string());
