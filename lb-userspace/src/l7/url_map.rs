@@ -11,6 +11,10 @@ use std::fmt;
 
 use super::{Host, NormalPath};
 
+/// Indices by text. What a client asks for is looked up and never put in, so that the hash need not stand clients who
+/// choose its keys.
+type Indices = HashMap<Box<str>, usize, foldhash::fast::RandomState>;
+
 /// The hosts that a rule is for. Texts are normal forms of [`Host`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HostPattern {
@@ -132,9 +136,9 @@ pub enum Rule<'a> {
 struct HostTable<T> {
     rule: HostRule<T>,
     /// Indices of `rule.paths`, by path.
-    exact: HashMap<Box<str>, usize>,
+    exact: Indices,
     /// The others, by [`PathPattern::prefix_key`].
-    prefixes: HashMap<Box<str>, usize>,
+    prefixes: Indices,
     /// Bytes of the longest key of `prefixes`: longer ones are not looked up.
     prefix_bytes_max: usize,
 }
@@ -143,8 +147,8 @@ impl<T> HostTable<T> {
     fn new(host: HostPattern) -> Self {
         Self {
             rule: HostRule { host, paths: Vec::new(), default: None },
-            exact: HashMap::new(),
-            prefixes: HashMap::new(),
+            exact: Indices::default(),
+            prefixes: Indices::default(),
             prefix_bytes_max: 0,
         }
     }
@@ -194,9 +198,9 @@ impl<T> HostTable<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UrlMap<T> {
     hosts: Vec<HostTable<T>>,
-    exact: HashMap<Box<str>, usize>,
-    one_label: HashMap<Box<str>, usize>,
-    labels: HashMap<Box<str>, usize>,
+    exact: Indices,
+    one_label: Indices,
+    labels: Indices,
     any: Option<usize>,
     default: Option<T>,
 }
@@ -207,9 +211,9 @@ impl<T> UrlMap<T> {
     pub fn new(rules: Vec<HostRule<T>>, default: Option<T>) -> Self {
         let mut map = Self {
             hosts: Vec::new(),
-            exact: HashMap::new(),
-            one_label: HashMap::new(),
-            labels: HashMap::new(),
+            exact: Indices::default(),
+            one_label: Indices::default(),
+            labels: Indices::default(),
             any: None,
             default,
         };
@@ -279,7 +283,7 @@ impl<T> UrlMap<T> {
 }
 
 /// Takes labels off the front in turn; at most 127, since a name has no more.
-fn longest<'a>(labels: &'a HashMap<Box<str>, usize>, name: &str) -> Option<&'a usize> {
+fn longest<'a>(labels: &'a Indices, name: &str) -> Option<&'a usize> {
     let mut rest = name;
     loop {
         rest = rest.split_once('.')?.1;

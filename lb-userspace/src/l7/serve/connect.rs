@@ -15,7 +15,7 @@ use tokio::task::spawn_local;
 
 use super::body::RequestBody;
 use super::local::LocalExecutor;
-use super::settings::{HEAD_BUFFER_BYTES, HEADERS_MAX};
+use super::settings::HEAD_BUFFER_BYTES;
 use super::snapshot::Protocol;
 use crate::health::tls::{self, HTTP_1, HTTP_2};
 
@@ -61,8 +61,8 @@ pub(super) async fn connect(address: SocketAddr, protocol: Protocol) -> io::Resu
 }
 
 async fn one<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> io::Result<Fresh> {
+    // An answer may have as many fields as hyper takes, which is HEADERS_MAX.
     let (sender, connection) = http1::Builder::new()
-        .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BUFFER_BYTES)
         .handshake(TokioIo::new(stream))
         .await

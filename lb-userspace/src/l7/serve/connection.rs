@@ -23,7 +23,7 @@ use super::exchange::answer;
 use super::link::Link;
 use super::local::LocalExecutor;
 use super::parked::{Socket, until_asked, until_quiet};
-use super::settings::{HEAD_BUFFER_BYTES, Limits};
+use super::settings::{HEAD_BUFFER_BYTES, HEADERS_MAX, Limits};
 use super::snapshot::Scheme;
 use super::worker::{Counted, Worker};
 use crate::health::tls::HTTP_2;
@@ -133,14 +133,18 @@ where
 {
     let requests = Rc::clone(link);
     let service = service_fn(move |request| answer(Rc::clone(&requests), request));
-    let mut connection = http1::Builder::new()
+    let mut parser = http1::Builder::new();
+    parser
         .half_close(false)
         .header_read_timeout(None)
-        .max_headers(limits.headers_max)
         .max_header_size(limits.head_bytes_max)
-        .max_buf_size(HEAD_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
+        .max_buf_size(HEAD_BUFFER_BYTES);
+    // hyper's own bound is this one, and costs less than the same bound given to it: its places are not made anew for
+    // each request.
+    if limits.headers_max != HEADERS_MAX {
+        parser.max_headers(limits.headers_max);
+    }
+    let mut connection = parser.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::select! {
         biased;
         // A connection's fault is its client's: there is nobody left to tell.

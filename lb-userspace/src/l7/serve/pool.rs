@@ -22,7 +22,7 @@ type Key = (SocketAddr, Protocol);
 /// The connections of one thread.
 #[derive(Debug)]
 pub(super) struct Pool {
-    places: RefCell<HashMap<Key, Place>>,
+    places: RefCell<HashMap<Key, Place, foldhash::fast::RandomState>>,
     kept_max: usize,
     kept_timeout: Duration,
     connect_timeout: Duration,
@@ -106,8 +106,9 @@ impl Pool {
         let is_reused = reused.is_some();
         let link = match reused {
             Some(link) => link,
-            None if matches!(key.1, Protocol::H2c | Protocol::Http2) => self.stream(key).await?,
-            None => self.open(key).await?,
+            // Connecting is rare and takes several KiB, which the future of every request would have.
+            None if matches!(key.1, Protocol::H2c | Protocol::Http2) => Box::pin(self.stream(key)).await?,
+            None => Box::pin(self.open(key)).await?,
         };
         Ok(Lease { pool: Rc::clone(self), key, link, is_reused, in_flight })
     }

@@ -14,15 +14,15 @@ const PENDING_MAX: u32 = 16_384;
 pub fn configuration(places: &Places) -> String {
     let Places { http, https, upstream, certificate, key, .. } = places;
     let secure = format!(
-        "    transport_socket:\n      \
-         name: envoy.transport_sockets.tls\n      \
-         typed_config:\n        \
-         \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext\n        \
-         common_tls_context:\n          \
-         alpn_protocols: [h2, http/1.1]\n          \
-         tls_params: {{tls_minimum_protocol_version: TLSv1_2, tls_maximum_protocol_version: TLSv1_3}}\n          \
-         tls_certificates:\n          \
-         - certificate_chain: {{filename: \"{}\"}}\n            \
+        "      transport_socket:\n        \
+         name: envoy.transport_sockets.tls\n        \
+         typed_config:\n          \
+         \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext\n          \
+         common_tls_context:\n            \
+         alpn_protocols: [h2, http/1.1]\n            \
+         tls_params: {{tls_minimum_protocol_version: TLSv1_2, tls_maximum_protocol_version: TLSv1_3}}\n            \
+         tls_certificates:\n            \
+         - certificate_chain: {{filename: \"{}\"}}\n              \
          private_key: {{filename: \"{}\"}}\n",
         certificate.display(),
         key.display()
