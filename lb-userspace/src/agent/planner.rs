@@ -315,6 +315,8 @@ mod tests {
             name: name.into(),
             resource_version: "1".into(),
             addresses: vec![ip(address)],
+            internal_addresses: vec![ip(address)],
+            takes_balanced_traffic: true,
             pod_cidrs: vec![(ip(pod_cidr), 24)],
             zone: None,
         })
