@@ -22,7 +22,7 @@ pub use ingress::{
     BackendPort, ClassChoice, Dialect, FrontendConfig, INGRESS_CONTROLLER, Ingress, IngressBackend,
     IngressClass, IngressPath, IngressRule, IngressTls, PathType,
 };
-pub use neg_request::{NegRequest, NegStatus};
+pub use neg_request::{NegRequest, NegStatus, NegType};
 pub use tls_secret::TlsSecret;
 
 /// Namespace and name of an object.
@@ -291,6 +291,8 @@ pub struct Service {
     pub neg_request: Option<NegRequest>,
     /// From annotations.
     pub neg_status: NegStatus,
+    /// From annotations; `None` means as the agent's flag says.
+    pub neg_type: Option<NegType>,
 }
 
 impl Service {
@@ -320,6 +322,7 @@ impl Service {
             endpoint_weights: BTreeMap::new(),
             neg_request: None,
             neg_status: NegStatus::default(),
+            neg_type: None,
         }
     }
 }
@@ -409,6 +412,11 @@ pub struct Node {
     pub resource_version: Arc<str>,
     /// `status.addresses` of type `InternalIP` and `ExternalIP`.
     pub addresses: Vec<IpAddr>,
+    /// Those of type `InternalIP` among them.
+    pub internal_addresses: Vec<IpAddr>,
+    /// Whether balancers outside may send it traffic: its condition `Ready`, absent in manifests, is true, and it has no
+    /// label `node.kubernetes.io/exclude-from-external-load-balancers`.
+    pub takes_balanced_traffic: bool,
     /// `spec.podCIDRs`, as address and prefix length in bits.
     pub pod_cidrs: Vec<(IpAddr, u8)>,
     /// The label `topology.kubernetes.io/zone`.

@@ -69,3 +69,8 @@ fn external_ip_of_two_services() {
 fn named_port_with_two_numbers_and_one_that_no_slice_has() {
     check("named-ports");
 }
+
+#[test]
+fn ingress_to_nodes_in_place_of_pods() {
+    check("node-negs");
+}

@@ -184,9 +184,9 @@ shop.example.com  /      prefix  shop/web:http/TCP   shop/web    redirected 301
 *.example.net     /      prefix  shop/cart:http/TCP  shop/plain  served
 
 Backend services
-NAME                SPOKEN TO BY  ENDPOINTS  TIMEOUT  AFFINITY
-shop/cart:http/TCP  H2C           2          40s      cookie, 50s
-shop/web:http/TCP   HTTP          0          -        -
+NAME                SPOKEN TO BY  NEG TYPE  ENDPOINTS  TIMEOUT  AFFINITY
+shop/cart:http/TCP  H2C           GCE_POD   2          40s      cookie, 50s
+shop/web:http/TCP   HTTP          GCE_POD   0          -        -
 
 Endpoints
 BACKEND SERVICE     ENDPOINT         STATE    NODE
@@ -217,7 +217,7 @@ fn a_request_is_led_to_the_endpoints_of_its_rule() {
     assert_eq!(told["path"], "/cart/1");
     assert_eq!(told["ingress"], "shop/web");
     assert_eq!(told["backendService"], "shop/cart:http/TCP");
-    assert_eq!(told["negs"], serde_json::json!(["clusterV4"]));
+    assert_eq!((&told["negType"], &told["negs"]), (&"GCE_POD".into(), &serde_json::json!(["clusterV4"])));
     assert_eq!(told["endpoints"], serde_json::json!(["10.244.1.9:8080", "10.244.2.8:8080"]));
     assert_eq!(found(&told, "path"), Some("/cart/1, the normal form, is routed and forwarded"));
     assert_eq!(found(&told, "certificate"), Some("Secret shop/cert"));
@@ -236,7 +236,7 @@ URL map          shop/web+shop/plain                                      Ingres
 host rule        *.example.net                                            Ingress shop/plain
 path rule        /                                                        Ingress shop/plain
 backend service  shop/cart:http/TCP, endpoints are spoken to by H2C       Service shop/cart
-NEG              clusterV4: 2 endpoints
+NEG              clusterV4, GCE_POD: 2 endpoints
 endpoint         10.244.1.9:8080, healthy, weight 1                       EndpointSlice shop/cart-1
 endpoint         10.244.2.8:8080, healthy, weight 1                       EndpointSlice shop/cart-1
 

@@ -11,12 +11,14 @@ use crate::health::Findings;
 use crate::model::{
     Change, EndpointSlice, GatedPod, HealthPolicy, Ingress, ObjectName, Service, Snapshot, TlsSecret,
 };
-use crate::plan::{self, Desired, NodeContext};
+use crate::plan::{self, Desired, NodeContext, ServicePlan};
 use crate::source;
 
 use super::NodeFlags;
 use super::node_addresses::NodeAddresses;
 use super::programming::Programming;
+
+mod node_negs;
 
 /// Snapshot, plan, and which Services must be planned again.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub(super) struct Planner {
     is_node_dirty: bool,
     /// Whether something changed that a URL map is made of.
     are_url_maps_dirty: bool,
+    /// Whether a node came, went or changed in what a NEG of nodes is made of.
+    are_node_negs_dirty: bool,
     /// Whether a Secret changed since the last plan.
     are_secrets_dirty: bool,
     pub(super) findings: Findings,
@@ -53,6 +57,7 @@ impl Planner {
             desired: Desired::default(),
             is_node_dirty: false,
             are_url_maps_dirty: false,
+            are_node_negs_dirty: false,
             are_secrets_dirty: false,
             findings: Findings::default(),
             node_addresses: NodeAddresses::default(),
@@ -71,8 +76,14 @@ impl Planner {
                 self.forget_slice(&slice.name);
             }
             Change::EndpointSliceGone(name) => self.forget_slice(name),
-            Change::Node(node) => self.note_node(&node.name, &node.pod_cidrs, &node.addresses),
-            Change::NodeGone(name) => self.note_node(name, &[], &[]),
+            Change::Node(node) => {
+                self.note_node(&node.name, &node.pod_cidrs, &node.addresses);
+                self.are_node_negs_dirty |= self.is_another_neg_member(node);
+            }
+            Change::NodeGone(name) => {
+                self.note_node(name, &[], &[]);
+                self.are_node_negs_dirty = true;
+            }
             Change::ServiceCidr(_) | Change::ServiceCidrGone(_) => self.is_node_dirty = true,
             Change::BackendConfig(config) => self.note_backend_config(&config.name),
             Change::BackendConfigGone(name) => self.note_backend_config(name),
@@ -168,6 +179,7 @@ impl Planner {
         self.is_node_dirty
             || self.node_addresses.is_dirty()
             || self.are_url_maps_dirty
+            || self.are_node_negs_dirty
             || self.are_secrets_dirty
             || !self.dirty.is_empty()
     }
@@ -175,23 +187,31 @@ impl Planner {
     /// Plans what is marked; returns the Services whose part of the desired state changed.
     pub(super) fn plan(&mut self) -> BTreeSet<ObjectName> {
         let mut changed = BTreeSet::new();
+        if std::mem::take(&mut self.are_url_maps_dirty) {
+            self.plan_url_maps();
+        }
+        if std::mem::take(&mut self.are_node_negs_dirty) {
+            self.mark_node_negs();
+        }
         for name in std::mem::take(&mut self.dirty) {
-            let planned = self.snapshot.services.get(&name).map(|service| {
-                let slices: Vec<_> = self
-                    .slices
-                    .get(&name)
-                    .map(|slices| slices.values().cloned().collect())
-                    .unwrap_or_default();
-                plan::service(service, &slices, &self.snapshot.backend_configs, &self.node, &self.findings)
-            });
+            let planned = self.plan_service(&name);
             self.findings.follow(&name, planned.as_ref());
             changed.extend(self.desired.replace(&name, planned));
         }
         self.are_secrets_dirty = false;
-        if std::mem::take(&mut self.are_url_maps_dirty) {
-            self.desired.replace_url_maps(plan::url_maps(&self.snapshot, &self.node));
-        }
         changed
+    }
+
+    fn plan_service(&self, name: &ObjectName) -> Option<ServicePlan> {
+        let service = self.snapshot.services.get(name)?;
+        let slices = self.slices.get(name);
+        let slices: Vec<_> = slices.map(|slices| slices.values().cloned().collect()).unwrap_or_default();
+        let Snapshot { backend_configs, nodes, .. } = &self.snapshot;
+        let mut planned = plan::service(service, &slices, backend_configs, &self.node, &self.findings);
+        if self.desired.url_maps().names_service(name) {
+            plan::add_node_ports(&mut planned, service, nodes, &self.node, &self.findings);
+        }
+        Some(planned)
     }
 
     /// Certificates by the name of their Secret.
@@ -315,6 +335,8 @@ mod tests {
             name: name.into(),
             resource_version: "1".into(),
             addresses: vec![ip(address)],
+            internal_addresses: vec![ip(address)],
+            takes_balanced_traffic: true,
             pod_cidrs: vec![(ip(pod_cidr), 24)],
             zone: None,
         })

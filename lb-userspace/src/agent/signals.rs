@@ -6,7 +6,7 @@ use tracing::{debug, info};
 
 use crate::health::{HealthState, Moment, Reporter, StateReason, Target};
 use crate::model::ObjectName;
-use crate::plan::{Desired, Family};
+use crate::plan::{Desired, Endpoint, Family, NodePortEndpoint};
 use crate::sweep::Begun;
 
 use super::{Agent, Planner};
@@ -92,13 +92,15 @@ impl Agent {
     }
 }
 
-/// How many endpoints a backend service has of a target's family that could take flows if they were healthy.
+/// How many endpoints a backend service has of a target's family and kind, pods or nodes, that could take flows if they
+/// were healthy.
 fn endpoints(desired: &Desired, target: &Target) -> usize {
-    let all = desired
-        .backend_service(&target.backend_service)
-        .map(|service| &service.endpoints)
-        .into_iter()
-        .flatten();
-    let of_family = all.filter(|endpoint| endpoint.family() == Family::of(target.address));
-    of_family.filter(|endpoint| endpoint.facts().ready).count()
+    let Some(service) = desired.backend_service(&target.backend_service) else { return 0 };
+    let mut negs = service.node_ports.iter().flat_map(|nodes| &nodes.negs).map(|neg| &neg.endpoints);
+    let is_target = |node: &NodePortEndpoint| (node.address, node.port) == (target.address, target.port);
+    if let Some(nodes) = negs.find(|nodes| nodes.iter().any(is_target)) {
+        return nodes.len();
+    }
+    let of_family = |endpoint: &&Endpoint| endpoint.family() == Family::of(target.address);
+    service.endpoints.iter().filter(of_family).filter(|endpoint| endpoint.facts().ready).count()
 }

@@ -11,6 +11,7 @@ use crate::maps::{Maps, Pins};
 use super::frontends::{self, FrontendRow};
 use super::get::{self, BackendServiceRow, EndpointRow, NegRow};
 use super::health::{self, KnownHealth};
+use super::node_negs;
 use super::output::{self, Format, Row as _};
 use super::url_maps::Topic;
 use super::{GivenFacts, UrlMapQuestion};
@@ -83,11 +84,14 @@ fn of_maps(describe: &Describe) -> Result<String> {
     );
     let maps = Maps::open(&Pins::new(&describe.pin_path))?;
     let tables = maps.tables()?;
+    let known = KnownHealth::ask(&describe.run_dir, None);
+    // That no agent answers has been said.
+    let nodes = node_negs::ask(&describe.run_dir).unwrap_or_default();
     let mut chain = Chain {
         frontends: Vec::new(),
         backend_services: get::backend_services(&maps, &tables)?,
-        negs: get::negs(&tables),
-        endpoints: get::endpoints(&maps, &tables, &KnownHealth::ask(&describe.run_dir, None))?,
+        negs: get::negs(&tables, &nodes),
+        endpoints: get::endpoints(&maps, &tables, &known, &nodes)?,
     };
     let names = if describe.kind == Kind::Endpoint {
         of_endpoint(&mut chain, &describe.name)?

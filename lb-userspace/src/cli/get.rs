@@ -13,10 +13,11 @@ use crate::clock::now_s;
 use crate::diff::{Tables, range_text};
 use crate::drain;
 use crate::maps::{Maps, Pins, StoredState};
-use crate::model::Protocol;
+use crate::model::{NegType, Protocol};
 use crate::plan::{neg_kind_name, socket_text};
 
 use super::health::{self, EndpointHealth, KnownHealth};
+use super::node_negs::{self, NodeNeg};
 use super::output::{self, Format, Row};
 use super::url_maps::Topic;
 use super::{GivenFacts, UrlMapQuestion, frontends, traces};
@@ -87,15 +88,17 @@ pub(super) fn run(get: &Get) -> Result<String> {
             let maps = maps()?;
             listing(get, backend_services(&maps, &maps.tables()?)?)
         }
-        Resource::Negs => listing(get, negs(&maps()?.tables()?)),
+        Resource::Negs => listing(get, negs(&maps()?.tables()?, &node_negs::ask_or_say(&get.run_dir))),
         Resource::Endpoints => {
             let maps = maps()?;
-            // A short table has no room for what the agent knows.
-            let known = match get.output {
-                Format::Table => KnownHealth::none(),
-                Format::Wide | Format::Json | Format::Yaml => KnownHealth::ask(&get.run_dir, None),
+            // A short table has no room for what the agent knows of health; elsewhere that is said of both at once.
+            let (known, nodes) = match get.output {
+                Format::Table => (KnownHealth::none(), node_negs::ask_or_say(&get.run_dir)),
+                Format::Wide | Format::Json | Format::Yaml => {
+                    (KnownHealth::ask(&get.run_dir, None), node_negs::ask(&get.run_dir).unwrap_or_default())
+                }
             };
-            listing(get, endpoints(&maps, &maps.tables()?, &known)?)
+            listing(get, endpoints(&maps, &maps.tables()?, &known, &nodes)?)
         }
         Resource::Conntrack => {
             let maps = maps()?;
@@ -231,43 +234,47 @@ fn backend_service(tables: &Tables, id: u32, traffic: &Traffic) -> BackendServic
 #[serde(rename_all = "camelCase")]
 pub(super) struct NegRow {
     pub(super) backend_service: String,
-    kind: &'static str,
-    id: u32,
-    endpoints: usize,
-    healthy: usize,
+    pub(super) kind: String,
+    #[serde(rename = "type")]
+    pub(super) neg_type: NegType,
+    /// None of a NEG that no map holds.
+    pub(super) id: Option<u32>,
+    pub(super) endpoints: usize,
+    pub(super) healthy: usize,
     /// Whether unhealthy endpoints are used since too few are healthy.
-    panic: bool,
-    ring_length: u32,
-    ring_position: u32,
+    pub(super) panic: bool,
+    pub(super) ring_length: Option<u32>,
+    pub(super) ring_position: Option<u32>,
 }
 
 impl Row for NegRow {
     const HEADINGS: &'static [&'static str] =
-        &["BACKEND SERVICE", "NEG", "ENDPOINTS", "HEALTHY", "PANIC", "RING LENGTH"];
+        &["BACKEND SERVICE", "NEG", "TYPE", "ENDPOINTS", "HEALTHY", "PANIC", "RING LENGTH"];
     const WIDE_HEADINGS: &'static [&'static str] = &["ID", "RING POSITION"];
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.backend_service.clone(),
-            self.kind.to_owned(),
+            self.kind.clone(),
+            self.neg_type.name().to_owned(),
             self.endpoints.to_string(),
             self.healthy.to_string(),
             if self.panic { "yes" } else { "no" }.to_owned(),
-            self.ring_length.to_string(),
+            or_dash(self.ring_length),
         ]
     }
 
     fn wide_cells(&self) -> Vec<String> {
-        vec![self.id.to_string(), self.ring_position.to_string()]
+        vec![or_dash(self.id), or_dash(self.ring_position)]
     }
 }
 
-pub(super) fn negs(tables: &Tables) -> Vec<NegRow> {
+pub(super) fn negs(tables: &Tables, nodes: &[NodeNeg]) -> Vec<NegRow> {
     let of_service = |id| rings_of(tables, id).map(move |(kind, ring)| (id, kind, ring));
-    tables
-        .backend_service_ids()
-        .flat_map(of_service)
+    let of_maps = tables.backend_service_ids().flat_map(of_service);
+    of_maps
         .map(|(id, kind, ring)| neg(tables, id, kind, ring))
+        .chain(nodes.iter().map(NodeNeg::row))
         .collect()
 }
 
@@ -276,13 +283,14 @@ fn neg(tables: &Tables, backend_service: u32, kind: NegKind, ring: Ring) -> NegR
     let members: Vec<Endpoint> = members(tables, id).into_iter().map(|id| tables.endpoint(id)).collect();
     NegRow {
         backend_service: name_of(tables, backend_service),
-        kind: neg_kind_name(kind),
-        id,
+        kind: neg_kind_name(kind).to_owned(),
+        neg_type: NegType::Pod,
+        id: Some(id),
         endpoints: members.len(),
         healthy: members.iter().filter(|endpoint| is_healthy(endpoint)).count(),
         panic: members.iter().any(|endpoint| endpoint.state & state::PANIC != 0),
-        ring_length: ring.length(),
-        ring_position: ring.position(),
+        ring_length: Some(ring.length()),
+        ring_position: Some(ring.position()),
     }
 }
 
@@ -291,28 +299,57 @@ fn neg(tables: &Tables, backend_service: u32, kind: NegKind, ring: Ring) -> NegR
 #[serde(rename_all = "camelCase")]
 pub(super) struct EndpointRow {
     pub(super) address: String,
-    protocol: String,
+    pub(super) protocol: String,
     pub(super) backend_service: String,
-    pub(super) state: &'static str,
+    /// Whether it is of a NEG of pods or of nodes.
+    #[serde(rename = "type")]
+    pub(super) neg_type: NegType,
+    pub(super) state: String,
     pub(super) local: bool,
     /// What the agent knows, where one answers.
     pub(super) health: Option<EndpointHealth>,
     /// Flows that go on with an endpoint that gets no more.
-    flows_left: Option<u64>,
+    pub(super) flows_left: Option<u64>,
     /// Seconds until those of an endpoint that is withdrawn, or that its health check took out, are reset.
-    seconds_left: Option<u32>,
+    pub(super) seconds_left: Option<u32>,
+    /// What the packet path has counted; none of a node, which it knows nothing of.
+    #[serde(flatten)]
+    pub(super) traffic: Option<EndpointTraffic>,
+    /// Its place in the maps; none of a node.
+    #[serde(flatten)]
+    pub(super) place: Option<EndpointPlace>,
+}
+
+/// What an endpoint got.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EndpointTraffic {
     packets: u64,
     bytes: u64,
-    pub(super) new_flows: u64,
+    new_flows: u64,
+}
+
+/// Where an endpoint stands.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EndpointPlace {
     id: u32,
     generation: u32,
     slots: usize,
+}
+
+impl EndpointRow {
+    /// Flows begun to it.
+    pub(super) fn new_flows_text(&self) -> String {
+        or_dash(self.traffic.as_ref().map(|traffic| traffic.new_flows))
+    }
 }
 
 impl Row for EndpointRow {
     const HEADINGS: &'static [&'static str] =
         &["ENDPOINT", "PROTOCOL", "BACKEND SERVICE", "STATE", "LOCAL", "LEFT", "NEW FLOWS", "PACKETS"];
     const WIDE_HEADINGS: &'static [&'static str] = &[
+        "TYPE",
         "BYTES",
         "ID",
         "GENERATION",
@@ -329,20 +366,29 @@ impl Row for EndpointRow {
             self.address.clone(),
             self.protocol.clone(),
             self.backend_service.clone(),
-            self.state.to_owned(),
+            self.state.clone(),
             if self.local { "yes" } else { "no" }.to_owned(),
             left_text(self.flows_left, self.seconds_left),
-            self.new_flows.to_string(),
-            self.packets.to_string(),
+            self.new_flows_text(),
+            or_dash(self.traffic.as_ref().map(|traffic| traffic.packets)),
         ]
     }
 
     fn wide_cells(&self) -> Vec<String> {
-        let numbers = [self.bytes, self.id.into(), self.generation.into(), self.slots as u64];
-        let mut cells: Vec<String> = numbers.map(|number| number.to_string()).into();
+        let mut cells = vec![
+            self.neg_type.name().to_owned(),
+            or_dash(self.traffic.as_ref().map(|traffic| traffic.bytes)),
+            or_dash(self.place.as_ref().map(|place| place.id)),
+            or_dash(self.place.as_ref().map(|place| place.generation)),
+            or_dash(self.place.as_ref().map(|place| place.slots)),
+        ];
         cells.extend(health::cells(self.health.as_ref()));
         cells
     }
+}
+
+fn or_dash(number: Option<impl ToString>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
 /// What a draining endpoint still has: flows, and the time until they are reset.
@@ -364,7 +410,12 @@ pub(super) fn state_name(endpoint: &Endpoint) -> &'static str {
     StoredState::of(endpoint).map_or("gone", StoredState::name)
 }
 
-pub(super) fn endpoints(maps: &Maps, tables: &Tables, known: &KnownHealth) -> Result<Vec<EndpointRow>> {
+pub(super) fn endpoints(
+    maps: &Maps,
+    tables: &Tables,
+    known: &KnownHealth,
+    nodes: &[NodeNeg],
+) -> Result<Vec<EndpointRow>> {
     let ids: Vec<u32> = tables.endpoint_ids().collect();
     let is_draining = |id: &&u32| {
         let endpoint = tables.endpoint(**id);
@@ -374,12 +425,14 @@ pub(super) fn endpoints(maps: &Maps, tables: &Tables, known: &KnownHealth) -> Re
         true => Some(drain::flows_by_endpoint(maps)?),
         false => None,
     };
-    ids.iter()
+    let of_maps = ids
+        .iter()
         .map(|id| {
             let flows = flows.as_ref().filter(|_| is_draining(&id)).map(|flows| flows.of(*id, tables));
             Ok(endpoint(tables, *id, flows, &maps.endpoint_traffic(*id)?, known))
         })
-        .collect()
+        .collect::<Result<Vec<_>>>()?;
+    Ok(of_maps.into_iter().chain(nodes.iter().flat_map(|neg| neg.endpoint_rows(known))).collect())
 }
 
 fn endpoint(
@@ -401,15 +454,16 @@ fn endpoint(
         protocol: protocol_text(endpoint.protocol.into()),
         health: known.of(&backend_service, socket),
         backend_service,
-        state: state_name(&endpoint),
+        neg_type: NegType::Pod,
+        state: state_name(&endpoint).to_owned(),
         local: endpoint.is_local(),
         flows_left,
         seconds_left: endpoint.drain_until_s().map(|until_s| until_s.saturating_sub(now_s())),
-        packets: traffic.packets,
-        bytes: traffic.bytes,
-        new_flows: traffic.new_flows,
-        id,
-        generation: endpoint.generation,
-        slots,
+        traffic: Some(EndpointTraffic {
+            packets: traffic.packets,
+            bytes: traffic.bytes,
+            new_flows: traffic.new_flows,
+        }),
+        place: Some(EndpointPlace { id, generation: endpoint.generation, slots }),
     }
 }

@@ -14,6 +14,7 @@ use crate::health::{DecidedBy, LastProbe, TargetHealth};
 use crate::maps::{Maps, Pins};
 
 use super::get::{self, EndpointRow};
+use super::node_negs;
 use super::output::{self, Format, Row};
 
 /// Show how the endpoints of a backend service are, since when, what the last probe of each saw, and who says
@@ -47,7 +48,9 @@ pub(super) fn run(get: &GetHealth) -> Result<String> {
     let names: Vec<String> = tables.backend_service_ids().map(|id| get::name_of(&tables, id)).collect();
     let name = only_one(&names, &get.backend_service)?;
     let known = KnownHealth::ask(&get.run_dir, Some(&name));
-    let mut endpoints = get::endpoints(&maps, &tables, &known)?;
+    // That no agent answers has been said.
+    let nodes = node_negs::ask(&get.run_dir).unwrap_or_default();
+    let mut endpoints = get::endpoints(&maps, &tables, &known, &nodes)?;
     endpoints.retain(|row| row.backend_service == name);
     let rows: Vec<HealthRow> = endpoints.into_iter().map(HealthRow).collect();
     output::rows(&rows, get.output)
@@ -140,11 +143,11 @@ struct HealthRow(EndpointRow);
 impl Row for HealthRow {
     const HEADINGS: &'static [&'static str] =
         &["ENDPOINT", "STATE", HEADINGS[0], HEADINGS[1], HEADINGS[2], HEADINGS[3], HEADINGS[4]];
-    const WIDE_HEADINGS: &'static [&'static str] = &["LOCAL", "NEW FLOWS", "DETAIL"];
+    const WIDE_HEADINGS: &'static [&'static str] = &["TYPE", "LOCAL", "NEW FLOWS", "DETAIL"];
 
     fn cells(&self) -> Vec<String> {
         let Self(row) = self;
-        let mut all = vec![row.address.clone(), row.state.to_owned()];
+        let mut all = vec![row.address.clone(), row.state.clone()];
         all.extend(cells(row.health.as_ref()));
         all
     }
@@ -153,8 +156,9 @@ impl Row for HealthRow {
         let Self(row) = self;
         let probe = row.health.as_ref().and_then(|health| health.last_probe.as_ref());
         vec![
+            row.neg_type.name().to_owned(),
             if row.local { "yes" } else { "no" }.to_owned(),
-            row.new_flows.to_string(),
+            row.new_flows_text(),
             probe.map_or_else(|| "-".to_owned(), |probe| probe.detail.clone()),
         ]
     }

@@ -12,6 +12,7 @@ mod frontends;
 mod get;
 mod health;
 mod manifests;
+mod node_negs;
 mod output;
 mod plan;
 mod pressure;

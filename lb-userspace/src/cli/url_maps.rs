@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::explain::url::{Url, UrlExplanation, explain_url};
 use crate::model::{ObjectName, Problem};
-use crate::plan::{BackendService, Desired, TargetText, UrlMapPlan, UrlMapText, transport_name};
+use crate::plan::{
+    BackendService, Desired, EndpointState, NodePorts, TargetText, UrlMapPlan, UrlMapText, transport_name,
+};
 
+use super::node_negs;
 use super::output::{self, Format, Row};
 
 /// What is asked of URL maps, of an agent or of manifests.
@@ -28,6 +31,8 @@ pub(super) enum Topic {
     UrlMap { name: String },
     /// The URL maps of an Ingress, by `NAMESPACE/NAME`.
     Ingress { name: String },
+    /// NEGs whose endpoints are nodes.
+    NodeNegs,
     /// A request, and the VIP that it comes to.
     Request { url: String, vip: Option<IpAddr> },
 }
@@ -42,6 +47,7 @@ impl Question {
             Topic::Rules { filter } => listing(desired, filter.as_deref(), self.output),
             Topic::UrlMap { name } => describe_url_map(desired, problems, name, self.output),
             Topic::Ingress { name } => describe_ingress(desired, problems, name, self.output),
+            Topic::NodeNegs => output::value(&node_negs::of_plan(desired), self.output),
             Topic::Request { url, vip } => explanation(url, *vip, desired, self.output),
         }
     }
@@ -225,7 +231,7 @@ fn sections(description: &Description<'_>) -> String {
     }
     text.push_str("Backend services\n");
     let lines = description.backend_services.iter().map(|service| service_cells(service));
-    let headings = vec!["NAME", "SPOKEN TO BY", "ENDPOINTS", "TIMEOUT", "AFFINITY"];
+    let headings = vec!["NAME", "SPOKEN TO BY", "NEG TYPE", "ENDPOINTS", "TIMEOUT", "AFFINITY"];
     text.push_str(&output::table(headings, lines));
     text.push_str("\nEndpoints\n");
     let lines = description.backend_services.iter().flat_map(|service| endpoint_cells(service));
@@ -244,7 +250,11 @@ fn service_cells(service: &BackendService) -> Vec<String> {
     vec![
         service.name.to_string(),
         transport_name(service.transport).to_owned(),
-        service.endpoints.len().to_string(),
+        service.neg_type().name().to_owned(),
+        match &service.node_ports {
+            None => service.endpoints.len().to_string(),
+            Some(nodes) => nodes.endpoints().count().to_string(),
+        },
         service.http.timeout_s.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds}s")),
         match service.http.affinity {
             RequestAffinity::None => "-".to_owned(),
@@ -254,15 +264,16 @@ fn service_cells(service: &BackendService) -> Vec<String> {
     ]
 }
 
+/// What requests go to: pods, or nodes in their place.
 fn endpoint_cells(service: &BackendService) -> impl Iterator<Item = Vec<String>> {
-    service.endpoints.iter().map(|endpoint| {
-        vec![
-            service.name.to_string(),
-            crate::plan::socket_text(endpoint.address, endpoint.port),
-            endpoint.state().name().to_owned(),
-            endpoint.node().map_or_else(|| "-".to_owned(), ToString::to_string),
-        ]
-    })
+    let line = move |address: IpAddr, port: u16, state: EndpointState, node: Option<&str>| {
+        let place = crate::plan::socket_text(address, port);
+        vec![service.name.to_string(), place, state.name().to_owned(), node.unwrap_or("-").to_owned()]
+    };
+    let pods = service.endpoints.iter().filter(move |_| service.node_ports.is_none());
+    let pods = pods.map(move |pod| line(pod.address, pod.port, pod.state(), pod.node().map(|node| &**node)));
+    let nodes = service.node_ports.iter().flat_map(NodePorts::endpoints);
+    pods.chain(nodes.map(move |node| line(node.address, node.port, node.state(), Some(&*node.node))))
 }
 
 /// Why a request goes where it goes.

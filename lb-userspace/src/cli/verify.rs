@@ -11,6 +11,7 @@ use crate::diff::{self, Tables};
 use crate::maps::{Maps, Pins};
 
 use super::manifests;
+use super::node_negs;
 use super::output::{self, Format};
 
 /// Walk the maps: nothing refers to what is not there; with `--manifests`, nothing differs from the plan.
@@ -35,6 +36,9 @@ pub(super) struct Verify {
     /// Where the agent pins its maps.
     #[arg(long, default_value = super::PIN_PATH)]
     pin_path: PathBuf,
+    /// The agent's --run-dir, where it answers what the maps do not hold.
+    #[arg(long, default_value = super::RUN_DIR)]
+    run_dir: PathBuf,
 }
 
 /// Looks at the maps until what is wrong stays wrong: they are many, and an agent may change one while
@@ -115,7 +119,14 @@ fn differences(verify: &Verify, tables: &Tables) -> Result<Vec<String>> {
     let planned = manifests::plan(&facts)?;
     manifests::warn(&planned.problems);
     let diff = diff::full(&planned.desired, tables, now_ms());
-    Ok(diff.ops.iter().map(ToString::to_string).collect())
+    let mut differences: Vec<String> = diff.ops.iter().map(ToString::to_string).collect();
+    let nodes = node_negs::of_plan(&planned.desired);
+    match node_negs::ask(&verify.run_dir) {
+        Ok(found) => differences.extend(node_negs::differences(&nodes, &found)),
+        Err(error) if !nodes.is_empty() => eprintln!("podway: NEGs of nodes are not compared: {error:#}"),
+        Err(_) => {}
+    }
+    Ok(differences)
 }
 
 fn sentences(report: &Report) -> String {

@@ -133,7 +133,9 @@ impl Entry {
     }
 
     fn is_untold(&self) -> bool {
-        self.condition != self.told && self.has_been_well
+        // What nobody has set up as it must be does not come by itself.
+        let is_fault = self.condition == Condition::NoNodePort;
+        self.condition != self.told && (self.has_been_well || is_fault)
     }
 }
 

@@ -155,3 +155,15 @@ fn three_nodes_of_all_write_for_a_service() {
     assert_eq!(writers("cart").len(), 3);
     assert_ne!(writers("cart"), writers("web"));
 }
+
+#[test]
+fn a_port_without_the_node_port_that_its_neg_needs_is_told_from_the_beginning() {
+    let mut faulty = planned(true);
+    faulty.backend_services[0].node_ports =
+        Some(crate::plan::NodePorts { port: None, check: None, negs: Vec::new() });
+    let mut fixture = Fixture::new(&faulty);
+    assert_eq!(fixture.due(4), []);
+    assert_eq!(fixture.due(5), [Condition::NoNodePort]);
+    fixture.note(10, true);
+    assert_eq!(fixture.due(15), [Condition::Well]);
+}

@@ -96,6 +96,7 @@ const fn reason(condition: Condition) -> &'static str {
         Condition::Well => "EndpointsWell",
         Condition::Panic => "EndpointsFail",
         Condition::Empty => "NoEndpoints",
+        Condition::NoNodePort => "NoNodePort",
     }
 }
 
@@ -105,6 +106,9 @@ fn event(report: &Report, name: &str, node: &str) -> Event {
         Condition::Well => ("Normal", "is well again"),
         Condition::Panic => ("Warning", "uses endpoints that fail their health check, since too few pass it"),
         Condition::Empty => ("Warning", "has no endpoint left; new flows are refused"),
+        Condition::NoNodePort => {
+            ("Warning", "has no node port for its NEG of type GCE_VM_IP_PORT; requests are answered with 503")
+        }
     };
     Event {
         metadata: ObjectMeta {

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::l7::{Host, HostFault, HostPattern, NormalPath, PathFault, Rule};
-use crate::model::Protocol;
+use crate::model::{NegType, Protocol};
 use crate::plan::{
-    BackendService, CertificateUse, Desired, HTTP_PORT, HTTPS_PORT, Neg, PlainHttp, Target, UrlMapPlan,
-    neg_kind_name, socket_text, transport_name,
+    BackendService, CertificateUse, Desired, HTTP_PORT, HTTPS_PORT, Neg, NodePorts, PlainHttp, Target,
+    UrlMapPlan, neg_kind_name, socket_text, transport_name,
 };
 
 use super::Step;
@@ -68,7 +68,9 @@ pub struct UrlExplanation {
     pub path: Option<String>,
     /// The backend service.
     pub backend_service: Option<String>,
-    /// Its NEGs that are used.
+    /// The type of its NEGs: pods (`GCE_POD`) or nodes (`GCE_VM_IP_PORT`).
+    pub neg_type: Option<NegType>,
+    /// Those that are used.
     pub negs: Vec<&'static str>,
     /// The endpoints that the request may get, sorted.
     pub endpoints: Vec<String>,
@@ -142,6 +144,7 @@ impl Told {
                 ingress: None,
                 path: None,
                 backend_service: None,
+                neg_type: None,
                 negs: Vec::new(),
                 endpoints: Vec::new(),
                 steps: Vec::new(),
@@ -253,11 +256,13 @@ impl Told {
         let spoken = service.map_or("HTTP", |service| transport_name(service.transport));
         let origin = service.map(|service| service.origin().to_string());
         self.step("backend service", format!("{name}, endpoints are spoken to by {spoken}"), origin);
-        let negs = service.map(negs).unwrap_or_default();
-        self.answer.negs = negs.iter().map(|neg| neg_kind_name(neg.kind)).collect();
-        if let Some(service) = service {
-            self.endpoints(service, &negs);
+        self.answer.neg_type = service.map(BackendService::neg_type);
+        match service.map(|service| (service, &service.node_ports)) {
+            Some((service, None)) => self.pods(service, &negs(service)),
+            Some((_, Some(nodes))) => self.nodes(nodes),
+            None => {}
         }
+        self.answer.endpoints.sort();
         if self.answer.endpoints.is_empty() {
             self.step("endpoint", format!("none is usable; answered with {}", status::UNAVAILABLE), None);
             (self.answer.verdict, self.answer.status) = ("refuse", Some(status::UNAVAILABLE));
@@ -266,11 +271,15 @@ impl Told {
         }
     }
 
-    fn endpoints(&mut self, service: &BackendService, negs: &[&Neg]) {
+    fn neg(&mut self, neg_type: NegType, kind: &'static str, count: usize, is_panic: bool) {
+        let panic = if is_panic { ", all used since too few are healthy" } else { "" };
+        self.step("NEG", format!("{kind}, {}: {count} endpoints{panic}", neg_type.name()), None);
+        self.answer.negs.push(kind);
+    }
+
+    fn pods(&mut self, service: &BackendService, negs: &[&Neg]) {
         for neg in negs {
-            let count = neg.members.len();
-            let panic = if neg.is_panic { ", all used since too few are healthy" } else { "" };
-            self.step("NEG", format!("{}: {count} endpoints{panic}", neg_kind_name(neg.kind)), None);
+            self.neg(NegType::Pod, neg_kind_name(neg.kind), neg.members.len(), neg.is_panic);
             for endpoint in neg.members.iter().filter_map(|index| service.endpoints.get(*index as usize)) {
                 let text = socket_text(endpoint.address, endpoint.port);
                 let state = endpoint.state().name();
@@ -279,7 +288,21 @@ impl Told {
                 self.answer.endpoints.push(text);
             }
         }
-        self.answer.endpoints.sort();
+    }
+
+    fn nodes(&mut self, nodes: &NodePorts) {
+        if nodes.port.is_none() {
+            self.step("NEG", format!("{}, and the port has no node port", NegType::NodePort.name()), None);
+        }
+        if let Some(neg) = nodes.used() {
+            self.neg(NegType::NodePort, neg.kind_name(), neg.members().count(), neg.is_panic);
+            for endpoint in neg.members() {
+                let text = socket_text(endpoint.address, endpoint.port);
+                let origin = Some(format!("Node {}", endpoint.node));
+                self.step("endpoint", format!("{text}, {}", endpoint.state().name()), origin);
+                self.answer.endpoints.push(text);
+            }
+        }
     }
 }
 

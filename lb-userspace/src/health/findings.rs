@@ -10,7 +10,7 @@ use super::{
     may_eject,
 };
 use crate::model::{HealthPolicy, ObjectName, Protocol};
-use crate::plan::{BackendService, BackendServiceName, HealthView, ServicePlan};
+use crate::plan::{BackendService, BackendServiceName, HealthView, NodePorts, ServicePlan};
 
 /// What is known of one target.
 #[derive(Clone, Debug)]
@@ -173,7 +173,9 @@ impl Findings {
                 let place = |address: IpAddr, port: u16| (Address::from(address), port);
                 let wanted = place(address, port);
                 let find = |planned: &BackendService| {
+                    let mut nodes = planned.node_ports.iter().flat_map(NodePorts::endpoints);
                     planned.endpoints.binary_search_by_key(&wanted, |e| place(e.address, e.port)).is_ok()
+                        || nodes.any(|e| place(e.address, e.port) == wanted)
                 };
                 judged.is_some_and(find)
             };

@@ -104,6 +104,39 @@ fn warming_endpoint_changes_the_plan_with_each_step() {
     assert_eq!(shares, expected);
 }
 
+/// The plan of the target's Service, judged by its flows, with a NEG of the nodes at these addresses.
+fn plan_with_nodes(addresses: &[[u8; 4]]) -> ServicePlan {
+    use crate::plan::fixture;
+    let facts = crate::model::Service { health_policy: policy(50), ..fixture::service("web", "10.96.0.1") };
+    let configs = crate::model::BackendConfigs::new();
+    let mut plan =
+        crate::plan::service(&facts, &[], &configs, &fixture::node(), &crate::plan::ReadinessAlone);
+    let endpoint = |address: &[u8; 4]| crate::plan::NodePortEndpoint {
+        node: "node-a".into(),
+        zone: None,
+        address: (*address).into(),
+        port: 8080,
+        passes_health_check: true,
+        share_percent: 100,
+        is_local: false,
+    };
+    let endpoints = addresses.iter().map(endpoint).collect();
+    let neg = crate::plan::NodePortNeg { family: crate::plan::Family::V4, endpoints, is_panic: false };
+    plan.backend_services[0].node_ports = Some(NodePorts { port: Some(8080), check: None, negs: vec![neg] });
+    plan
+}
+
+#[test]
+fn what_requests_said_of_a_node_is_kept_while_it_is_an_endpoint() {
+    let (one, other) = (target([192, 0, 2, 1]), target([192, 0, 2, 2]));
+    let mut findings = Findings::default();
+    assert!(refuse(&mut findings, &one, 2, 0));
+    findings.follow(&one.backend_service.service, Some(&plan_with_nodes(&[[192, 0, 2, 1], [192, 0, 2, 2]])));
+    assert!(!is_healthy(&findings, &one) && is_healthy(&findings, &other));
+    findings.follow(&one.backend_service.service, Some(&plan_with_nodes(&[[192, 0, 2, 2]])));
+    assert!(is_healthy(&findings, &one));
+}
+
 #[test]
 fn what_flows_said_is_forgotten_with_the_service() {
     let one = target([192, 0, 2, 1]);

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{HealthCheck, ObjectName, Protocol};
-use crate::plan::{BackendServiceName, ServicePlan};
+use crate::plan::{BackendService, BackendServiceName, ServicePlan};
 
 mod check;
 mod findings;
@@ -37,15 +37,15 @@ pub use sharing::{Electorate, PROBERS_DEFAULT, Share, target_key};
 pub use state::{EndpointHealth, Health, HealthState, Moment, Reporter, StateReason, WARMING_STEPS};
 pub use stats::{Histogram, ProbingStats};
 
-/// An endpoint of one backend service. A pod in two backend services is two targets, since each may
+/// An endpoint of one backend service: a pod, or a node by its node port. A pod in two backend services is two targets, since each may
 /// have its own check.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     /// The backend service.
     pub backend_service: Arc<BackendServiceName>,
-    /// The pod's IP.
+    /// The pod's IP, or the node's.
     pub address: IpAddr,
-    /// The container's port.
+    /// The container's port, or the node port.
     pub port: u16,
 }
 
@@ -136,5 +136,18 @@ pub fn targets(plan: &ServicePlan) -> Targets {
             }
         }
     }
+    targets.extend(plan.backend_services.iter().flat_map(node_targets));
     targets
+}
+
+/// The nodes that requests to a backend service go to, where they are asked.
+fn node_targets(backend_service: &BackendService) -> impl Iterator<Item = (Target, Arc<HealthCheck>)> {
+    let asked = backend_service.node_ports.iter().filter_map(|nodes| Some((nodes, nodes.check.as_ref()?)));
+    asked.flat_map(move |(nodes, check)| {
+        nodes.endpoints().map(move |endpoint| {
+            let name = Arc::clone(&backend_service.name);
+            let target = Target { backend_service: name, address: endpoint.address, port: endpoint.port };
+            (target, Arc::clone(check))
+        })
+    })
 }

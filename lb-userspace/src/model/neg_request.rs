@@ -2,7 +2,32 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+/// What the endpoints of a NEG are that requests go to, in GKE's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum NegType {
+    /// Pod IPs and the container's port.
+    #[default]
+    #[serde(rename = "GCE_POD")]
+    #[value(name = "GCE_POD")]
+    Pod,
+    /// Node IPs and the node port of the Service's port.
+    #[serde(rename = "GCE_VM_IP_PORT")]
+    #[value(name = "GCE_VM_IP_PORT")]
+    NodePort,
+}
+
+impl NegType {
+    /// Its word in annotations and output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pod => "GCE_POD",
+            Self::NodePort => "GCE_VM_IP_PORT",
+        }
+    }
+}
 
 /// From the annotation `cloud.google.com/neg`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

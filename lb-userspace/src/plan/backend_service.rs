@@ -8,7 +8,7 @@ use crate::model::{
     DrainContract, HealthCheck, HealthPolicy, HttpPolicy, HttpTransport, ObjectName, Protocol,
 };
 
-use super::{Endpoint, Neg, Origin};
+use super::{Endpoint, Neg, NodePorts, Origin};
 
 /// The name of a backend service: `namespace/service:port-name-or-number/protocol`. Ordered by
 /// Service first, so that one Service's backend services are neighbours.
@@ -60,6 +60,8 @@ pub struct BackendService {
     pub endpoints: Vec<Endpoint>,
     /// The NEGs that its frontends use, in the order of [`NegKind`].
     pub negs: Vec<Neg>,
+    /// The nodes that requests to Ingresses go to in place of its pods, where its NEG has the type for it.
+    pub node_ports: Option<NodePorts>,
 }
 
 impl BackendService {

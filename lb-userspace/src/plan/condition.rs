@@ -1,7 +1,7 @@
 //! How a backend service is off, as people would ask.
 use lb_common::neg::NegKind;
 
-use super::BackendService;
+use super::{BackendService, NodePorts};
 
 /// What the endpoints of a backend service allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub enum Condition {
     Panic,
     /// There is no endpoint for a new flow.
     Empty,
+    /// Requests are to go to nodes, and the Service port has no node port.
+    NoNodePort,
 }
 
 impl BackendService {
@@ -20,6 +22,13 @@ impl BackendService {
     /// some.
     #[must_use]
     pub fn condition(&self) -> Condition {
+        match (self.condition_of_pods(), &self.node_ports) {
+            (Condition::Well, Some(nodes)) => nodes.condition(),
+            (condition, _) => condition,
+        }
+    }
+
+    fn condition_of_pods(&self) -> Condition {
         let is_cluster = |kind| matches!(kind, NegKind::ClusterV4 | NegKind::ClusterV6);
         let mut negs = self.negs.iter().filter(|neg| is_cluster(neg.kind)).peekable();
         if negs.peek().is_none() {
@@ -32,6 +41,19 @@ impl BackendService {
         match used.all(|index| self.endpoints[*index as usize].passes_health_check) {
             true => Condition::Well,
             false => Condition::Panic,
+        }
+    }
+}
+
+impl NodePorts {
+    fn condition(&self) -> Condition {
+        if self.port.is_none() {
+            return Condition::NoNodePort;
+        }
+        match self.used() {
+            None => Condition::Empty,
+            Some(neg) if neg.members().all(|endpoint| endpoint.passes_health_check) => Condition::Well,
+            Some(_) => Condition::Panic,
         }
     }
 }

@@ -2,9 +2,12 @@
 use lb_common::frontend::FrontendKey;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use crate::model::{CheckKind, HealthCheck, HttpTransport, Protocol};
+use crate::model::{CheckKind, HealthCheck, HttpTransport, NegType, Protocol};
 
-use super::{BackendService, BackendServiceName, Desired, Endpoint, Frontend, Neg, kind_name, neg_kind_name};
+use super::{
+    BackendService, BackendServiceName, Desired, Endpoint, Frontend, Neg, NodePortEndpoint, NodePortNeg,
+    NodePorts, kind_name, neg_kind_name,
+};
 
 /// A frontend as text: `10.96.0.1:80/TCP`, `[fd00::1]:80/TCP`.
 pub(crate) fn frontend_text(frontend: &Frontend) -> String {
@@ -86,11 +89,56 @@ impl Serialize for NegText<'_> {
             .map(|index| &service.endpoints[*index as usize])
             .map(|endpoint| socket_text(endpoint.address, endpoint.port))
             .collect();
-        let mut out = serializer.serialize_struct("Neg", 4)?;
+        let mut out = serializer.serialize_struct("Neg", 5)?;
+        out.serialize_field("type", NegType::Pod.name())?;
         out.serialize_field("kind", neg_kind_name(neg.kind))?;
         out.serialize_field("panic", &neg.is_panic)?;
         out.serialize_field("members", &members)?;
         out.serialize_field("ringLength", &neg.ring_length)?;
+        out.end()
+    }
+}
+
+struct NodePortNegText<'a>(&'a NodePortNeg);
+
+impl Serialize for NodePortNegText<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let members: Vec<String> =
+            self.0.members().map(|endpoint| socket_text(endpoint.address, endpoint.port)).collect();
+        let mut out = serializer.serialize_struct("Neg", 4)?;
+        out.serialize_field("type", NegType::NodePort.name())?;
+        out.serialize_field("kind", self.0.kind_name())?;
+        out.serialize_field("panic", &self.0.is_panic)?;
+        out.serialize_field("members", &members)?;
+        out.end()
+    }
+}
+
+impl Serialize for NodePortEndpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("Endpoint", 6)?;
+        out.serialize_field("address", &self.address)?;
+        out.serialize_field("port", &self.port)?;
+        out.serialize_field("node", &self.node)?;
+        out.serialize_field("zone", &self.zone)?;
+        out.serialize_field("state", &self.state())?;
+        out.serialize_field("local", &self.is_local)?;
+        out.end()
+    }
+}
+
+/// The nodes that requests go to: only a backend service that has some has the field.
+struct NodePortsText<'a>(&'a NodePorts);
+
+impl Serialize for NodePortsText<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let endpoints: Vec<&NodePortEndpoint> = self.0.endpoints().collect();
+        let negs: Vec<NodePortNegText<'_>> = self.0.negs.iter().map(NodePortNegText).collect();
+        let mut out = serializer.serialize_struct("NodePorts", 4)?;
+        out.serialize_field("port", &self.0.port)?;
+        out.serialize_field("healthCheck", &self.0.check.as_deref().map(HealthCheckText))?;
+        out.serialize_field("endpoints", &endpoints)?;
+        out.serialize_field("negs", &negs)?;
         out.end()
     }
 }
@@ -141,7 +189,7 @@ impl Serialize for BackendService {
         let negs: Vec<NegText<'_>> = self.negs.iter().map(|neg| NegText(self, neg)).collect();
         let ranges: Vec<String> =
             self.source_ranges.iter().map(|(network, bits)| format!("{network}/{bits}")).collect();
-        let mut out = serializer.serialize_struct("BackendService", 11)?;
+        let mut out = serializer.serialize_struct("BackendService", 12)?;
         out.serialize_field("name", &*self.name)?;
         out.serialize_field("resourceVersion", &self.resource_version)?;
         out.serialize_field("affinityTimeoutSeconds", &self.affinity_timeout_s)?;
@@ -153,6 +201,9 @@ impl Serialize for BackendService {
         out.serialize_field("sourceRanges", &ranges)?;
         out.serialize_field("endpoints", &self.endpoints)?;
         out.serialize_field("negs", &negs)?;
+        if let Some(nodes) = &self.node_ports {
+            out.serialize_field("nodePorts", &NodePortsText(nodes))?;
+        }
         out.end()
     }
 }

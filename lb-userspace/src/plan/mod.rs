@@ -23,6 +23,7 @@ mod ingress;
 mod json;
 mod neg;
 mod node;
+mod node_ports;
 mod origin;
 mod policy;
 mod selection;
@@ -42,6 +43,7 @@ pub use ingress::{
 pub(crate) use json::{frontend_key_text, socket_text, transport_name};
 pub use neg::{Neg, neg_kind, neg_kind_name};
 pub use node::{NodeContext, NodePortAddresses};
+pub use node_ports::{NodePortEndpoint, NodePortNeg, NodePorts, add_node_ports, neg_type};
 pub use origin::Origin;
 pub use selection::{LabelSelector, Labels, Selection};
 pub use service::{ServicePlan, service};
@@ -51,12 +53,16 @@ pub use service::{ServicePlan, service};
 pub fn plan(snapshot: &Snapshot, node: &NodeContext, health: &dyn HealthView) -> Desired {
     let slices = slices_by_service(snapshot);
     let mut desired = Desired::default();
+    desired.replace_url_maps(url_maps(snapshot, node));
     for (name, facts) in &snapshot.services {
         let slices = slices.get(name).map_or(&[][..], Vec::as_slice);
         let configs = &snapshot.backend_configs;
-        desired.replace(name, Some(service(facts, slices, configs, node, health)));
+        let mut planned = service(facts, slices, configs, node, health);
+        if desired.url_maps().names_service(name) {
+            add_node_ports(&mut planned, facts, &snapshot.nodes, node, health);
+        }
+        desired.replace(name, Some(planned));
     }
-    desired.replace_url_maps(url_maps(snapshot, node));
     desired
 }
 

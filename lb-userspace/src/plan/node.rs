@@ -2,7 +2,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Dialect, ExternalMode, Node};
+use crate::model::{Dialect, ExternalMode, NegType, Node};
 
 use super::Selection;
 
@@ -23,6 +23,8 @@ pub struct NodeContext {
     pub selection: Arc<Selection>,
     /// `--dialect`.
     pub dialect: Dialect,
+    /// `--neg-type`.
+    pub neg_type: NegType,
 }
 
 impl NodeContext {
@@ -91,7 +93,8 @@ impl std::str::FromStr for NodePortAddresses {
 }
 
 impl NodePortAddresses {
-    fn choose(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+    /// Those of a node's addresses.
+    pub(super) fn choose(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
         match self {
             Self::In(prefixes) => {
                 let is_in = |address: &IpAddr| {

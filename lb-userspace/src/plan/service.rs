@@ -201,6 +201,7 @@ impl PortPlan {
             source_ranges: ranges(service, node),
             endpoints,
             negs,
+            node_ports: None,
         };
         Self { frontends, backend_service, problem }
     }

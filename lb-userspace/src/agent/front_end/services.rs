@@ -12,7 +12,7 @@ use crate::l7::serve::{
     Affinity, BackendService, Counters, CustomHeader, Endpoint, Protocol, REQUEST_TIMEOUT, Slot,
 };
 use crate::model::{HeaderField, HttpTransport, ObjectName, RequestAffinity};
-use crate::plan::{self, BackendServiceName, Desired, UrlMaps};
+use crate::plan::{self, BackendServiceName, Desired, NodePorts, UrlMaps};
 
 /// The NEGs that requests may go to, the first with an endpoint: those of the cluster first, since a front-end is no
 /// node's own; IPv4 first, since a pod of both families is one endpoint to it.
@@ -131,15 +131,12 @@ impl Known {
     }
 
     fn endpoints(&mut self, planned: &plan::BackendService) -> Vec<Arc<Endpoint>> {
-        let negs = NEGS.iter().filter_map(|kind| planned.neg(*kind));
-        let members = negs.map(|neg| &neg.members).find(|members| !members.is_empty());
-        let members =
-            members.into_iter().flatten().filter_map(|index| planned.endpoints.get(*index as usize));
+        let members = match &planned.node_ports {
+            None => pods(planned),
+            Some(nodes) => nodes_with_weights(nodes),
+        };
         let mut former = std::mem::take(&mut self.endpoints);
-        for member in members {
-            let address = SocketAddr::new(member.address, member.port);
-            let weight = u32::from(member.weight) * u32::from(member.share_percent);
-            let weight = u16::try_from(weight).unwrap_or(u16::MAX);
+        for (address, weight) in members {
             let endpoint =
                 former.remove(&address).unwrap_or_else(|| Arc::new(Endpoint::new(address, weight)));
             endpoint.set_weight(weight);
@@ -147,6 +144,27 @@ impl Known {
         }
         self.endpoints.values().cloned().collect()
     }
+}
+
+/// The pods that requests may go to, and their weights.
+fn pods(planned: &plan::BackendService) -> Vec<(SocketAddr, u16)> {
+    let negs = NEGS.iter().filter_map(|kind| planned.neg(*kind));
+    let members = negs.map(|neg| &neg.members).find(|members| !members.is_empty());
+    let members = members.into_iter().flatten().filter_map(|index| planned.endpoints.get(*index as usize));
+    let with_weight = |member: &plan::Endpoint| {
+        let weight = u32::from(member.weight) * u32::from(member.share_percent);
+        (SocketAddr::new(member.address, member.port), u16::try_from(weight).unwrap_or(u16::MAX))
+    };
+    members.map(with_weight).collect()
+}
+
+/// The nodes that requests may go to: all weigh the same, but for those that warm up.
+fn nodes_with_weights(nodes: &NodePorts) -> Vec<(SocketAddr, u16)> {
+    let members = nodes.used().into_iter().flat_map(plan::NodePortNeg::members);
+    let with_weight = |member: &plan::NodePortEndpoint| {
+        (SocketAddr::new(member.address, member.port), u16::from(member.share_percent))
+    };
+    members.map(with_weight).collect()
 }
 
 /// The plan has refused what cannot be a header; what is left over is a fault of ours.

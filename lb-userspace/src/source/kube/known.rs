@@ -139,6 +139,8 @@ mod tests {
             name: name.into(),
             resource_version: resource_version.into(),
             addresses: vec![],
+            internal_addresses: vec![],
+            takes_balanced_traffic: true,
             pod_cidrs: vec![],
             zone: zone.map(Into::into),
         };

@@ -77,7 +77,7 @@ fn drop_ballast(value: &mut Value) {
         annotations.retain(|name, _| ANNOTATION_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
     }
     if let Some(status) = value.get_mut("status").and_then(Value::as_object_mut) {
-        // Not those of a Node: the images that it holds, and its conditions with a heartbeat.
+        // The images that a Node holds are the most of it. Of its conditions one says whether it is ready; a fact has no heartbeat.
         let is_kept = |field: &str| matches!(field, "addresses" | "loadBalancer" | "podIPs" | "conditions");
         status.retain(|field, _| is_kept(field));
     }
@@ -181,17 +181,20 @@ mod tests {
     }
 
     #[test]
-    fn node_keeps_its_addresses_alone_of_its_status() {
+    fn node_keeps_its_addresses_and_conditions_of_its_status() {
         let object: Lenient<Node> = serde_json::from_value(json!({
             "metadata": {"name": "node-a", "resourceVersion": "7"},
             "status": {
                 "addresses": [{"type": "InternalIP", "address": "192.0.2.1"}],
+                "conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}],
                 "images": [{"names": ["registry.example.net/a"], "sizeBytes": 1}],
             },
         }))
         .expect("decodes");
         let status = object.into_object().expect("is whole").status.expect("has a status");
-        assert_eq!((status.addresses.expect("has addresses").len(), status.images), (1, None));
+        assert_eq!(status.addresses.expect("has addresses").len(), 1);
+        assert_eq!(status.conditions.expect("has conditions")[0].status, "True");
+        assert_eq!(status.images, None);
     }
 
     #[test]

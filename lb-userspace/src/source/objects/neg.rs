@@ -5,10 +5,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
 use super::Faults;
-use crate::model::{NegRequest, NegStatus};
+use crate::model::{NegRequest, NegStatus, NegType};
 
 /// Which ports of a Service have NEGs: `{"ingress": true}`, `{"exposed_ports": {"80": {"name": "web"}}}`.
 const NEG: &str = "cloud.google.com/neg";
+
+/// On a Service: what Ingresses send its requests to, `GCE_POD` or `GCE_VM_IP_PORT`, whatever [`NEG`] says.
+const NEG_TYPE: &str = "podway.io/neg-type";
 
 /// Which NEGs these are.
 pub const NEG_STATUS: &str = "cloud.google.com/neg-status";
@@ -21,8 +24,7 @@ const NAME_BYTES_MAX: usize = 63;
 
 #[derive(Deserialize)]
 struct Asked {
-    #[serde(default)]
-    ingress: bool,
+    ingress: Option<bool>,
     #[serde(default)]
     exposed_ports: BTreeMap<String, Option<Attributes>>,
 }
@@ -61,8 +63,28 @@ pub(super) fn request(meta: &ObjectMeta, faults: &mut Faults) -> Option<NegReque
         }
         exposed_ports.insert(number, name.filter(|_| is_name).map(Into::into));
     }
-    let is_none = !asked.ingress && exposed_ports.is_empty();
-    (!is_none).then_some(NegRequest { is_for_ingress: asked.ingress, exposed_ports })
+    let is_for_ingress = asked.ingress == Some(true);
+    let is_none = !is_for_ingress && exposed_ports.is_empty();
+    (!is_none).then_some(NegRequest { is_for_ingress, exposed_ports })
+}
+
+/// What a Service says of what Ingresses send its requests to. `{"ingress": false}` means the nodes, as in GKE ("Container-native
+/// load balancing": without it an Ingress uses node ports). `{"ingress": true}` says no more than the default: GKE writes it by
+/// itself. What is wrong with [`NEG`] is named by [`request`].
+pub(super) fn neg_type(meta: &ObjectMeta, faults: &mut Faults) -> Option<NegType> {
+    let asked = text(meta, NEG).and_then(|json| serde_json::from_str::<Asked>(json).ok());
+    let of_gke = asked.filter(|asked| asked.ingress == Some(false)).map(|_| NegType::NodePort);
+    match text(meta, NEG_TYPE) {
+        None => of_gke,
+        Some("GCE_POD") => Some(NegType::Pod),
+        Some("GCE_VM_IP_PORT") => Some(NegType::NodePort),
+        Some(other) => {
+            faults.add(format!(
+                "annotation {NEG_TYPE} {other:?} is unknown; use \"GCE_POD\" or \"GCE_VM_IP_PORT\"; it is left out"
+            ));
+            of_gke
+        }
+    }
 }
 
 /// A name in Compute Engine (RFC 1035 §2.3.1, in lower case).
@@ -107,6 +129,29 @@ mod tests {
         let ingress = NegRequest { is_for_ingress: true, ..NegRequest::default() };
         assert_eq!(read(r#"{"ingress": true}"#), (Some(ingress), vec![]));
         assert_eq!(read(r#"{"ingress": false}"#), (None, vec![]));
+    }
+
+    #[test]
+    fn the_nodes_are_meant_by_the_type_or_by_an_ingress_without_pods() {
+        let cases = [
+            (None, None, None),
+            (None, Some(r#"{"ingress": true}"#), None),
+            (None, Some(r#"{"exposed_ports": {"80": {}}}"#), None),
+            (None, Some(r#"{"ingress": false}"#), Some(NegType::NodePort)),
+            (None, Some(r#"{"ingress": false, "exposed_ports": {"80": {}}}"#), Some(NegType::NodePort)),
+            (Some("GCE_POD"), Some(r#"{"ingress": false}"#), Some(NegType::Pod)),
+            (Some("GCE_VM_IP_PORT"), Some(r#"{"ingress": true}"#), Some(NegType::NodePort)),
+            (Some("GCE_VM_IP"), None, None),
+        ];
+        for (own, gke, expected) in cases {
+            let given = [(NEG_TYPE, own), (NEG, gke)].into_iter();
+            let given = given.filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+            let meta = ObjectMeta { annotations: Some(given.collect()), ..ObjectMeta::default() };
+            let mut faults = Faults::of("Service", &ObjectName::new("shop", "cart"));
+            assert_eq!(neg_type(&meta, &mut faults), expected, "{own:?} {gke:?}");
+            let is_unknown = own == Some("GCE_VM_IP");
+            assert_eq!(faults.problems.len(), usize::from(is_unknown), "{:?}", faults.problems);
+        }
     }
 
     #[test]

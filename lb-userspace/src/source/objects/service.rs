@@ -65,6 +65,7 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
         endpoint_weights: annotations::endpoint_weights(&object.metadata, &mut faults),
         neg_request: neg::request(&object.metadata, &mut faults),
         neg_status: neg::status(&object.metadata),
+        neg_type: neg::neg_type(&object.metadata, &mut faults),
         name,
     };
     faults.with(Change::Service(Arc::new(fact)))

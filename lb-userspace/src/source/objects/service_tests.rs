@@ -122,6 +122,7 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
             exposed_ports: [(80, Some("web-neg".into()))].into(),
         }),
         neg_status: NegStatus { text: Some("{}".into()), is_ours: true },
+        neg_type: None,
     };
     assert_eq!(converted, Converted { change: Change::Service(expected.into()), problems: vec![] });
 }
