@@ -141,13 +141,16 @@ impl Serialize for BackendService {
         let negs: Vec<NegText<'_>> = self.negs.iter().map(|neg| NegText(self, neg)).collect();
         let ranges: Vec<String> =
             self.source_ranges.iter().map(|(network, bits)| format!("{network}/{bits}")).collect();
-        let mut out = serializer.serialize_struct("BackendService", 11)?;
+        let mut out = serializer.serialize_struct("BackendService", 12)?;
         out.serialize_field("name", &*self.name)?;
         out.serialize_field("resourceVersion", &self.resource_version)?;
         out.serialize_field("affinityTimeoutSeconds", &self.affinity_timeout_s)?;
         out.serialize_field("healthCheck", &self.health_check.as_deref().map(HealthCheckText))?;
         out.serialize_field("healthPolicy", &self.health_policy)?;
         out.serialize_field("transport", transport_name(self.transport))?;
+        if let Some(version) = self.proxy_protocol {
+            out.serialize_field("proxyProtocol", version.name())?;
+        }
         out.serialize_field("http", &*self.http)?;
         out.serialize_field("drain", &self.drain)?;
         out.serialize_field("sourceRanges", &ranges)?;
