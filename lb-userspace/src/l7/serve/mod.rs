@@ -15,11 +15,14 @@ mod worker;
 
 mod certificate;
 mod client;
+mod client_certificate;
 mod client_stream;
 mod connection;
 mod link;
 mod local;
+mod proxied;
 mod timer;
+mod tls_policy;
 mod wire;
 
 mod request;
@@ -44,7 +47,7 @@ mod signal;
 mod front_end;
 
 pub use affinity::COOKIE_NAME;
-pub use certificate::{Certificate, CertificateFault, Certificates};
+pub use certificate::{Certificate, CertificateFault, CertificateRemark, Certificates};
 pub use counters::{Counters, Totals};
 pub use custom_header::{CustomHeader, CustomHeaderFault};
 pub use front_end::{FrontEnd, ListenFault};
@@ -55,6 +58,7 @@ pub use snapshot::{
     Affinity, Backend, BackendService, Endpoint, IN_FLIGHT_MAX, Listener, Plain, Protocol, REQUEST_TIMEOUT,
     Route, Scheme, Site, Slot, Snapshot,
 };
+pub use tls_policy::{AUTHORITIES_MAX, ClientAuthority, ClientAuthorityFault, ClientPolicy, TlsPolicy};
 
 #[cfg(test)]
 mod affinity_tests;
@@ -69,6 +73,8 @@ mod fixture;
 #[cfg(test)]
 mod http_1_tests;
 #[cfg(test)]
+mod proxied_tests;
+#[cfg(test)]
 mod record_tests;
 #[cfg(test)]
 mod refused_tests;
@@ -76,6 +82,8 @@ mod refused_tests;
 mod stop_tests;
 #[cfg(test)]
 mod tls_fixture;
+#[cfg(test)]
+mod tls_policy_tests;
 #[cfg(test)]
 mod tls_tests;
 #[cfg(test)]
