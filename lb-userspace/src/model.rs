@@ -12,6 +12,8 @@ mod health_policy;
 mod http_policy;
 mod ingress;
 mod neg_request;
+mod proxy_protocol;
+mod tls_policy;
 mod tls_secret;
 
 pub use backend_config::{BackendConfig, BackendConfigNames, BackendConfigs};
@@ -23,6 +25,8 @@ pub use ingress::{
     IngressClass, IngressPath, IngressRule, IngressTls, PathType,
 };
 pub use neg_request::{NegRequest, NegStatus, NegType};
+pub use proxy_protocol::{ProxyVersion, ProxyVersions};
+pub use tls_policy::{ClientVerification, ClientVerify, TlsVersion};
 pub use tls_secret::TlsSecret;
 
 /// Namespace and name of an object.
@@ -285,6 +289,8 @@ pub struct Service {
     pub backend_configs: BackendConfigNames,
     /// From an annotation; `None` means as the agent's flag says.
     pub external_mode: Option<ExternalMode>,
+    /// Annotation `podway.io/proxy-protocol`: what the front-end's connections to endpoints begin with.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// Weights of endpoints by their address, from an annotation; they go before those of the slices.
     pub endpoint_weights: BTreeMap<IpAddr, u16>,
     /// From an annotation.
@@ -319,6 +325,7 @@ impl Service {
             drain: None,
             backend_configs: BackendConfigNames::default(),
             external_mode: None,
+            proxy_protocol: None,
             endpoint_weights: BTreeMap::new(),
             neg_request: None,
             neg_status: NegStatus::default(),

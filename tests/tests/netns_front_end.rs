@@ -71,7 +71,7 @@ fn front_end(endpoint: SocketAddr) -> FrontEnd {
     let rule = HostRule { host: HostPattern::Any, paths: Vec::new(), default };
     let site =
         Site { name: "shop/web".into(), url_map: UrlMap::new(vec![rule], None), counters: Arc::default() };
-    let listener = Listener { scheme: Scheme::Http, site: Arc::new(site) };
+    let listener = Listener { scheme: Scheme::Http, proxied: None, site: Arc::new(site) };
     let front_end = FrontEnd::start(Settings { threads: 2, ..Settings::default() }).unwrap();
     let faults = front_end.swap(Arc::new(Snapshot { listeners: [(PLACE, listener)].into() }));
     assert!(faults.is_empty(), "{faults:?}");

@@ -267,6 +267,7 @@ impl Agent {
                     self.take_requests();
                     if self.front_end.has_faults() {
                         self.follow_front_end(&BTreeSet::new());
+                        self.report_problems();
                     }
                     self.tell_api();
                     self.observe_second();

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::l7::{Host, HostFault, HostPattern, NormalPath, PathFault, Rule};
 use crate::model::{NegType, Protocol};
 use crate::plan::{
-    BackendService, CertificateUse, Desired, HTTP_PORT, HTTPS_PORT, Neg, NodePorts, PlainHttp, Target,
+    BackendService, CertificateUse, Desired, HTTP_PORT, HTTPS_PORT, Neg, NodePorts, PlainHttp, Target, TlsDemand,
     UrlMapPlan, neg_kind_name, socket_text, transport_name,
 };
 
@@ -121,6 +121,7 @@ pub fn explain_url(url: &Url<'_>, vip: Option<IpAddr>, desired: &Desired) -> Vec
         }
         if url.is_tls {
             told.certificate(map, &host);
+            told.tls(map, &host);
         }
         told.rule(map, url, &host, &path, desired);
         told.answer
@@ -199,6 +200,20 @@ impl Told {
         self.step("certificate", format!("Secret {}", used.secret), None);
     }
 
+    /// What the host asks beyond what all do.
+    fn tls(&mut self, map: &UrlMapPlan, host: &Host<'_>) {
+        let demand = map.tls_demand(host);
+        if demand == TlsDemand::default() {
+            return;
+        }
+        let clients = demand.clients.as_ref().map(|clients| {
+            let verify = clients.verify.name();
+            format!("; clients' certificates ({verify}) are verified by Secret {}", clients.secret)
+        });
+        let found = format!("{} or later{}", demand.min_version.name(), clients.unwrap_or_default());
+        self.step("TLS", found, None);
+    }
+
     fn rule(
         &mut self,
         map: &UrlMapPlan,
@@ -235,7 +250,11 @@ impl Told {
         let (verdict, code, found) = match plain_http {
             PlainHttp::Served => return false,
             PlainHttp::Redirected(code) => ("redirect", code, "redirected to https"),
-            PlainHttp::Refused => ("refuse", status::NOT_FOUND, "the Ingress allows no HTTP: answered"),
+            PlainHttp::Refused => (
+                "refuse",
+                status::NOT_FOUND,
+                "the Ingress allows no HTTP, or its clients need a certificate: answered",
+            ),
         };
         self.step("plain HTTP", format!("{found} with {code}"), None);
         (self.answer.verdict, self.answer.status) = (verdict, Some(code));

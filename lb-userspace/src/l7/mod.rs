@@ -1,6 +1,6 @@
 //! The URL-map front-end: from the host and path of a request to the backend service that answers it.
 //!
-//! `host`, `path`, `url_map` and `dialect` are pure: a request is judged by values alone. One rule holds throughout:
+//! `host`, `path`, `url_map`, `dialect` and `proxy_protocol` are pure: a request is judged by values alone. One rule holds throughout:
 //! what is forwarded is what was routed. A host or path that two servers could read as two different ones is
 //! refused; all others have one normal form, which chooses the rule and goes to the endpoint.
 
@@ -10,6 +10,8 @@ pub mod path;
 pub mod url_map;
 
 pub mod dialect;
+
+pub mod proxy_protocol;
 
 pub mod serve;
 

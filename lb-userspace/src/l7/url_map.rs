@@ -246,6 +246,13 @@ impl<T> UrlMap<T> {
         of_host.map(|target| Match { target, rule: Rule::HostDefault(host) }).or_else(of_map)
     }
 
+    /// Where the other paths of a host lead, those that none of its rules has.
+    #[must_use]
+    pub fn default_of(&self, host: &Host<'_>) -> Option<&T> {
+        let of_host = self.host(host.as_str()).and_then(|table| table.rule.default.as_ref());
+        of_host.or(self.default.as_ref())
+    }
+
     /// The same rules, with other targets.
     #[must_use]
     pub fn convert<U>(&self, mut target: impl FnMut(&T) -> U) -> UrlMap<U> {

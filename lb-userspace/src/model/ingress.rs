@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::ObjectName;
+use super::{ClientVerification, ObjectName, ProxyVersions, TlsVersion};
 
 /// Whose rules hold where the Ingress specification and Google's load balancers differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -116,6 +116,12 @@ pub struct Ingress {
     pub allows_http: bool,
     /// Annotation `networking.gke.io/v1beta1.FrontendConfig`, in the Ingress's namespace.
     pub frontend_config: Option<Arc<str>>,
+    /// Annotation `podway.io/min-tls-version`.
+    pub min_tls_version: Option<TlsVersion>,
+    /// Annotations `podway.io/client-ca` and `podway.io/client-verify`.
+    pub client_verification: Option<ClientVerification>,
+    /// Annotation `podway.io/proxy-protocol`.
+    pub proxy_protocol: Option<ProxyVersions>,
     /// Annotation `podway.io/vips`.
     pub vips: Vec<IpAddr>,
     /// `status.loadBalancer.ingress[].ip`.
@@ -138,6 +144,9 @@ impl Ingress {
             tls: Vec::new(),
             allows_http: true,
             frontend_config: None,
+            min_tls_version: None,
+            client_verification: None,
+            proxy_protocol: None,
             vips: Vec::new(),
             load_balancer_ips: Vec::new(),
             has_load_balancer_hosts: false,
@@ -170,4 +179,6 @@ pub struct FrontendConfig {
     pub resource_version: Arc<str>,
     /// `spec.redirectToHttps`: the code of the redirect, where it is enabled.
     pub redirect_code: Option<u16>,
+    /// Annotation `podway.io/min-tls-version`.
+    pub min_tls_version: Option<TlsVersion>,
 }

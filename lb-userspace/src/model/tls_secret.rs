@@ -1,9 +1,10 @@
-//! Certificates with their keys. They are kept in memory alone, and never shown.
+//! Certificates with their keys, and those of who signs clients' ones. Keys are kept in memory alone, and never shown.
 use std::sync::Arc;
 
 use super::ObjectName;
 
-/// A Secret that holds a certificate (`type: kubernetes.io/tls`, keys `tls.crt` and `tls.key`).
+/// A Secret that holds a certificate (`type: kubernetes.io/tls`, keys `tls.crt` and `tls.key`), or authorities
+/// (`ca.crt`).
 #[derive(Clone, PartialEq, Eq)]
 pub struct TlsSecret {
     /// Its name.
@@ -14,6 +15,8 @@ pub struct TlsSecret {
     pub certificate_pem: Arc<[u8]>,
     /// `tls.key`: PEM.
     pub key_pem: Arc<[u8]>,
+    /// `ca.crt`: PEM, the certificates of authorities. Empty where the Secret has none.
+    pub authority_pem: Arc<[u8]>,
 }
 
 /// Says nothing of the key.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lb_common::neg::NegKind;
 
 use crate::model::{
-    DrainContract, HealthCheck, HealthPolicy, HttpPolicy, HttpTransport, ObjectName, Protocol,
+    DrainContract, HealthCheck, HealthPolicy, HttpPolicy, HttpTransport, ObjectName, Protocol, ProxyVersion,
 };
 
 use super::{Endpoint, Neg, NodePorts, Origin};
@@ -49,6 +49,8 @@ pub struct BackendService {
     pub health_policy: HealthPolicy,
     /// How requests reach an endpoint.
     pub transport: HttpTransport,
+    /// What the front-end's connections to endpoints begin with.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// How requests are treated.
     pub http: Arc<HttpPolicy>,
     /// How long the TCP flows of an endpoint that is gone may go on.

@@ -196,6 +196,9 @@ impl Serialize for BackendService {
         out.serialize_field("healthCheck", &self.health_check.as_deref().map(HealthCheckText))?;
         out.serialize_field("healthPolicy", &self.health_policy)?;
         out.serialize_field("transport", transport_name(self.transport))?;
+        if let Some(version) = self.proxy_protocol {
+            out.serialize_field("proxyProtocol", version.name())?;
+        }
         out.serialize_field("http", &*self.http)?;
         out.serialize_field("drain", &self.drain)?;
         out.serialize_field("sourceRanges", &ranges)?;

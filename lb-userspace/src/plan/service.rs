@@ -196,6 +196,7 @@ impl PortPlan {
             health_check: settings.health_check,
             health_policy: service.health_policy.clone(),
             transport: port.transport,
+            proxy_protocol: service.proxy_protocol,
             http: settings.http,
             drain: settings.drain,
             source_ranges: ranges(service, node),

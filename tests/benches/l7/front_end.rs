@@ -25,7 +25,7 @@ pub(crate) fn serve(
     let certificate = Certificate::parse(&read(certificate)?, &read(key)?)?;
     let secure = Scheme::Https(Arc::new(Certificates::new(&[certificate])?));
     let listeners = [(http, Scheme::Http), (https, secure)]
-        .map(|(place, scheme)| (place, Listener { scheme, site: Arc::clone(&site) }));
+        .map(|(place, scheme)| (place, Listener { scheme, proxied: None, site: Arc::clone(&site) }));
     let front_end = FrontEnd::start(Settings { threads: 1, ..Settings::default() })?;
     let faults = front_end.swap(Arc::new(Snapshot { listeners: listeners.into() }));
     ensure!(faults.is_empty(), "cannot listen: {faults:?}");

@@ -1,67 +1,80 @@
-//! The certificates that Secrets hold, and what each URL map shows to clients.
+//! The certificates and authorities that Secrets hold, and what each URL map shows to clients and asks of them.
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::info;
 
 use crate::l7::HostPattern;
-use crate::l7::serve::{Certificate, Certificates};
+use crate::l7::serve::{Certificate, Certificates, ClientAuthority, ClientPolicy, TlsPolicy};
 use crate::model::{ObjectName, Problem, TlsSecret};
-use crate::plan::UrlMapPlan;
+use crate::plan::{TlsDemand, UrlMapPlan, UrlMaps};
 
-/// A Secret that an Ingress names.
-#[derive(Default)]
-struct Known {
-    secret: Option<Arc<TlsSecret>>,
-    /// The last that was good.
-    certificate: Option<Certificate>,
-    /// What is wrong now.
-    fault: Option<String>,
-}
+use super::known_secrets::KnownSecrets;
 
 /// All of them.
-#[derive(Default)]
-pub(super) struct KnownCertificates(BTreeMap<ObjectName, Known>);
+pub(super) struct KnownCertificates {
+    certificates: KnownSecrets<Certificate>,
+    authorities: KnownSecrets<Arc<ClientAuthority>>,
+    /// What was last told of certificates that are served all the same.
+    remarks: BTreeSet<Problem>,
+}
+
+impl Default for KnownCertificates {
+    fn default() -> Self {
+        Self {
+            certificates: KnownSecrets::new(certificate, "tls.crt or tls.key"),
+            authorities: KnownSecrets::new(authority, "ca.crt"),
+            remarks: BTreeSet::new(),
+        }
+    }
+}
 
 impl KnownCertificates {
-    /// Takes the Secrets as they are now; whether a certificate came, changed or went. A Secret that cannot be used, or
-    /// that is gone while it is named, leaves the last good certificate.
+    /// Takes the Secrets that URL maps name as they are now; whether something came, changed or went, time with which a
+    /// certificate expires among it.
     pub(super) fn follow(
         &mut self,
-        names: &BTreeSet<ObjectName>,
+        url_maps: &UrlMaps,
         secrets: &BTreeMap<ObjectName, Arc<TlsSecret>>,
     ) -> bool {
-        let before = self.0.len();
-        self.0.retain(|name, _| names.contains(name));
-        let mut is_change = self.0.len() != before;
-        for name in names {
-            let secret = secrets.get(name);
-            let known = self.0.entry(name.clone()).or_insert_with(|| {
-                is_change = true;
-                Known { fault: Some("it is not there".to_owned()), ..Known::default() }
-            });
-            if known.secret.as_ref() != secret {
-                known.secret = secret.cloned();
-                known.read(name);
-                // A fault is one too: it is to be told.
-                is_change = true;
-            }
-        }
-        is_change
+        let is_new = self.certificates.follow(&url_maps.certificate_secrets(), secrets);
+        let are_authorities_new = self.authorities.follow(&url_maps.authority_secrets(), secrets);
+        let remarks = self.remarks_at(now_s());
+        let are_remarks_new = self.remarks != remarks;
+        self.remarks = remarks;
+        is_new || are_authorities_new || are_remarks_new
     }
 
     /// What is wrong with Secrets.
     pub(super) fn problems(&self) -> BTreeSet<Problem> {
-        let faulty = self.0.iter().filter_map(|(name, known)| Some((name, known.fault.as_ref()?, known)));
-        let problem = |(name, fault, known): (&ObjectName, &String, &Known)| {
-            let served = match known.certificate {
-                Some(_) => "the last good certificate is served",
-                None => "its hosts have no certificate",
+        let certificates = self.certificates.faults().map(|(name, fault, has_former)| {
+            let served = match has_former {
+                true => "the last good certificate is served",
+                false => "its hosts have no certificate",
             };
-            let message = format!("cannot serve TLS from it: {fault}; {served}");
-            Problem { kind: "Secret", object: name.clone(), message }
-        };
-        faulty.map(problem).collect()
+            problem(name, format!("cannot serve TLS from it: {fault}; {served}"))
+        });
+        let authorities = self.authorities.faults().map(|(name, fault, has_former)| {
+            let verified = match has_former {
+                true => "the last good authorities are used",
+                false => "no client is let in to its hosts",
+            };
+            problem(name, format!("cannot verify clients by it: {fault}; {verified}"))
+        });
+        certificates.chain(authorities).chain(self.remarks.iter().cloned()).collect()
+    }
+
+    /// Whether time has made a difference since the last look.
+    pub(super) fn are_remarks_due(&self) -> bool {
+        self.remarks != self.remarks_at(now_s())
+    }
+
+    fn remarks_at(&self, now_s: i64) -> BTreeSet<Problem> {
+        let told = self.certificates.values().flat_map(|(name, certificate)| {
+            certificate.remarks(now_s).into_iter().map(|remark| problem(name, remark.to_string()))
+        });
+        told.collect()
     }
 
     /// What a URL map shows; `None`: it has no certificate that can be served, and its port stays closed.
@@ -69,19 +82,52 @@ impl KnownCertificates {
         let certificates: Vec<Certificate> = map
             .certificates
             .iter()
-            .filter_map(|wanted| self.0.get(&wanted.secret)?.certificate.clone())
+            .filter_map(|wanted| self.certificates.value(&wanted.secret).cloned())
             .collect();
-        Certificates::new(&certificates).ok().map(Arc::new)
+        let policies: Vec<(HostPattern, TlsPolicy)> =
+            map.tls.iter().map(|(host, demand)| (host.clone(), self.policy(demand))).collect();
+        Certificates::with_policies(&certificates, &policies).ok().map(Arc::new)
+    }
+
+    fn policy(&self, demand: &TlsDemand) -> TlsPolicy {
+        let clients = demand.clients.as_ref().map(|clients| ClientPolicy {
+            name: clients.secret.to_string().into(),
+            verify: clients.verify,
+            authority: self.authorities.value(&clients.secret).cloned(),
+        });
+        TlsPolicy { min_version: demand.min_version, clients }
     }
 
     /// Hosts of a URL map for which it has no certificate with their name.
     pub(super) fn uncovered(&self, map: &UrlMapPlan) -> Vec<String> {
         let hosts = map.certificates.iter().flat_map(|wanted| {
-            let certificate = self.0.get(&wanted.secret).and_then(|known| known.certificate.as_ref());
+            let certificate = self.certificates.value(&wanted.secret);
             wanted.hosts.iter().filter(move |host| certificate.is_some_and(|known| !covers(known, host)))
         });
         hosts.map(ToString::to_string).collect()
     }
+}
+
+fn problem(secret: &ObjectName, message: String) -> Problem {
+    Problem { kind: "Secret", object: secret.clone(), message }
+}
+
+fn now_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn certificate(name: &ObjectName, secret: &TlsSecret) -> Result<Certificate, String> {
+    let certificate = Certificate::parse(&secret.certificate_pem, &secret.key_pem);
+    let certificate = certificate.map_err(|fault| fault.to_string())?;
+    info!(secret = %name, names = certificate.names.join(","), "certificate read");
+    Ok(certificate)
+}
+
+fn authority(name: &ObjectName, secret: &TlsSecret) -> Result<Arc<ClientAuthority>, String> {
+    let authority = ClientAuthority::parse(&secret.authority_pem).map_err(|fault| fault.to_string())?;
+    info!(secret = %name, "authorities of clients read");
+    Ok(Arc::new(authority))
 }
 
 /// Whether a certificate is for a host (RFC 6125 §6.4.3: a star is one whole label, the first).
@@ -91,20 +137,6 @@ fn covers(certificate: &Certificate, host: &HostPattern) -> bool {
     certificate.names.iter().any(|known| *known == name || Some(known) == wildcard.as_ref())
 }
 
-impl Known {
-    /// Reads the Secret anew; what cannot be read leaves the certificate as it is.
-    fn read(&mut self, name: &ObjectName) {
-        let Some(secret) = &self.secret else {
-            self.fault = Some("it is gone, or has neither tls.crt nor tls.key".to_owned());
-            return;
-        };
-        match Certificate::parse(&secret.certificate_pem, &secret.key_pem) {
-            Ok(certificate) => {
-                info!(secret = %name, names = certificate.names.join(","), "certificate read");
-                self.certificate = Some(certificate);
-                self.fault = None;
-            }
-            Err(fault) => self.fault = Some(fault.to_string()),
-        }
-    }
-}
+#[cfg(test)]
+#[path = "certificates_tests.rs"]
+mod tests;

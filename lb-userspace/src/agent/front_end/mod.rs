@@ -29,6 +29,7 @@ use services::KnownServices;
 
 mod affinity_key;
 mod certificates;
+mod known_secrets;
 mod options;
 mod services;
 
@@ -39,6 +40,8 @@ pub(super) struct FrontEndLink {
     /// Taken when the first URL map is there: a node without Ingresses has no such threads.
     settings: Option<Settings>,
     drain: Duration,
+    /// Whether a peer may send PROXY headers.
+    has_senders: bool,
     front_end: Option<FrontEnd>,
     hosted: HostedAddresses,
     certificates: KnownCertificates,
@@ -66,6 +69,7 @@ impl FrontEndLink {
         Ok(Self {
             settings: Some(options.settings(run_dir)?),
             drain: Duration::from_secs(options.front_end_drain_seconds.into()),
+            has_senders: !options.proxy_protocol_from.is_empty(),
             front_end: None,
             hosted: HostedAddresses::find().context("cannot read the addresses of the loopback interface")?,
             certificates: KnownCertificates::default(),
@@ -84,11 +88,11 @@ impl FrontEndLink {
         let url_maps = planner.desired.url_maps();
         self.services.update(&planner.desired, changed);
         let are_maps_new = self.served.as_ref().is_none_or(|served| !Arc::ptr_eq(served, url_maps));
-        let names = url_maps.secrets();
-        let are_certificates_new = self.certificates.follow(&names, planner.secrets());
+        let are_certificates_new = self.certificates.follow(url_maps, planner.secrets());
         if !are_maps_new && !are_certificates_new && !self.has_faults {
             return;
         }
+        let names = url_maps.secrets();
         self.wanted_secrets.send_if_modified(|wanted| {
             let is_change = *wanted != names;
             *wanted = names;
@@ -152,6 +156,16 @@ impl FrontEndLink {
                 message: message(host),
             }));
         }
+        let unreached =
+            url_maps.maps().iter().filter(|map| map.proxy_protocol.is_some() && !self.has_senders);
+        let object = |map: &Arc<UrlMapPlan>| Some(map.ingresses.first()?.object.clone());
+        self.problems.extend(unreached.filter_map(object).map(|object| Problem {
+            kind: "Ingress",
+            object,
+            message: "takes no connection: podway.io/proxy-protocol wants a PROXY header, and no peer may send one; give \
+                      --proxy-protocol-from"
+                .to_owned(),
+        }));
         let names: BTreeSet<&str> = url_maps.maps().iter().map(|map| &*map.name).collect();
         self.counters.retain(|name, _| names.contains(&**name));
         self.counted = self.front_end.as_ref().map(|front_end| {
@@ -202,13 +216,14 @@ impl FrontEndLink {
         let mut listeners = Vec::new();
         for (vip, _) in &map.vips {
             if map.has_http {
-                let listener = Listener { scheme: Scheme::Http, site: Arc::clone(&site) };
+                let listener =
+                    Listener { scheme: Scheme::Http, proxied: map.proxy_protocol, site: Arc::clone(&site) };
                 listeners.push((SocketAddr::new(*vip, HTTP_PORT), listener));
             }
             if let Some(certificates) = &certificates {
                 let scheme = Scheme::Https(Arc::clone(certificates));
-                listeners
-                    .push((SocketAddr::new(*vip, HTTPS_PORT), Listener { scheme, site: Arc::clone(&site) }));
+                let listener = Listener { scheme, proxied: map.proxy_protocol, site: Arc::clone(&site) };
+                listeners.push((SocketAddr::new(*vip, HTTPS_PORT), listener));
             }
         }
         listeners
@@ -232,9 +247,9 @@ impl FrontEndLink {
         signals.flatten().collect()
     }
 
-    /// Whether something is to be tried again.
+    /// Whether something is to be tried again, or told since time has passed.
     pub(super) fn has_faults(&self) -> bool {
-        self.has_faults
+        self.has_faults || self.certificates.are_remarks_due()
     }
 
     /// Lets the requests that have begun end. The VIPs' addresses stay, for the agent that follows.

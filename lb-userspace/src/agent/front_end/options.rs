@@ -21,6 +21,9 @@ pub struct FrontEndOptions {
     /// Clients whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed.
     #[arg(long, value_delimiter = ',')]
     pub trusted_proxies: Vec<Cidr>,
+    /// Peers that may pass connections on with a PROXY header, where an Ingress has `podway.io/proxy-protocol`.
+    #[arg(long, value_delimiter = ',')]
+    pub proxy_protocol_from: Vec<Cidr>,
     /// Do not say in `x-podway-reason` why the front-end itself answers.
     #[arg(long)]
     pub no_reason_header: bool,
@@ -35,7 +38,9 @@ pub struct FrontEndOptions {
 impl FrontEndOptions {
     /// What the front-end is told.
     pub(super) fn settings(&self, run_dir: &Path) -> Result<Settings> {
-        let proxies = self.trusted_proxies.iter();
+        let prefixes = |all: &[Cidr]| {
+            all.iter().map(|Cidr(address, bits)| Prefix { address: *address, length_bits: *bits }).collect()
+        };
         let open = |path: &PathBuf| {
             let log = std::fs::OpenOptions::new().create(true).append(true).open(path);
             log.with_context(|| format!("cannot open the access log {}", path.display()))
@@ -44,9 +49,8 @@ impl FrontEndOptions {
         Ok(Settings {
             threads: self.front_end_threads,
             limits: Limits::default(),
-            trusted_proxies: proxies
-                .map(|Cidr(address, bits)| Prefix { address: *address, length_bits: *bits })
-                .collect(),
+            trusted_proxies: prefixes(&self.trusted_proxies),
+            proxy_protocol_from: prefixes(&self.proxy_protocol_from),
             reason_header: if self.no_reason_header { ReasonHeader::Withheld } else { ReasonHeader::Sent },
             affinity_key: affinity_key::read(self.affinity_key_file.as_deref(), run_dir)?,
             access_log: access_log.map(|file| Box::new(file) as _),

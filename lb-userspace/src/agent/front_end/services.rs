@@ -116,6 +116,7 @@ impl Known {
             HttpTransport::Http2 => Protocol::Http2,
             HttpTransport::H2c => Protocol::H2c,
         };
+        service.proxy_protocol = planned.proxy_protocol;
         service.request_timeout =
             http.timeout_s.map_or(REQUEST_TIMEOUT, |seconds| Duration::from_secs(seconds.into()));
         service.affinity = match http.affinity {
@@ -175,3 +176,7 @@ fn headers(service: &str, fields: &[HeaderField]) -> Vec<CustomHeader> {
     };
     fields.iter().filter_map(read).collect()
 }
+
+#[cfg(test)]
+#[path = "services_tests.rs"]
+mod tests;

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use super::body::{BodyState, RequestBody};
 use super::choose::{choose, is_open};
 use super::pool::{Lease, Want};
+use super::proxied::Announced;
 use super::refusal::Reason;
 use super::settings::{RETRY_PERCENT_MAX, RETRY_RESERVE};
 use super::snapshot::{BackendService, Endpoint, InFlight};
@@ -46,6 +47,8 @@ pub(super) struct Attempt<'a> {
     pub(super) service: &'a BackendService,
     /// The endpoint that the client had before.
     pub(super) kept: Option<Arc<Endpoint>>,
+    /// What its endpoint is told of its client before all else.
+    pub(super) announced: Option<Announced>,
     /// The endpoint that has the request now.
     pub(super) current: RefCell<Option<Arc<Endpoint>>>,
     pub(super) retries: Cell<u32>,
@@ -130,7 +133,7 @@ impl Attempt<'_> {
         request: Request<RequestBody>,
     ) -> Result<Answer, Failed> {
         let in_flight = InFlight::begin(endpoint);
-        let key = (endpoint.address, self.service.protocol);
+        let key = (endpoint.address, self.service.protocol, self.announced);
         let mut lease = match self.worker.pool.lease(key, want, in_flight).await {
             Ok(lease) => lease,
             Err(error) => {

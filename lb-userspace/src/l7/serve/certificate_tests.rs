@@ -76,12 +76,56 @@ fn a_certificate_that_cannot_be_served_says_why() {
         fault(&good, &other_key),
         "cannot use the certificate: the private key is not the certificate's own; give the two that belong together"
     );
+    let (nameless, own_key) = pem(&[]);
     assert!(matches!(
-        Certificate::parse(pem(&[]).0.as_bytes(), key.as_bytes()),
+        Certificate::parse(nameless.as_bytes(), own_key.as_bytes()),
         Err(CertificateFault::Nameless)
     ));
     assert_eq!(certificate(&["A.example", "*.b.example"]).names, ["a.example", "*.b.example"]);
     assert!(Certificates::new(&[]).is_err());
+}
+
+#[test]
+fn a_chain_that_does_not_begin_with_the_hosts_own_is_told_by_its_key() {
+    let (own, key) = pem(&["a.example"]);
+    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "another");
+    let issuer =
+        params.self_signed(&rcgen::KeyPair::generate().expect("a key")).expect("a certificate").pem();
+    let chain = |first: &str, second: &str| format!("{first}{second}");
+    let fault = Certificate::parse(chain(&issuer, &own).as_bytes(), key.as_bytes()).expect_err("a fault");
+    assert_eq!(
+        fault.to_string(),
+        "cannot use the certificate: the private key is that of certificate 2 of the chain; put that one first"
+    );
+    let served = Certificate::parse(chain(&own, &issuer).as_bytes(), key.as_bytes()).expect("a certificate");
+    assert_eq!(served.remarks(1_800_000_000), [CertificateRemark::Order(1)]);
+}
+
+#[test]
+fn a_certificate_is_served_whatever_the_time_and_that_is_told() {
+    let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).expect("a name");
+    params.not_before = rcgen::date_time_ymd(2030, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2031, 1, 1);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let pem = params.self_signed(&key).expect("a certificate").pem();
+    let certificate =
+        Certificate::parse(pem.as_bytes(), key.serialize_pem().as_bytes()).expect("a certificate");
+    let remarks = |now_s| certificate.remarks(now_s).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(remarks(1_893_456_000), [""; 0]);
+    assert_eq!(
+        remarks(1_893_455_999),
+        [
+            "its certificate is not valid before Jan  1 00:00:00 2030 +00:00; it is served all the same; look at this \
+             node's clock too"
+        ]
+    );
+    assert_eq!(
+        remarks(1_924_992_001),
+        [
+            "its certificate has expired (Jan  1 00:00:00 2031 +00:00); it is served all the same; give another"
+        ]
+    );
 }
 
 #[test]

@@ -1,18 +1,36 @@
 //! What is known of the client's side of a connection.
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::HeaderValue;
+
+use super::client_certificate::ClientCertificate;
+use crate::model::{ClientVerify, TlsVersion};
 
 /// TLS between a client and the front-end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TlsFacts {
     /// The host name that the client asked for (RFC 6066 §3).
     pub(super) server_name: Option<String>,
-    /// As `TLSv1.3`.
-    pub(super) version: &'static str,
+    /// The version.
+    pub(super) version_number: TlsVersion,
     /// As `TLS13_AES_256_GCM_SHA384`.
     pub(super) cipher: &'static str,
+    /// By which authority the client was verified, and whether it had to be.
+    pub(super) verified_by: Option<(Arc<str>, ClientVerify)>,
+    /// What it showed.
+    pub(super) certificate: Option<ClientCertificate>,
+}
+
+impl TlsFacts {
+    /// As `TLSv1.3`.
+    pub(super) const fn version(&self) -> &'static str {
+        match self.version_number {
+            TlsVersion::V1_2 => "TLSv1.2",
+            TlsVersion::V1_3 => "TLSv1.3",
+        }
+    }
 }
 
 /// A connection of a client.

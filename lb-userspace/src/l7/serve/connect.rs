@@ -15,6 +15,7 @@ use tokio::task::spawn_local;
 
 use super::body::RequestBody;
 use super::local::LocalExecutor;
+use super::proxied::Announced;
 use super::settings::HEAD_BUFFER_BYTES;
 use super::snapshot::Protocol;
 use crate::health::tls::{self, HTTP_1, HTTP_2};
@@ -43,9 +44,16 @@ pub(super) enum Fresh {
     Shared(Http2, StreamsMax),
 }
 
-pub(super) async fn connect(address: SocketAddr, protocol: Protocol) -> io::Result<Fresh> {
-    let stream = TcpStream::connect(address).await?;
+pub(super) async fn connect(
+    address: SocketAddr,
+    protocol: Protocol,
+    announced: Option<Announced>,
+) -> io::Result<Fresh> {
+    let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
+    if let Some(announced) = announced {
+        announced.write(&mut stream).await?;
+    }
     match protocol {
         Protocol::Http => one(stream).await,
         Protocol::H2c => shared(stream).await,

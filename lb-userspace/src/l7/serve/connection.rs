@@ -8,25 +8,30 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::certificate::Certificates;
 use super::client::{Client, TlsFacts};
+use super::client_certificate::ClientCertificate;
 use super::client_stream::{ClientStream, Dialect};
 use super::counters::count;
 use super::exchange::answer;
 use super::link::Link;
 use super::local::LocalExecutor;
 use super::parked::{Socket, until_asked, until_quiet};
+use super::proxied;
 use super::settings::{HEAD_BUFFER_BYTES, HEADERS_MAX, Limits};
 use super::snapshot::Scheme;
+use super::tls_policy::TlsPolicy;
 use super::worker::{Counted, Worker};
 use crate::health::tls::HTTP_2;
+use crate::model::TlsVersion;
 
 /// Window of a stream of a client, bytes: what may be under way before a slow endpoint holds its client back.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
@@ -39,13 +44,16 @@ const SEND_BUFFER_BYTES: usize = 256 * 1024;
 pub(super) async fn serve(
     worker: Rc<Worker>,
     place: SocketAddr,
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
-    counted: Counted,
+    mut counted: Counted,
     closing: watch::Receiver<()>,
 ) {
-    let Ok(local) = stream.local_addr() else { return };
     let _ = stream.set_nodelay(true);
+    let Some((peer, local)) = proxied::ends(&worker, place, &mut stream, peer).await else { return };
+    if !counted.admit_client(peer.ip()) {
+        return;
+    }
     let snapshot = worker.snapshot();
     let Some(listener) = snapshot.listeners.get(&place) else { return };
     let is_trusted = worker.shared.is_trusted(peer.ip());
@@ -58,14 +66,16 @@ pub(super) async fn serve(
             http_1(stream, link, closing).await;
         }
         Scheme::Https(certificates) => {
-            let config = certificates.config();
+            let certificates = Arc::clone(certificates);
             drop(snapshot);
             // What TLS takes is not taken of connections in the clear.
-            let Some(stream) = Box::pin(handshake(stream, config, limits.handshake_timeout)).await else {
+            let opening = Box::pin(timeout(limits.handshake_timeout, handshake(stream, &certificates)));
+            let Some((stream, tls)) = opening.await.ok().flatten() else {
                 count(&worker.shared.totals.handshakes_failed);
                 return;
             };
-            let client = Client::new(peer, local, Some(facts(&stream)), is_trusted);
+            drop(certificates);
+            let client = Client::new(peer, local, Some(tls), is_trusted);
             let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
             let link = Rc::new(Link::new(Rc::clone(&worker), place, client, counted));
             if is_http_2 {
@@ -77,30 +87,44 @@ pub(super) async fn serve(
     }
 }
 
+/// Opens TLS as the host asks that the client names first.
 async fn handshake(
     stream: TcpStream,
-    config: Arc<ServerConfig>,
-    limit: Duration,
-) -> Option<TlsStream<TcpStream>> {
-    match timeout(limit, TlsAcceptor::from(config).accept(stream)).await {
-        Ok(Ok(stream)) => Some(stream),
-        Ok(Err(error)) => {
+    certificates: &Certificates,
+) -> Option<(TlsStream<TcpStream>, TlsFacts)> {
+    let opened = async {
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let served = certificates.of_name(begun.client_hello().server_name());
+        let (policy, config) = (Arc::clone(&served.policy), Arc::clone(&served.config));
+        Ok::<_, std::io::Error>((begun.into_stream(config).await?, policy))
+    };
+    match opened.await {
+        Ok((stream, policy)) => {
+            let facts = facts(&stream, &policy)?;
+            Some((stream, facts))
+        }
+        Err(error) => {
             tracing::debug!(%error, "a client's TLS handshake failed");
             None
         }
-        Err(_) => None,
     }
 }
 
-fn facts(stream: &TlsStream<TcpStream>) -> TlsFacts {
+/// `None`: the client's certificate is one that cannot be told.
+fn facts(stream: &TlsStream<TcpStream>, policy: &TlsPolicy) -> Option<TlsFacts> {
     let tls = stream.get_ref().1;
-    let version = match tls.protocol_version() {
-        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
-        _ => "",
+    let version_number = match tls.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => TlsVersion::V1_3,
+        _ => TlsVersion::V1_2,
     };
     let cipher = tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("");
-    TlsFacts { server_name: tls.server_name().map(str::to_owned), version, cipher }
+    let verified_by = policy.clients.as_ref().map(|clients| (Arc::clone(&clients.name), clients.verify));
+    let certificate = match tls.peer_certificates().and_then(|chain| chain.first()) {
+        Some(der) => Some(ClientCertificate::of(der)?),
+        None => None,
+    };
+    let server_name = tls.server_name().map(str::to_owned);
+    Some(TlsFacts { server_name, version_number, cipher, verified_by, certificate })
 }
 
 async fn http_1<S>(stream: S, link: Rc<Link>, mut closing: watch::Receiver<()>)

@@ -76,6 +76,8 @@ pub struct Totals {
     pub connections_refused: AtomicU64,
     /// Connections closed at once: too many of one client.
     pub client_connections_refused: AtomicU64,
+    /// Connections closed for lack of a good PROXY header, or of the right to send one.
+    pub proxy_headers_refused: AtomicU64,
     /// TLS handshakes that failed.
     pub handshakes_failed: AtomicU64,
     /// Requests refused for bytes that two readers could take for different requests.

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Version};
 
-use super::client::Client;
+use super::client::{Client, TlsFacts};
+use super::client_certificate::ClientCertificate;
 
 /// A variable that the front-end knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +20,16 @@ enum Variable {
     ServerName,
     TlsVersion,
     Cipher,
+    HasCertificate,
+    CertificateError,
+    CertificateFingerprint,
+    CertificateSerial,
+    CertificateSubject,
+    CertificateIssuer,
+    Certificate,
 }
 
-const KNOWN: [(&str, Variable); 9] = [
+const KNOWN: [(&str, Variable); 17] = [
     ("client_ip_address", Variable::ClientAddress),
     ("client_port", Variable::ClientPort),
     ("server_ip_address", Variable::LocalAddress),
@@ -31,10 +39,20 @@ const KNOWN: [(&str, Variable); 9] = [
     ("tls_sni_hostname", Variable::ServerName),
     ("tls_version", Variable::TlsVersion),
     ("tls_cipher_suite", Variable::Cipher),
+    ("client_cert_present", Variable::HasCertificate),
+    // One that does not hold is refused.
+    ("client_cert_chain_verified", Variable::HasCertificate),
+    ("client_cert_error", Variable::CertificateError),
+    ("client_cert_sha256_fingerprint", Variable::CertificateFingerprint),
+    ("client_cert_serial_number", Variable::CertificateSerial),
+    ("client_cert_subject_dn", Variable::CertificateSubject),
+    ("client_cert_issuer_dn", Variable::CertificateIssuer),
+    ("client_cert_leaf", Variable::Certificate),
 ];
 
-/// Variables that Google fills and nobody here can: where the client is, what its device is, what a CDN did.
-const UNKNOWABLE: [&str; 14] = [
+/// Variables that Google fills and that stay empty here: where the client is, what its device is, what a CDN did, and
+/// some of a client's certificate, which `Client-Cert` has as a whole.
+const UNKNOWABLE: [&str; 19] = [
     "client_region",
     "client_region_subdivision",
     "client_city",
@@ -47,7 +65,12 @@ const UNKNOWABLE: [&str; 14] = [
     "cdn_cache_status",
     "tls_ja3_fingerprint",
     "tls_ja4_fingerprint",
-    "client_cert_present",
+    "client_cert_chain",
+    "client_cert_dnsname_sans",
+    "client_cert_spiffe_id",
+    "client_cert_uri_sans",
+    "client_cert_valid_not_after",
+    "client_cert_valid_not_before",
     "server_region",
 ];
 
@@ -160,6 +183,9 @@ impl CustomHeader {
 fn expand(variable: Variable, client: &Client, version: Version) -> String {
     let address = |place: SocketAddr| place.ip().to_string();
     let tls = client.tls.as_ref();
+    let certificate = tls.and_then(|tls| tls.certificate.as_ref());
+    let of_certificate =
+        |part: fn(&ClientCertificate) -> &str| certificate.map_or_else(String::new, |it| part(it).to_owned());
     match variable {
         Variable::ClientAddress => address(client.peer),
         Variable::ClientPort => client.peer.port().to_string(),
@@ -168,8 +194,16 @@ fn expand(variable: Variable, client: &Client, version: Version) -> String {
         Variable::IsEncrypted => tls.is_some().to_string(),
         Variable::Protocol => if version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" }.to_owned(),
         Variable::ServerName => tls.and_then(|tls| tls.server_name.clone()).unwrap_or_default(),
-        Variable::TlsVersion => tls.map_or("", |tls| tls.version).to_owned(),
+        Variable::TlsVersion => tls.map_or("", TlsFacts::version).to_owned(),
         Variable::Cipher => tls.map_or("", |tls| tls.cipher).to_owned(),
+        Variable::HasCertificate => certificate.is_some().to_string(),
+        Variable::CertificateError => String::new(),
+        Variable::CertificateFingerprint => of_certificate(|it| &it.fingerprint),
+        Variable::CertificateSerial => of_certificate(|it| &it.serial),
+        Variable::CertificateSubject => of_certificate(|it| &it.subject),
+        Variable::CertificateIssuer => of_certificate(|it| &it.issuer),
+        // Base64 is text.
+        Variable::Certificate => of_certificate(|it| it.field.to_str().unwrap_or_default()),
     }
 }
 
@@ -177,7 +211,7 @@ fn expand(variable: Variable, client: &Client, version: Version) -> String {
 mod tests {
     use super::*;
 
-    fn client(tls: Option<super::super::client::TlsFacts>) -> Client {
+    fn client(tls: Option<TlsFacts>) -> Client {
         let address = |text: &str| text.parse().expect("an address");
         Client::new(address("192.0.2.9:40000"), address("203.0.113.1:443"), tls, false)
     }
@@ -191,10 +225,11 @@ mod tests {
 
     #[test]
     fn known_variables_are_filled() {
-        let tls = super::super::client::TlsFacts {
+        let tls = TlsFacts {
             server_name: Some("shop.example".to_owned()),
-            version: "TLSv1.3",
+            version_number: crate::model::TlsVersion::V1_3,
             cipher: "TLS13_AES_256_GCM_SHA384",
+            ..TlsFacts::default()
         };
         let client = client(Some(tls));
         let text = "X-A: {client_ip_address}:{client_port} to {server_ip_address}:{server_port}";

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONNECTION, LOCATION, UPGRADE};
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::uri::{Authority, PathAndQuery, Uri};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -19,13 +19,15 @@ use super::body::{AnswerBody, RequestBody};
 use super::forward::{self, REQUEST_ID};
 use super::link::{Busy, Link, Unanswered};
 use super::pool::Lease;
+use super::proxied::Announced;
 use super::record::{Line, Record};
 use super::refusal::Reason;
 use super::request::{Target, judge};
-use super::snapshot::{Backend, BackendService, Plain, Protocol, Site};
+use super::snapshot::{Backend, BackendService, Listener, Plain, Protocol, Scheme, Site};
 use super::tunnel;
 use crate::clock;
 use crate::health::Signal;
+use crate::l7::Host;
 
 /// Answers a request; it always comes out in an answer.
 pub(super) async fn answer(
@@ -36,9 +38,9 @@ pub(super) async fn answer(
     let unanswered = Unanswered::begin(&link, version);
     let snapshot = link.worker.snapshot();
     let mut record = Record::begin(link.worker.shared.log.as_ref(), Busy::begin(&link));
-    let site = snapshot.listeners.get(&link.place).map(|listener| Arc::clone(&listener.site));
-    let outcome = match &site {
-        Some(site) => pass(&link, site, request, &mut record).await,
+    let listener = snapshot.listeners.get(&link.place);
+    let outcome = match listener {
+        Some(listener) => pass(&link, listener, request, &mut record).await,
         // The listener was taken away while its client asked.
         None => Err(Reason::NoRule),
     };
@@ -46,8 +48,8 @@ pub(super) async fn answer(
         let response = reason.response(link.worker.shared.settings.reason_header);
         Outcome::Own(response, Some(reason.name()))
     });
-    if let Some(site) = &site {
-        site.counters.note(response.status());
+    if let Some(listener) = listener {
+        listener.site.counters.note(response.status());
     }
     record.note_code(response.status(), response.reason());
     unanswered.answered();
@@ -100,7 +102,7 @@ impl Outcome {
 
 async fn pass(
     link: &Rc<Link>,
-    site: &Site,
+    listener: &Listener,
     mut request: Request<Incoming>,
     record: &mut Record,
 ) -> Result<Outcome, Reason> {
@@ -108,7 +110,9 @@ async fn pass(
     let on_upgrade = wants_upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let limits = &link.worker.shared.settings.limits;
+    let site = &*listener.site;
     let target = judge(&parts, link.client.scheme(), site, limits)?;
+    check_connection(link, listener, &target)?;
     let route = target.route.as_ref().ok_or(Reason::NoRule)?;
     match (route.plain, &link.client.tls) {
         (Plain::Redirected(code), None) => return redirect(&parts, &target, code),
@@ -130,6 +134,20 @@ async fn pass(
     let body = RequestBody::new(body, limits.body_bytes_max, limits.body_idle_timeout);
     let upgrade = wants_upgrade.zip(on_upgrade);
     Forwarding { link, service, target, version: parts.version, upgrade }.run(parts, body, record).await
+}
+
+/// Whether the client's connection was opened as the request's host asks ([`tls_policy`](super::tls_policy)).
+fn check_connection(link: &Link, listener: &Listener, target: &Target) -> Result<(), Reason> {
+    let (Scheme::Https(certificates), Some(tls)) = (&listener.scheme, &link.client.tls) else {
+        return Ok(());
+    };
+    if !certificates.has_policies() {
+        return Ok(());
+    }
+    let host = target.authority.to_str().map_err(|_| Reason::Host)?;
+    let host = Host::of(host).map_err(|_| Reason::Host)?;
+    let is_met = certificates.policy(&host).is_none_or(|policy| policy.is_met_by(tls));
+    if is_met { Ok(()) } else { Err(Reason::Misdirected) }
 }
 
 /// An upgrade that may be passed on: of a GET without a body over HTTP/1.1.
@@ -200,6 +218,7 @@ impl Forwarding<'_> {
             worker: &worker,
             service: &service,
             kept: had.clone(),
+            announced: self.announced(),
             current: RefCell::new(None),
             retries: Cell::new(0),
             began_ms: clock::now_ms(),
@@ -217,6 +236,12 @@ impl Forwarding<'_> {
         self.finish(answer, had.as_ref(), id, until)
     }
 
+    fn announced(&self) -> Option<Announced> {
+        let client = &self.link.client;
+        let version = self.service.proxy_protocol?;
+        Some(Announced { version, client: client.peer, local: client.local })
+    }
+
     /// Makes the client's request the endpoint's.
     fn prepare(&self, parts: &mut Parts) -> Result<HeaderValue, Reason> {
         let (link, target) = (self.link, &self.target);
@@ -225,6 +250,7 @@ impl Forwarding<'_> {
         forward::remove_expectation(headers);
         forward::remove_look_alikes(headers, &self.service.request_headers);
         forward::say_who_asks(headers, &link.client, &target.authority);
+        forward::show_certificate(headers, &link.client);
         forward::add_via(headers, self.version);
         let id = forward::request_id(headers, &link.client, link.worker.random_u128());
         for header in &self.service.request_headers {
@@ -240,7 +266,7 @@ impl Forwarding<'_> {
         uri.path_and_query = Some(path);
         if is_http_2 {
             let is_clear = self.service.protocol == Protocol::H2c;
-            uri.scheme = Some(if is_clear { Scheme::HTTP } else { Scheme::HTTPS });
+            uri.scheme = Some(if is_clear { http::uri::Scheme::HTTP } else { http::uri::Scheme::HTTPS });
             uri.authority = Some(Authority::try_from(target.authority.as_bytes()).map_err(|_| Reason::Host)?);
             parts.headers.remove(http::header::HOST);
             parts.version = Version::HTTP_2;

@@ -167,6 +167,12 @@ impl Peer {
         Ok(Some(message))
     }
 
+    /// Notes bytes that are no request.
+    pub(super) fn seen_raw(&mut self, what: &str) {
+        let message = Message { lines: vec![what.to_owned()], ..Message::default() };
+        self.seen.lock().expect("requests").push(message);
+    }
+
     pub(super) fn head(&mut self) -> io::Result<Option<Message>> {
         read_head(&mut self.reader)
     }
@@ -214,7 +220,7 @@ pub(super) fn site(mut rules: Vec<HostRule<Route>>, plain: Plain) -> Arc<Site> {
 
 /// A snapshot with one listener.
 pub(super) fn snapshot(scheme: Scheme, site: Arc<Site>) -> Arc<Snapshot> {
-    let listeners = [(anywhere(), Listener { scheme, site })].into();
+    let listeners = [(anywhere(), Listener { scheme, proxied: None, site })].into();
     Arc::new(Snapshot { listeners })
 }
 

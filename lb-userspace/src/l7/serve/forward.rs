@@ -13,6 +13,9 @@ const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// A client's certificate (RFC 9440).
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 /// The field that names a request in all logs.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -97,12 +100,24 @@ pub(super) fn say_who_asks(headers: &mut HeaderMap, client: &Client, host: &Head
     }
 }
 
+/// Shows the certificate of a client that was verified (RFC 9440 §2.2). Where clients are verified nobody says himself
+/// who he is; the chain is not passed on.
+pub(super) fn show_certificate(headers: &mut HeaderMap, client: &Client) {
+    let Some(tls) = client.tls.as_ref().filter(|tls| tls.verified_by.is_some()) else { return };
+    headers.remove(CLIENT_CERT_CHAIN);
+    match &tls.certificate {
+        Some(certificate) => drop(headers.insert(CLIENT_CERT, certificate.field.clone())),
+        None => drop(headers.remove(CLIENT_CERT)),
+    }
+}
+
 /// Takes out fields whose names become those of the front-end's own, or of `others`, once an endpoint reads `_` as `-`
 /// as CGI and what came of it do (RFC 3875 §4.1.18): a client could say of itself what it likes.
 pub(super) fn remove_look_alikes(headers: &mut HeaderMap, others: &[CustomHeader]) {
     let is_alike = |name: &HeaderName| {
         let dashed = name.as_str().replace('_', "-");
-        let mut own = [FOR, HOST, PORT, PROTO, FORWARDED, REQUEST_ID].into_iter();
+        let mut own =
+            [FOR, HOST, PORT, PROTO, FORWARDED, REQUEST_ID, CLIENT_CERT, CLIENT_CERT_CHAIN].into_iter();
         own.any(|own| own == *dashed) || others.iter().any(|other| *other.name() == *dashed)
     };
     let is_suspect = |name: &&HeaderName| name.as_str().contains('_') && is_alike(name);

@@ -15,12 +15,15 @@ mod worker;
 
 mod certificate;
 mod client;
+mod client_certificate;
 mod client_stream;
 mod connection;
 mod link;
 mod local;
 mod parked;
+mod proxied;
 mod timer;
+mod tls_policy;
 mod wire;
 
 mod request;
@@ -45,7 +48,7 @@ mod signal;
 mod front_end;
 
 pub use affinity::COOKIE_NAME;
-pub use certificate::{Certificate, CertificateFault, Certificates};
+pub use certificate::{Certificate, CertificateFault, CertificateRemark, Certificates};
 pub use counters::{Counters, Durations, Totals};
 pub use custom_header::{CustomHeader, CustomHeaderFault};
 pub use front_end::{FrontEnd, ListenFault};
@@ -56,6 +59,7 @@ pub use snapshot::{
     Affinity, Backend, BackendService, Endpoint, IN_FLIGHT_MAX, Listener, Plain, Protocol, REQUEST_TIMEOUT,
     Route, Scheme, Site, Slot, Snapshot,
 };
+pub use tls_policy::{AUTHORITIES_MAX, ClientAuthority, ClientAuthorityFault, ClientPolicy, TlsPolicy};
 
 #[cfg(test)]
 mod affinity_tests;
@@ -72,6 +76,8 @@ mod http_1_tests;
 #[cfg(test)]
 mod parked_tests;
 #[cfg(test)]
+mod proxied_tests;
+#[cfg(test)]
 mod record_tests;
 #[cfg(test)]
 mod refused_tests;
@@ -79,6 +85,8 @@ mod refused_tests;
 mod stop_tests;
 #[cfg(test)]
 mod tls_fixture;
+#[cfg(test)]
+mod tls_policy_tests;
 #[cfg(test)]
 mod tls_tests;
 #[cfg(test)]

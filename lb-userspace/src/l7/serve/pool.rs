@@ -14,10 +14,15 @@ use tokio::time::{Instant, timeout};
 
 use super::body::RequestBody;
 use super::connect::{Fresh, Http1, Http2, StreamsMax, connect};
+use super::proxied::Announced;
 use super::settings::{Limits, STREAMS_TO_ENDPOINT_MAX};
 use super::snapshot::{InFlight, Protocol};
 
-type Key = (SocketAddr, Protocol);
+/// The endpoint, how it is spoken to, and for whom where it is told: a connection is then that client's alone.
+type Key = (SocketAddr, Protocol, Option<Announced>);
+
+/// Time after which an unused connection that is one client's is closed: nobody else could use it.
+const ANNOUNCED_KEPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections of one thread.
 #[derive(Debug)]
@@ -136,7 +141,7 @@ impl Pool {
 
     async fn open(&self, key: Key) -> io::Result<Link> {
         let late = || io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
-        match timeout(self.connect_timeout, connect(key.0, key.1)).await.map_err(|_| late())?? {
+        match timeout(self.connect_timeout, connect(key.0, key.1, key.2)).await.map_err(|_| late())?? {
             Fresh::One(sender) => Ok(Link::One(sender)),
             Fresh::Shared(sender, streams_max) => {
                 let used = Rc::new(Cell::new(Instant::now()));
@@ -162,10 +167,14 @@ impl Pool {
     /// Closes what was not used for long, and forgets what is closed.
     pub(super) fn sweep(&self) {
         let now = Instant::now();
-        self.places.borrow_mut().retain(|_, place| {
-            place.idle.retain(|(sender, since)| !sender.is_closed() && now - *since < self.kept_timeout);
+        self.places.borrow_mut().retain(|(_, _, announced), place| {
+            let kept_timeout = match announced {
+                Some(_) => self.kept_timeout.min(ANNOUNCED_KEPT_TIMEOUT),
+                None => self.kept_timeout,
+            };
+            place.idle.retain(|(sender, since)| !sender.is_closed() && now - *since < kept_timeout);
             place.shared.retain(|shared| {
-                let is_old = shared.streams.get() == 0 && now - shared.used.get() >= self.kept_timeout;
+                let is_old = shared.streams.get() == 0 && now - shared.used.get() >= kept_timeout;
                 !shared.sender.is_closed() && !is_old
             });
             let is_opening = Rc::strong_count(&place.opening) > 1;

@@ -43,6 +43,8 @@ pub enum Reason {
     Path,
     /// CONNECT, or a target that is no path.
     Target,
+    /// The host asks for another verification of its clients, or a later TLS, than the connection was opened with.
+    Misdirected,
     /// Only a redirect is served over plain HTTP.
     Redirect,
 }
@@ -68,6 +70,7 @@ impl Reason {
             Self::HostMismatch => "host-mismatch",
             Self::Path => "path",
             Self::Target => "target",
+            Self::Misdirected => "misdirected",
             Self::Redirect => "redirect",
         }
     }
@@ -84,6 +87,7 @@ impl Reason {
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooMany => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Redirect => StatusCode::MOVED_PERMANENTLY,
             Self::BodyBroken | Self::Host | Self::HostMismatch | Self::Path | Self::Target => {
                 StatusCode::BAD_REQUEST
@@ -109,6 +113,7 @@ impl Reason {
             Self::HostMismatch => "400: the request names two hosts\n",
             Self::Path => "400: the request's path cannot be told for certain\n",
             Self::Target => "400: the request's target must be a path\n",
+            Self::Misdirected => "421: this host needs a connection that was opened for it\n",
             Self::Redirect => "this is served over https\n",
         }
     }

@@ -114,7 +114,7 @@ pub enum ReasonHeader {
     Withheld,
 }
 
-/// Addresses whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed.
+/// Addresses that are believed: what `X-Forwarded-*`, `Forwarded` and `X-Request-Id` say, or a PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
     /// Any address of the prefix.
@@ -150,6 +150,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Clients that are believed.
     pub trusted_proxies: Vec<Prefix>,
+    /// Peers that may pass connections on with a PROXY header.
+    pub proxy_protocol_from: Vec<Prefix>,
     /// Whether own answers say why.
     pub reason_header: ReasonHeader,
     /// The key that signs affinity cookies: the same for all front-ends that serve the same clients.

@@ -12,6 +12,7 @@ use super::certificate::Certificates;
 use super::counters::Counters;
 use super::custom_header::CustomHeader;
 use crate::l7::url_map::UrlMap;
+use crate::model::{ProxyVersion, ProxyVersions};
 
 /// Time that a request may take where its backend service says nothing (`timeoutSec` of a Google backend service).
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,6 +33,8 @@ pub struct Snapshot {
 pub struct Listener {
     /// How clients speak.
     pub scheme: Scheme,
+    /// The PROXY headers with which their connections begin; none where they do not.
+    pub proxied: Option<ProxyVersions>,
     /// Where their requests go.
     pub site: Arc<Site>,
 }
@@ -157,6 +160,8 @@ pub struct BackendService {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// How they are spoken to.
     pub protocol: Protocol,
+    /// The PROXY header with which connections to them begin; each then serves one client's connection.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// Time for a request, from its head to the answer's last byte.
     pub request_timeout: Duration,
     /// Which requests stay together.
@@ -181,6 +186,7 @@ impl BackendService {
             name: name.into(),
             endpoints,
             protocol: Protocol::Http,
+            proxy_protocol: None,
             request_timeout: REQUEST_TIMEOUT,
             affinity: Affinity::None,
             in_flight_max: IN_FLIGHT_MAX,

@@ -117,6 +117,7 @@ fn an_address_that_cannot_be_had_is_told_and_the_others_served() {
     let service = Route::to(BackendService::new("shop/web:80", vec![web.endpoint()]));
     let listener = Listener {
         scheme: Scheme::Http,
+        proxied: None,
         site: site(vec![rule("shop.example", "/", service)], Plain::Served),
     };
     let front_end = FrontEnd::start(one_thread()).expect("a front-end");
@@ -213,7 +214,7 @@ fn a_front_end_takes_over_from_another_on_the_same_address() {
     let place = stand.address;
     let rules =
         vec![rule("shop.example", "/", Route::to(BackendService::new("shop/web:80", vec![b.endpoint()])))];
-    let listener = Listener { scheme: Scheme::Http, site: site(rules, Plain::Served) };
+    let listener = Listener { scheme: Scheme::Http, proxied: None, site: site(rules, Plain::Served) };
     let next = FrontEnd::start(one_thread()).expect("a front-end");
     let faults = next.swap(Arc::new(Snapshot { listeners: [(place, listener)].into() }));
     assert!(faults.is_empty(), "both listen: {faults:?}");

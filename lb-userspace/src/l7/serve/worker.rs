@@ -48,6 +48,7 @@ pub(super) struct Shared {
 pub(super) struct SharedSettings {
     pub(super) limits: super::settings::Limits,
     pub(super) trusted_proxies: Vec<super::settings::Prefix>,
+    proxy_protocol_from: Vec<super::settings::Prefix>,
     pub(super) reason_header: super::settings::ReasonHeader,
 }
 
@@ -59,6 +60,7 @@ impl Shared {
             settings: SharedSettings {
                 limits: settings.limits,
                 trusted_proxies: settings.trusted_proxies,
+                proxy_protocol_from: settings.proxy_protocol_from,
                 reason_header: settings.reason_header,
             },
             current: ArcSwap::default(),
@@ -72,6 +74,11 @@ impl Shared {
 
     pub(super) fn is_trusted(&self, address: IpAddr) -> bool {
         self.settings.trusted_proxies.iter().any(|prefix| prefix.contains(address))
+    }
+
+    /// Whether a peer may say whose its connections are.
+    pub(super) fn may_pass_on(&self, peer: IpAddr) -> bool {
+        self.settings.proxy_protocol_from.iter().any(|prefix| prefix.contains(peer))
     }
 
     /// Notes how an endpoint fared. Answers are only counted, until a failure is to be told or was.
@@ -99,27 +106,14 @@ impl Shared {
     }
 
     /// A place for a client's connection, if there is one.
-    fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Counted> {
+    fn admit(self: &Arc<Self>) -> Option<Counted> {
         let limits = &self.settings.limits;
         if self.totals.connections.fetch_add(1, Ordering::Relaxed) >= limits.connections_max as u64 {
             self.totals.connections.fetch_sub(1, Ordering::Relaxed);
             count(&self.totals.connections_refused);
             return None;
         }
-        let mut counted = Counted { shared: Arc::clone(self), client: None };
-        if !self.is_trusted(peer) {
-            let client = one_client(peer);
-            let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-            let connections = clients.entry(client).or_insert(0);
-            if *connections >= limits.connections_per_client_max {
-                drop(clients);
-                count(&self.totals.client_connections_refused);
-                return None;
-            }
-            *connections += 1;
-            counted.client = Some(client);
-        }
-        Some(counted)
+        Some(Counted { shared: Arc::clone(self), client: None })
     }
 }
 
@@ -136,6 +130,27 @@ fn one_client(address: IpAddr) -> IpAddr {
 pub(super) struct Counted {
     shared: Arc<Shared>,
     client: Option<IpAddr>,
+}
+
+impl Counted {
+    /// Counts it as one of that client's, if the client may have one more.
+    pub(super) fn admit_client(&mut self, peer: IpAddr) -> bool {
+        let shared = &self.shared;
+        if shared.is_trusted(peer) {
+            return true;
+        }
+        let client = one_client(peer);
+        let mut clients = shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let connections = clients.entry(client).or_insert(0);
+        if *connections >= shared.settings.limits.connections_per_client_max {
+            drop(clients);
+            count(&shared.totals.client_connections_refused);
+            return false;
+        }
+        *connections += 1;
+        self.client = Some(client);
+        true
+    }
 }
 
 impl Drop for Counted {
@@ -287,7 +302,7 @@ fn open(
     peer: SocketAddr,
     closing: &watch::Receiver<()>,
 ) {
-    let Some(counted) = worker.shared.admit(peer.ip()) else { return };
+    let Some(counted) = worker.shared.admit() else { return };
     let begun = Task::begin(worker);
     let serving = connection::serve(Rc::clone(worker), place, stream, peer, counted, closing.clone());
     spawn_local(async move {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::l7::{HostPattern, PathRule, host_pattern, path_pattern};
 use crate::model::{
-    BackendPort, Ingress, IngressBackend, IngressPath, ObjectName, PathType, Problem, Protocol, Service,
-    Snapshot,
+    BackendPort, FrontendConfig, Ingress, IngressBackend, IngressPath, ObjectName, PathType, Problem,
+    Protocol, ProxyVersions, Service, Snapshot,
 };
 
-use super::{CertificateUse, NoBackend, NodeContext, PlainHttp, Target, VipSource};
+use super::{CertificateUse, NoBackend, NodeContext, PlainHttp, Target, TlsDemand, VipSource};
 use crate::plan::{BackendServiceName, Origin};
 
 /// What one Ingress asks for.
@@ -20,6 +20,8 @@ pub(super) struct Draft {
     pub(super) allows_http: bool,
     pub(super) plain_http: PlainHttp,
     pub(super) certificates: Vec<CertificateUse>,
+    pub(super) tls: TlsDemand,
+    pub(super) proxy_protocol: Option<ProxyVersions>,
     /// In the order of its rules; a host may come more than once.
     pub(super) hosts: Vec<(HostPattern, Vec<PathRule<Target>>)>,
     pub(super) default: Option<Target>,
@@ -40,7 +42,9 @@ impl Draft {
             problems: Vec::new(),
         };
         let certificates = reader.certificates();
-        reader.plain_http = reader.plain_http(!certificates.is_empty());
+        let config = reader.frontend_config();
+        reader.plain_http = reader.plain_http(config.as_deref(), !certificates.is_empty());
+        let tls = reader.tls(config.as_deref(), !certificates.is_empty());
         let default =
             ingress.default_backend.as_ref().map(|backend| reader.target(backend, "its default backend"));
         let hosts = reader.hosts();
@@ -56,14 +60,15 @@ impl Draft {
             object: ingress.name.clone(),
             resource_version: Arc::clone(&ingress.resource_version),
         };
-        let allows_http = ingress.allows_http;
         Self {
             origin,
             vips,
             vip_source,
-            allows_http,
+            allows_http: ingress.allows_http,
             plain_http,
             certificates,
+            tls,
+            proxy_protocol: ingress.proxy_protocol,
             hosts,
             default,
             services,
@@ -127,19 +132,35 @@ impl Reader<'_> {
         certificates
     }
 
-    fn plain_http(&mut self, has_certificates: bool) -> PlainHttp {
-        let code = self.ingress.frontend_config.as_ref().and_then(|name| {
-            let name = self.beside(name);
-            let config = self.snapshot.frontend_configs.get(&name);
-            if config.is_none() {
-                self.problem(format!(
-                    "cannot find FrontendConfig {name}; create it or correct annotation \
-                     networking.gke.io/v1beta1.FrontendConfig; without it nothing is redirected"
-                ));
-            }
-            config?.redirect_code
-        });
-        match code {
+    fn frontend_config(&mut self) -> Option<Arc<FrontendConfig>> {
+        let name = self.beside(self.ingress.frontend_config.as_ref()?);
+        let config = self.snapshot.frontend_configs.get(&name).cloned();
+        if config.is_none() {
+            self.problem(format!(
+                "cannot find FrontendConfig {name}; create it or correct annotation \
+                 networking.gke.io/v1beta1.FrontendConfig; without it nothing is redirected"
+            ));
+        }
+        config
+    }
+
+    /// The Ingress's own word goes before its FrontendConfig's.
+    fn tls(&mut self, config: Option<&FrontendConfig>, has_certificates: bool) -> TlsDemand {
+        let min_version = self.ingress.min_tls_version.or_else(|| config?.min_tls_version);
+        let clients = self.ingress.client_verification.clone();
+        let demand = TlsDemand { min_version: min_version.unwrap_or_default(), clients };
+        if demand.clients.is_some() && !has_certificates {
+            self.problem(
+                "cannot verify clients: the Ingress has no certificate, and HTTP knows no clients; give spec.tls a \
+                 Secret"
+                    .to_owned(),
+            );
+        }
+        demand
+    }
+
+    fn plain_http(&mut self, config: Option<&FrontendConfig>, has_certificates: bool) -> PlainHttp {
+        match config.and_then(|config| config.redirect_code) {
             _ if !self.ingress.allows_http => PlainHttp::Refused,
             Some(code) if has_certificates => PlainHttp::Redirected(code),
             Some(_) => {

@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 
 use crate::l7::{HostRule, PathPattern};
 
-use super::{PlainHttp, Target, UrlMapPlan};
+use super::{PlainHttp, Target, TlsDemandText, UrlMapPlan};
 
 /// A URL map.
 #[derive(Clone, Debug, Serialize)]
@@ -23,6 +23,12 @@ pub struct UrlMapText {
     pub https: bool,
     /// Its certificates.
     pub certificates: Vec<CertificateText>,
+    /// What each host asks of TLS, where one asks for something.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tls: Vec<TlsDemandText>,
+    /// The PROXY protocol with which connections begin: `v1`, `v2` or `any`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<&'static str>,
     /// Its hosts.
     pub hosts: Vec<HostText>,
     /// Where requests lead that no rule is for.
@@ -145,6 +151,8 @@ impl From<&UrlMapPlan> for UrlMapText {
             http: plan.has_http,
             https: plan.has_https,
             certificates: plan.certificates.iter().map(certificate).collect(),
+            tls: plan.tls.iter().map(Into::into).collect(),
+            proxy_protocol: plan.proxy_protocol.map(crate::model::ProxyVersions::name),
             hosts: plan.map.hosts().map(Into::into).collect(),
             default: plan.map.default_target().map(Into::into),
         }

@@ -5,15 +5,22 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use crate::l7::{HostPattern, HostRule, PathPattern, UrlMap};
-use crate::model::{ObjectName, Problem};
+use crate::model::{ObjectName, Problem, ProxyVersions};
 
 use super::draft::Draft;
-use super::{NoBackend, Target, UrlMapPlan, VipSource};
+use super::tls::demands;
+use super::{NoBackend, PlainHttp, Target, TlsDemand, UrlMapPlan, VipSource};
 
 /// The URL map of drafts, the one that goes first in front, and what some of them do not get.
 pub(super) fn url_map(drafts: &[&Draft], vips: Vec<(IpAddr, VipSource)>) -> (UrlMapPlan, Vec<Problem>) {
     let mut problems = contended_paths(drafts);
     problems.extend(contended_defaults(drafts));
+    let (tls, unverified) = demands(drafts);
+    problems.extend(unverified);
+    let (proxy_protocol, unspoken) = proxy_protocol(drafts);
+    problems.extend(unspoken);
+    let default = drafts.iter().find_map(|draft| draft.default.clone());
+    let default = default.map(|target| over_http(target, tls.get(&HostPattern::Any)));
     let names: Vec<String> = drafts.iter().map(|draft| draft.name().to_string()).collect();
     let plan = UrlMapPlan {
         name: names.join("+").into(),
@@ -22,21 +29,57 @@ pub(super) fn url_map(drafts: &[&Draft], vips: Vec<(IpAddr, VipSource)>) -> (Url
         has_http: drafts.iter().any(|draft| draft.allows_http),
         has_https: drafts.iter().any(|draft| !draft.certificates.is_empty()),
         certificates: drafts.iter().flat_map(|draft| draft.certificates.iter().cloned()).collect(),
-        map: UrlMap::new(rules(drafts), drafts.iter().find_map(|draft| draft.default.clone())),
+        map: UrlMap::new(rules(drafts, &tls, default.as_ref()), default),
+        tls: tls.into_iter().collect(),
+        proxy_protocol,
     };
     (plan, problems)
 }
 
 /// The rules of all drafts; of equal paths the URL map takes the first.
-fn rules(drafts: &[&Draft]) -> Vec<HostRule<Target>> {
+fn rules(
+    drafts: &[&Draft],
+    tls: &BTreeMap<HostPattern, TlsDemand>,
+    of_map: Option<&Target>,
+) -> Vec<HostRule<Target>> {
     let defaults = host_defaults(drafts);
     let all = drafts.iter().flat_map(|draft| &draft.hosts);
-    all.map(|(host, paths)| HostRule {
-        host: host.clone(),
-        paths: paths.clone(),
-        default: defaults.get(host).cloned().flatten(),
+    all.map(|(host, paths)| {
+        let demand = tls.get(host);
+        let mut default = defaults.get(host).cloned().flatten();
+        if demand.is_some_and(TlsDemand::requires_certificate) {
+            // What the URL map's default does without TLS is not for this host to follow.
+            default = default.or_else(|| of_map.cloned());
+        }
+        let mut paths = paths.clone();
+        paths.iter_mut().for_each(|path| path.target = over_http(path.target.clone(), demand));
+        HostRule { host: host.clone(), paths, default: default.map(|target| over_http(target, demand)) }
     })
     .collect()
+}
+
+/// Where clients need a certificate they cannot come without TLS.
+fn over_http(target: Target, demand: Option<&TlsDemand>) -> Target {
+    let is_refused =
+        target.plain_http == PlainHttp::Served && demand.is_some_and(TlsDemand::requires_certificate);
+    if is_refused { Target { plain_http: PlainHttp::Refused, ..target } } else { target }
+}
+
+/// What connections to the VIPs begin with: the same for all who share these, as the first says that says something.
+fn proxy_protocol(drafts: &[&Draft]) -> (Option<ProxyVersions>, Vec<Problem>) {
+    let mut asked = drafts.iter().filter_map(|draft| Some((draft, draft.proxy_protocol?)));
+    let Some((owner, held)) = asked.next() else { return (None, Vec::new()) };
+    let others = asked.filter(|(_, wanted)| *wanted != held).map(|(draft, _)| {
+        problem(
+            draft,
+            format!(
+                "cannot have its podway.io/proxy-protocol: Ingress {} has the same VIPs and says {}; give both one value",
+                owner.name(),
+                held.name()
+            ),
+        )
+    });
+    (Some(held), others.collect())
 }
 
 /// Where the other paths of a host lead: to the default backend of an Ingress that names the host, never to that of

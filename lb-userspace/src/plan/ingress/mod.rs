@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::l7::{HostPattern, UrlMap};
-use crate::model::{BackendPort, Ingress, ObjectName, Problem, Snapshot};
+use crate::l7::{Host, HostPattern, HostRule, UrlMap};
+use crate::model::{BackendPort, Ingress, ObjectName, Problem, ProxyVersions, Snapshot};
 
 use super::{BackendServiceName, NodeContext, Origin};
 
@@ -15,9 +15,11 @@ mod class;
 mod draft;
 mod json;
 mod merge;
+mod tls;
 
 use draft::Draft;
 pub use json::{CertificateText, HostText, PathText, TargetText, UrlMapText, VipText};
+pub use tls::{TlsDemand, TlsDemandText};
 
 /// The port of HTTP.
 pub const HTTP_PORT: u16 = 80;
@@ -54,7 +56,8 @@ pub enum PlainHttp {
     Served,
     /// It is sent to HTTPS with this code.
     Redirected(u16),
-    /// It is answered as if there were no rule for it: `kubernetes.io/ingress.allow-http` is `false`.
+    /// It is answered as if there were no rule for it: `kubernetes.io/ingress.allow-http` is `false`, or clients need
+    /// a certificate.
     Refused,
 }
 
@@ -113,11 +116,26 @@ pub struct UrlMapPlan {
     pub has_https: bool,
     /// Certificates, in the order of their Ingresses; the first is for clients that ask for none of the hosts.
     pub certificates: Vec<CertificateUse>,
+    /// What each host asks of TLS, those that ask for nothing among them; empty where none asks for anything.
+    pub tls: Vec<(HostPattern, TlsDemand)>,
+    /// The PROXY protocol with which its connections begin.
+    pub proxy_protocol: Option<ProxyVersions>,
     /// The rules.
     pub map: UrlMap<Target>,
 }
 
 impl UrlMapPlan {
+    /// What a host asks of TLS.
+    #[must_use]
+    pub fn tls_demand(&self, host: &Host<'_>) -> TlsDemand {
+        let rule = |(host, demand): &(HostPattern, TlsDemand)| HostRule {
+            host: host.clone(),
+            paths: Vec::new(),
+            default: Some(demand.clone()),
+        };
+        UrlMap::new(self.tls.iter().map(rule).collect(), None).default_of(host).cloned().unwrap_or_default()
+    }
+
     /// Where its rules lead, defaults among them.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         let of_hosts =
@@ -156,11 +174,24 @@ impl UrlMaps {
         self.services.contains(service)
     }
 
-    /// The Secrets that they name.
+    /// The Secrets whose certificates they show.
     #[must_use]
-    pub fn secrets(&self) -> BTreeSet<ObjectName> {
+    pub fn certificate_secrets(&self) -> BTreeSet<ObjectName> {
         let certificates = self.maps.iter().flat_map(|map| &map.certificates);
         certificates.map(|certificate| certificate.secret.clone()).collect()
+    }
+
+    /// The Secrets by which they verify clients.
+    #[must_use]
+    pub fn authority_secrets(&self) -> BTreeSet<ObjectName> {
+        let demands = self.maps.iter().flat_map(|map| &map.tls);
+        demands.filter_map(|(_, demand)| Some(demand.clients.as_ref()?.secret.clone())).collect()
+    }
+
+    /// All Secrets that they name.
+    #[must_use]
+    pub fn secrets(&self) -> BTreeSet<ObjectName> {
+        self.certificate_secrets().into_iter().chain(self.authority_secrets()).collect()
     }
 
     /// The Services that a rule names, there or not.

@@ -357,7 +357,12 @@ fn plain_http(facts: Ingress, redirect_code: Option<u16>) -> (PlainHttp, bool, b
     let facts = Ingress { rules: vec![rule("", &[("/", "web")])], ..facts };
     let mut snapshot = snapshot([facts]);
     let name = ObjectName::new("shop", "redirect");
-    let config = FrontendConfig { name: name.clone(), resource_version: "1".into(), redirect_code };
+    let config = FrontendConfig {
+        name: name.clone(),
+        resource_version: "1".into(),
+        redirect_code,
+        min_tls_version: None,
+    };
     snapshot.frontend_configs.insert(name, config.into());
     let maps = url_maps(&snapshot, &node());
     let map = &maps.maps()[0];
@@ -436,3 +441,6 @@ fn a_port_that_a_service_has_is_named() {
         ]
     );
 }
+
+#[path = "tls_tests.rs"]
+mod tls;

@@ -39,7 +39,7 @@ pub(super) fn change_trigger_unix_ms(meta: &ObjectMeta) -> Option<u64> {
     u64::try_from(at.as_millisecond()).ok()
 }
 
-fn text<'a>(meta: &'a ObjectMeta, annotation: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(meta: &'a ObjectMeta, annotation: &str) -> Option<&'a str> {
     meta.annotations.as_ref()?.get(annotation).map(String::as_str)
 }
 

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::fields::{Reader, part};
-use super::{Converted, Faults, name_of};
+use super::tls_policy::MIN_TLS_VERSION;
+use super::{Converted, Faults, name_of, tls_policy};
 use crate::model::{Change, FrontendConfig};
 use crate::source::Interner;
 
@@ -18,6 +19,10 @@ const REDIRECT_CODES: [(&str, u16); 5] = [
     ("TEMPORARY_REDIRECT", 307),
     ("PERMANENT_REDIRECT", 308),
 ];
+
+/// `sslPolicy`: the profiles of Google Cloud ("SSL policies overview"). All come to what is served: TLS 1.2 with forward
+/// secrecy and authenticated encryption, which is what RESTRICTED allows, and TLS 1.3.
+const PROFILES: [&str; 3] = ["COMPATIBLE", "MODERN", "RESTRICTED"];
 
 /// The object; `spec` stays open, so that one bad field spoils no other.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -69,14 +74,19 @@ pub fn frontend_config(object: &FrontendConfigObject, _: &mut Interner) -> Conve
         match field.as_str() {
             _ if value.is_null() => {}
             "redirectToHttps" => redirect_code = redirect(value, &mut faults),
+            "sslPolicy" if value.as_str().is_some_and(|name| PROFILES.contains(&name)) => {}
             "sslPolicy" => faults.add(format!(
-                "spec.sslPolicy {value} is not followed: it names a policy of Google Cloud; TLS 1.2 and 1.3 are served"
+                "spec.sslPolicy {value} is not followed: it is none of {}, and policies of Google Cloud are not read; TLS \
+                 1.2 and 1.3 are served; the annotation {MIN_TLS_VERSION} sets the least version",
+                PROFILES.join(", ")
             )),
             other => faults.add(format!("spec.{other} is unknown; the rest holds")),
         }
     }
     let resource_version = object.metadata.resource_version.as_deref().unwrap_or_default().into();
-    faults.with(Change::FrontendConfig(FrontendConfig { name, resource_version, redirect_code }))
+    let min_tls_version = tls_policy::min_tls_version(&object.metadata, &mut faults);
+    let config = FrontendConfig { name, resource_version, redirect_code, min_tls_version };
+    faults.with(Change::FrontendConfig(config))
 }
 
 fn redirect(value: &Value, faults: &mut Faults) -> Option<u16> {
@@ -124,13 +134,29 @@ mod tests {
     }
 
     #[test]
+    fn the_profiles_of_ssl_policies_are_known_and_the_least_version_is_an_annotation() {
+        for profile in ["COMPATIBLE", "MODERN", "RESTRICTED"] {
+            assert_eq!(converted(&format!("{{sslPolicy: {profile}}}")), (None, vec![]), "{profile}");
+        }
+        let yaml =
+            "{metadata: {namespace: shop, name: web, annotations: {podway.io/min-tls-version: '1.3'}}}";
+        let object = serde_yaml_ng::from_str(yaml).expect("test YAML");
+        let Change::FrontendConfig(config) = frontend_config(&object, &mut Interner::default()).change else {
+            panic!("no FrontendConfig")
+        };
+        assert_eq!(config.min_tls_version, Some(crate::model::TlsVersion::V1_3));
+    }
+
+    #[test]
     fn what_cannot_be_followed_is_named() {
         let spec = "{redirectToHttps: {enabled: true, responseCodeName: GONE}, sslPolicy: modern, other: 1}";
         let expected = [
             "spec.other is unknown; the rest holds",
             "spec.redirectToHttps.responseCodeName \"GONE\" is none of MOVED_PERMANENTLY_DEFAULT, FOUND, SEE_OTHER, \
              TEMPORARY_REDIRECT, PERMANENT_REDIRECT; MOVED_PERMANENTLY_DEFAULT is used",
-            "spec.sslPolicy \"modern\" is not followed: it names a policy of Google Cloud; TLS 1.2 and 1.3 are served",
+            "spec.sslPolicy \"modern\" is not followed: it is none of COMPATIBLE, MODERN, RESTRICTED, and policies of \
+             Google Cloud are not read; TLS 1.2 and 1.3 are served; the annotation podway.io/min-tls-version sets the \
+             least version",
         ];
         assert_eq!(converted(spec), (Some(301), expected.map(str::to_owned).into()));
         assert_eq!(converted("7"), (None, vec!["spec is not an object; nothing of it holds".to_owned()]));

@@ -8,6 +8,8 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::proxy_protocol::{self, PROXY_PROTOCOL};
+use super::tls_policy::{self, CLIENT_CA, CLIENT_VERIFY, MIN_TLS_VERSION};
 use super::{Converted, Faults, name_of, port_number};
 use crate::model::{
     BackendPort, Change, ClassChoice, Ingress, IngressBackend, IngressPath, IngressRule, IngressTls, PathType,
@@ -22,6 +24,10 @@ const ALLOW_HTTP: &str = "kubernetes.io/ingress.allow-http";
 const FRONTEND_CONFIG: &str = "networking.gke.io/v1beta1.FrontendConfig";
 /// Addresses, `192.0.2.80,2001:db8::80`.
 const VIPS: &str = "podway.io/vips";
+
+/// The annotations that are read.
+const READ: [&str; 8] =
+    [CLASS, ALLOW_HTTP, FRONTEND_CONFIG, VIPS, MIN_TLS_VERSION, CLIENT_CA, CLIENT_VERIFY, PROXY_PROTOCOL];
 
 /// Annotations that would say something of an Ingress: those that are not read are named.
 const FAMILIES: [&str; 4] =
@@ -48,6 +54,9 @@ pub fn ingress(object: &Object, interner: &mut Interner) -> Converted {
         frontend_config: annotation(&object.metadata, FRONTEND_CONFIG)
             .filter(|name| !name.is_empty())
             .map(|name| interner.shared(name)),
+        min_tls_version: tls_policy::min_tls_version(&object.metadata, &mut faults),
+        client_verification: tls_policy::client_verification(&name, &object.metadata, interner, &mut faults),
+        proxy_protocol: proxy_protocol::of_clients(&object.metadata, &mut faults),
         vips: vips(&object.metadata, &mut faults),
         load_balancer_ips: load_balancer_ips(object.status.as_ref(), &mut faults),
         has_load_balancer_hosts: entries(object.status.as_ref()).any(|entry| address(entry).is_none()),
@@ -61,7 +70,7 @@ fn annotation<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
 }
 
 fn name_unread(meta: &ObjectMeta, faults: &mut Faults) {
-    let is_read = |name: &String| [CLASS, ALLOW_HTTP, FRONTEND_CONFIG, VIPS].contains(&name.as_str());
+    let is_read = |name: &String| READ.contains(&name.as_str());
     let is_ours = |name: &&String| FAMILIES.iter().any(|family| name.starts_with(family));
     for name in
         meta.annotations.iter().flat_map(|all| all.keys()).filter(is_ours).filter(|name| !is_read(name))

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::ObjectName;
+use crate::model::{ClientVerification, ClientVerify, ObjectName, ProxyVersion, ProxyVersions, TlsVersion};
 
 /// The fact of an Ingress `shop/web`, and the faults in it.
 fn converted(annotations: &str, rest: &str) -> (Ingress, Vec<String>) {
@@ -22,6 +22,10 @@ fn everything_that_an_ingress_says_is_read() {
         kubernetes.io/ingress.allow-http: 'false',
         networking.gke.io/v1beta1.FrontendConfig: redirect,
         podway.io/vips: '192.0.2.80, 2001:db8::80,192.0.2.80',
+        podway.io/min-tls-version: '1.3',
+        podway.io/client-ca: clients,
+        podway.io/client-verify: optional,
+        podway.io/proxy-protocol: v2,
         example.net/other: x}";
     let (fact, faults) = converted(
         annotations,
@@ -65,6 +69,12 @@ fn everything_that_an_ingress_says_is_read() {
         ],
         allows_http: false,
         frontend_config: Some("redirect".into()),
+        min_tls_version: Some(TlsVersion::V1_3),
+        client_verification: Some(ClientVerification {
+            secret: ObjectName::new("shop", "clients"),
+            verify: ClientVerify::Optional,
+        }),
+        proxy_protocol: Some(ProxyVersions::One(ProxyVersion::V2)),
         vips: vec!["192.0.2.80".parse().unwrap(), "2001:db8::80".parse().unwrap()],
         load_balancer_ips: vec!["203.0.113.9".parse().unwrap()],
         has_load_balancer_hosts: true,

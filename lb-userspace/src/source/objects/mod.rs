@@ -18,9 +18,11 @@ mod ingress_class;
 mod neg;
 mod node;
 mod pod;
+mod proxy_protocol;
 mod secret;
 mod service;
 mod service_cidr;
+mod tls_policy;
 
 pub use backend_config::{BackendConfigObject, backend_config};
 pub use endpoint_slice::endpoint_slice;

@@ -1,4 +1,4 @@
-//! A `Secret` as the certificate it holds. Whether that can be used is found where it is parsed: the front-end keeps
+//! A `Secret` as the certificate or the authorities that it holds. Whether that can be used is found where it is parsed: the front-end keeps
 //! the last good one.
 use std::sync::Arc;
 
@@ -10,8 +10,9 @@ use crate::source::Interner;
 
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
+const AUTHORITY: &str = "ca.crt";
 
-/// The fact that a `Secret` stands for: none unless it has a certificate or a key.
+/// The fact that a `Secret` stands for: none unless it has a certificate, a key or authorities.
 #[must_use]
 pub fn secret(object: &Secret, _: &mut Interner) -> Converted {
     let name = name_of(&object.metadata);
@@ -22,8 +23,8 @@ pub fn secret(object: &Secret, _: &mut Interner) -> Converted {
         // `stringData` goes before `data` (Kubernetes API reference, Secret v1).
         plain.or(data).map(Arc::from)
     };
-    let (certificate, key) = (bytes(CERTIFICATE), bytes(KEY));
-    if certificate.is_none() && key.is_none() {
+    let (certificate, key, authority) = (bytes(CERTIFICATE), bytes(KEY), bytes(AUTHORITY));
+    if certificate.is_none() && key.is_none() && authority.is_none() {
         return faults.with(Change::SecretGone(name));
     }
     let resource_version = object.metadata.resource_version.as_deref().unwrap_or_default().into();
@@ -32,6 +33,7 @@ pub fn secret(object: &Secret, _: &mut Interner) -> Converted {
         resource_version,
         certificate_pem: certificate.unwrap_or_default(),
         key_pem: key.unwrap_or_default(),
+        authority_pem: authority.unwrap_or_default(),
     }))
 }
 
@@ -73,6 +75,12 @@ mod tests {
             panic!()
         };
         assert_eq!(&*secret.key_pem, b"P");
+    }
+
+    #[test]
+    fn a_secret_may_hold_authorities_alone() {
+        let Change::Secret(secret) = with(&[("ca.crt", b"A")], &[]).change else { panic!() };
+        assert_eq!((&*secret.authority_pem, &*secret.certificate_pem), (&b"A"[..], &b""[..]));
     }
 
     #[test]

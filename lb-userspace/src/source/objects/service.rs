@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
     Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, annotations, app_protocol, backend_config,
-    health_check, health_policy, label, name_of, neg,
+    health_check, health_policy, label, name_of, neg, proxy_protocol,
 };
 use super::{port_label, port_number, prefix, protocol};
 use crate::model::{Change, HttpTransport, Service, ServicePort, SourceRanges, TrafficPolicy};
@@ -62,6 +62,7 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
         drain: annotations::drain(&object.metadata, &mut faults),
         backend_configs: backend_config::names(&object.metadata, spec, &mut faults),
         external_mode: annotations::external_mode(&object.metadata, &mut faults),
+        proxy_protocol: proxy_protocol::to_endpoints(&object.metadata, &mut faults),
         endpoint_weights: annotations::endpoint_weights(&object.metadata, &mut faults),
         neg_request: neg::request(&object.metadata, &mut faults),
         neg_status: neg::status(&object.metadata),

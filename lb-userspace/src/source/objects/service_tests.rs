@@ -38,6 +38,7 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
             podway.io/drain: reset
             cloud.google.com/backend-config: '{\"default\": \"plain\", \"ports\": {\"http\": \"web\", \"53\": \"names\"}}'
             podway.io/external-mode: dsr
+            podway.io/proxy-protocol: v2
             podway.io/endpoint-weights: 203.0.113.99=3
             cloud.google.com/neg: '{\"exposed_ports\": {\"80\": {\"name\": \"web-neg\"}}}'
             cloud.google.com/neg-status: '{}'
@@ -115,6 +116,7 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
             default: Some("plain".into()),
             ports: [("http".into(), "web".into()), ("53".into(), "names".into())].into(),
         },
+        proxy_protocol: Some(crate::model::ProxyVersion::V2),
         external_mode: Some(ExternalMode::Dsr),
         endpoint_weights: [("203.0.113.99".parse().expect("address"), 3)].into(),
         neg_request: Some(NegRequest {
