@@ -11,6 +11,7 @@ mod gated_pod;
 mod health_policy;
 mod http_policy;
 mod ingress;
+mod load_balancer;
 mod neg_request;
 mod tls_secret;
 
@@ -22,6 +23,7 @@ pub use ingress::{
     BackendPort, ClassChoice, Dialect, FrontendConfig, INGRESS_CONTROLLER, Ingress, IngressBackend,
     IngressClass, IngressPath, IngressRule, IngressTls, PathType,
 };
+pub use load_balancer::{AddressRange, Balancer, BalancerRequest, LOAD_BALANCER_CLASS, LoadBalancerPool};
 pub use neg_request::{NegRequest, NegStatus};
 pub use tls_secret::TlsSecret;
 
@@ -262,6 +264,8 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// `status.loadBalancer.ingress[].ip` with `ipMode` other than `Proxy`.
     pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.type` and `spec.loadBalancerClass`.
+    pub balancer: Balancer,
     /// `spec.ports` with a protocol that Podway forwards.
     pub ports: Vec<ServicePort>,
     /// `spec.externalTrafficPolicy`.
@@ -306,6 +310,7 @@ impl Service {
             cluster_ips: Vec::new(),
             external_ips: Vec::new(),
             load_balancer_ips: Vec::new(),
+            balancer: Balancer::None,
             ports: Vec::new(),
             external_traffic_policy: TrafficPolicy::Cluster,
             internal_traffic_policy: TrafficPolicy::Cluster,
@@ -456,6 +461,9 @@ pub struct Snapshot {
     /// FrontendConfigs by name.
     #[serde(skip)]
     pub frontend_configs: BTreeMap<ObjectName, Arc<FrontendConfig>>,
+    /// LoadBalancerPools by name.
+    #[serde(skip)]
+    pub load_balancer_pools: BTreeMap<Arc<str>, Arc<LoadBalancerPool>>,
     /// Pods of this node that wait for a readiness gate, by name.
     #[serde(skip)]
     pub gated_pods: BTreeMap<ObjectName, Arc<GatedPod>>,
@@ -500,6 +508,10 @@ pub enum Change {
     FrontendConfig(FrontendConfig),
     /// The FrontendConfig is gone.
     FrontendConfigGone(ObjectName),
+    /// The LoadBalancerPool is now so.
+    LoadBalancerPool(LoadBalancerPool),
+    /// The LoadBalancerPool is gone.
+    LoadBalancerPoolGone(Arc<str>),
     /// The pod waits for a readiness gate.
     GatedPod(GatedPod),
     /// The pod is gone, or waits for none.

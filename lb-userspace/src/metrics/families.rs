@@ -168,6 +168,14 @@ pub(super) const PENDING: Family = family(
     &[],
     "Services whose part of the plan is not in the maps yet.",
 );
+pub(super) const VIPS_ANNOUNCED: Family =
+    family(Kind::Gauge, "podway_vips_announced", &[], "VIPs that this node announces on the local network.");
+pub(super) const VIP_TAKEOVERS: Family = family(
+    Kind::Counter,
+    "podway_vip_takeovers",
+    &[],
+    "Times that this node began to announce a group of VIPs.",
+);
 pub(super) const PACKETS: Family = family(
     Kind::Counter,
     "podway_packets",
@@ -257,7 +265,7 @@ pub(super) const ENDPOINT_FLOWS: Family =
     family(Kind::Counter, "podway_endpoint_new_flows", ENDPOINT, "Flows begun to an endpoint.");
 
 /// All, in the order of the text; those of single endpoints, which are on a page of their own, at the end.
-pub const FAMILIES: [Family; 30] = [
+pub const FAMILIES: [Family; 32] = [
     BUILD,
     START,
     SYNCED,
@@ -269,6 +277,8 @@ pub const FAMILIES: [Family; 30] = [
     APPLY_FAILURES,
     LAST_APPLY,
     PENDING,
+    VIPS_ANNOUNCED,
+    VIP_TAKEOVERS,
     PACKETS,
     MAP_ENTRIES,
     MAP_ENTRIES_MAX,

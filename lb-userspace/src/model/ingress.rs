@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::ObjectName;
+use super::{BalancerRequest, ObjectName};
 
 /// Whose rules hold where the Ingress specification and Google's load balancers differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -118,6 +118,9 @@ pub struct Ingress {
     pub frontend_config: Option<Arc<str>>,
     /// Annotation `podway.io/vips`.
     pub vips: Vec<IpAddr>,
+    /// Annotations `podway.io/load-balancer-ips` and `podway.io/allow-shared-ip`: what is asked of a pool, where there
+    /// is one and `vips` says nothing.
+    pub balancer: BalancerRequest,
     /// `status.loadBalancer.ingress[].ip`.
     pub load_balancer_ips: Vec<IpAddr>,
     /// Whether an entry of `status.loadBalancer.ingress` has no address, as those with a host name.
@@ -139,6 +142,7 @@ impl Ingress {
             allows_http: true,
             frontend_config: None,
             vips: Vec::new(),
+            balancer: BalancerRequest::default(),
             load_balancer_ips: Vec::new(),
             has_load_balancer_hosts: false,
         }

@@ -2,7 +2,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Dialect, ExternalMode, Node};
+use crate::model::{AddressRange, Dialect, ExternalMode, Node};
 
 use super::Selection;
 
@@ -23,6 +23,8 @@ pub struct NodeContext {
     pub selection: Arc<Selection>,
     /// `--dialect`.
     pub dialect: Dialect,
+    /// `--lb-pool`.
+    pub lb_pool: Vec<AddressRange>,
 }
 
 impl NodeContext {

@@ -8,7 +8,8 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Converted, Faults, name_of, port_number};
+use super::load_balancer::{ALLOW_SHARED_IP, LOAD_BALANCER_IPS};
+use super::{Converted, Faults, load_balancer, name_of, port_number};
 use crate::model::{
     BackendPort, Change, ClassChoice, Ingress, IngressBackend, IngressPath, IngressRule, IngressTls, PathType,
 };
@@ -49,6 +50,7 @@ pub fn ingress(object: &Object, interner: &mut Interner) -> Converted {
             .filter(|name| !name.is_empty())
             .map(|name| interner.shared(name)),
         vips: vips(&object.metadata, &mut faults),
+        balancer: load_balancer::request(&object.metadata, &mut faults),
         load_balancer_ips: load_balancer_ips(object.status.as_ref(), &mut faults),
         has_load_balancer_hosts: entries(object.status.as_ref()).any(|entry| address(entry).is_none()),
         name,
@@ -61,7 +63,8 @@ fn annotation<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
 }
 
 fn name_unread(meta: &ObjectMeta, faults: &mut Faults) {
-    let is_read = |name: &String| [CLASS, ALLOW_HTTP, FRONTEND_CONFIG, VIPS].contains(&name.as_str());
+    const READ: [&str; 6] = [CLASS, ALLOW_HTTP, FRONTEND_CONFIG, VIPS, LOAD_BALANCER_IPS, ALLOW_SHARED_IP];
+    let is_read = |name: &String| READ.contains(&name.as_str());
     let is_ours = |name: &&String| FAMILIES.iter().any(|family| name.starts_with(family));
     for name in
         meta.annotations.iter().flat_map(|all| all.keys()).filter(is_ours).filter(|name| !is_read(name))
