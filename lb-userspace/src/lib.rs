@@ -23,11 +23,13 @@ pub mod fragments;
 pub mod sockets;
 pub mod sweep;
 
+pub mod announce;
 pub mod attach;
 pub mod events;
 pub mod gates;
 pub mod health;
 pub mod ingress_status;
+pub mod lb_pool;
 pub mod neg_status;
 pub mod peers;
 pub mod service_health;

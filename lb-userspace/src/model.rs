@@ -11,6 +11,7 @@ mod gated_pod;
 mod health_policy;
 mod http_policy;
 mod ingress;
+mod load_balancer;
 mod neg_request;
 mod proxy_protocol;
 mod tls_policy;
@@ -24,6 +25,7 @@ pub use ingress::{
     BackendPort, ClassChoice, Dialect, FrontendConfig, INGRESS_CONTROLLER, Ingress, IngressBackend,
     IngressClass, IngressPath, IngressRule, IngressTls, PathType,
 };
+pub use load_balancer::{AddressRange, Balancer, BalancerRequest, LOAD_BALANCER_CLASS, LoadBalancerPool};
 pub use neg_request::{NegRequest, NegStatus, NegType};
 pub use proxy_protocol::{ProxyVersion, ProxyVersions};
 pub use tls_policy::{ClientVerification, ClientVerify, TlsVersion};
@@ -266,6 +268,8 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// `status.loadBalancer.ingress[].ip` with `ipMode` other than `Proxy`.
     pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.type` and `spec.loadBalancerClass`.
+    pub balancer: Balancer,
     /// `spec.ports` with a protocol that Podway forwards.
     pub ports: Vec<ServicePort>,
     /// `spec.externalTrafficPolicy`.
@@ -314,6 +318,7 @@ impl Service {
             cluster_ips: Vec::new(),
             external_ips: Vec::new(),
             load_balancer_ips: Vec::new(),
+            balancer: Balancer::None,
             ports: Vec::new(),
             external_traffic_policy: TrafficPolicy::Cluster,
             internal_traffic_policy: TrafficPolicy::Cluster,
@@ -471,6 +476,9 @@ pub struct Snapshot {
     /// FrontendConfigs by name.
     #[serde(skip)]
     pub frontend_configs: BTreeMap<ObjectName, Arc<FrontendConfig>>,
+    /// LoadBalancerPools by name.
+    #[serde(skip)]
+    pub load_balancer_pools: BTreeMap<Arc<str>, Arc<LoadBalancerPool>>,
     /// Pods of this node that wait for a readiness gate, by name.
     #[serde(skip)]
     pub gated_pods: BTreeMap<ObjectName, Arc<GatedPod>>,
@@ -515,6 +523,10 @@ pub enum Change {
     FrontendConfig(FrontendConfig),
     /// The FrontendConfig is gone.
     FrontendConfigGone(ObjectName),
+    /// The LoadBalancerPool is now so.
+    LoadBalancerPool(LoadBalancerPool),
+    /// The LoadBalancerPool is gone.
+    LoadBalancerPoolGone(Arc<str>),
     /// The pod waits for a readiness gate.
     GatedPod(GatedPod),
     /// The pod is gone, or waits for none.

@@ -61,6 +61,22 @@ pub fn netns() -> Option<Netns> {
     met_or_skipped("netns", find_netns())
 }
 
+/// The netns tier's need and BIRD, the routing daemon, or `None` after a printed line that names what is missing.
+///
+/// # Panics
+/// The need is not met although `PODWAY_REQUIRE` names the tier.
+#[must_use]
+pub fn routing() -> Option<(Netns, PathBuf)> {
+    met_or_skipped("netns", find_netns().and_then(|need| Ok((need, find_bird()?))))
+}
+
+fn find_bird() -> Result<PathBuf, String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    let found = folders.find_map(|folder| Some(folder.join("bird")).filter(|file| file.is_file()));
+    found.ok_or_else(|| "missing: the program bird; install bird2".to_owned())
+}
+
 /// The cluster tier's need, or `None` after a printed line that names what is missing.
 ///
 /// # Panics

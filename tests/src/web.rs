@@ -129,6 +129,20 @@ pub fn ask(client: &Host, to: SocketAddr, host: &str, path: &str) -> std::io::Re
     client.run_in_netns(|| request(dial(to)?, host, path)).map_err(Error::other)?
 }
 
+/// As [`ask`], of a server that may be gone.
+///
+/// # Errors
+/// No connection, or no answer on it, comes within this time.
+pub fn ask_within(
+    timeout: Duration,
+    client: &Host,
+    to: SocketAddr,
+    host: &str,
+    path: &str,
+) -> std::io::Result<Answer> {
+    client.run_in_netns(|| request(dial_within(timeout, to)?, host, path)).map_err(Error::other)?
+}
+
 /// Asks once by TLS, trusting this certificate alone.
 ///
 /// # Errors
@@ -155,8 +169,12 @@ pub fn ask_by_tls(
 }
 
 fn dial(to: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    dial_within(TIMEOUT, to)
+}
+
+fn dial_within(timeout: Duration, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

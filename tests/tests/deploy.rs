@@ -13,6 +13,7 @@ use serde_json::Value;
 
 const CRD: &str = include_str!("../../deploy/crds/backendconfigs.cloud.google.com.yaml");
 const FRONTEND_CONFIG_CRD: &str = include_str!("../../deploy/crds/frontendconfigs.networking.gke.io.yaml");
+const POOL_CRD: &str = include_str!("../../deploy/crds/loadbalancerpools.podway.io.yaml");
 const RBAC: &str = include_str!("../../deploy/rbac.yaml");
 
 fn definition() -> CustomResourceDefinition {
@@ -77,7 +78,12 @@ fn types_of_the_definition_are_those_of_the_agent() {
 #[test]
 fn the_definitions_name_what_the_agent_watches() {
     let frontend_configs = serde_yaml_ng::from_str(FRONTEND_CONFIG_CRD).expect("a definition");
-    let watched = [(definition(), Resource::BackendConfigs), (frontend_configs, Resource::FrontendConfigs)];
+    let pools = serde_yaml_ng::from_str(POOL_CRD).expect("a definition");
+    let watched = [
+        (definition(), Resource::BackendConfigs),
+        (frontend_configs, Resource::FrontendConfigs),
+        (pools, Resource::LoadBalancerPools),
+    ];
     for (definition, resource) in watched {
         let spec: CustomResourceDefinitionSpec = definition.spec;
         let version = &spec.versions[0];
@@ -127,6 +133,7 @@ fn the_cluster_role_writes_what_is_written_and_nothing_else() {
         "/pods/status/patch",
         "/services/patch",
         "networking.k8s.io/ingresses/status/patch",
+        "/services/status/patch",
     ];
     assert_eq!(texts.collect::<Vec<_>>(), expected);
 }

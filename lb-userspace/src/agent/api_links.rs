@@ -1,12 +1,16 @@
 //! All that an agent writes to the API server, where its facts come from one.
 use std::collections::BTreeSet;
 
-use crate::model::{Change, ObjectName, ReadinessGate};
+use anyhow::Result;
+
+use crate::model::{Change, ObjectName, Problem, ReadinessGate};
 use crate::peers::Settings;
 
+use super::announcer::Announcer;
 use super::event_reports::EventReports;
 use super::gate_reports::GateReports;
 use super::ingress_status_reports::IngressStatusReports;
+use super::lb_pool_reports::LbPoolReports;
 use super::neg_status_reports::NegStatusReports;
 use super::peer_link::PeerLink;
 use super::planner::Planner;
@@ -19,6 +23,9 @@ pub(super) struct ApiLinks {
     gates: GateReports,
     neg_statuses: NegStatusReports,
     ingress_statuses: IngressStatusReports,
+    lb_pool: LbPoolReports,
+    /// None where VIPs are not announced.
+    pub(super) announcer: Option<Announcer>,
 }
 
 /// What a change of a fact is about, where that is more than its plan.
@@ -44,7 +51,10 @@ impl Subject {
 
 impl ApiLinks {
     /// Begins to write. Must be called in a runtime.
-    pub(super) fn start(config: &kube::Config, options: &Options) -> Self {
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub(super) fn start(config: &kube::Config, options: &Options) -> Result<Self> {
         let mut asked = vec![ReadinessGate::Programmed];
         if options.neg_readiness_gate {
             asked.push(ReadinessGate::NegReady);
@@ -54,13 +64,15 @@ impl ApiLinks {
             namespace: options.report_namespace.clone(),
             probers: options.probers,
         };
-        Self {
+        Ok(Self {
             events: EventReports::start(config.clone(), &options.node_name),
             peers: PeerLink::start(config.clone(), settings),
             gates: GateReports::start(config.clone(), asked),
             neg_statuses: NegStatusReports::start(config.clone(), &options.node_name),
             ingress_statuses: IngressStatusReports::start(config.clone(), &options.node_name),
-        }
+            lb_pool: LbPoolReports::start(config.clone(), &options.node_name),
+            announcer: Announcer::start(config.clone(), options)?,
+        })
     }
 
     /// Takes a change that the planner has taken.
@@ -70,6 +82,11 @@ impl ApiLinks {
             Subject::Pod(pod) => self.gates.follow(pod, planner),
             Subject::Ingress(ingress) => self.ingress_statuses.follow(ingress, planner),
         }
+    }
+
+    /// What could not be written to objects, and why.
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.lb_pool.problems.iter()
     }
 
     /// Takes what was planned anew.
@@ -82,12 +99,18 @@ impl ApiLinks {
 impl Agent {
     /// Tells the API server what has lasted, and the other agents of nodes that came or went.
     pub(super) fn tell_api(&mut self) {
+        let mut has_news = false;
         if let Some(api) = &mut self.api {
             api.events.tell(&self.planner);
             if self.is_begun {
                 api.neg_statuses.tell(&self.planner);
                 api.ingress_statuses.tell(&self.planner);
+                let known = api.peers.known();
+                has_news = api.lb_pool.tell(&mut self.planner, &known);
             }
+        }
+        if has_news {
+            self.report_problems();
         }
         self.tell_peers();
         self.take_summary();
@@ -113,6 +136,14 @@ impl Agent {
         self.tell_gates();
     }
 
+    /// Acts on news.
+    pub(super) fn take_news(&mut self, news: News) {
+        match news {
+            News::Summary => self.take_summary(),
+            News::Announced => self.take_announced(),
+        }
+    }
+
     /// Tells which readiness gates are met.
     pub(super) fn tell_gates(&mut self) {
         if let Some(api) = &mut self.api {
@@ -122,10 +153,26 @@ impl Agent {
     }
 }
 
-/// Waits until all agents come to something else; for ever where there is nobody to ask.
-pub(super) async fn summary_changed(api: &mut Option<ApiLinks>) {
-    match api {
-        Some(api) => api.peers.changed().await,
-        None => std::future::pending().await,
+/// What the agents of a cluster decide together.
+#[derive(Clone, Copy)]
+pub(super) enum News {
+    /// They come to something else.
+    Summary,
+    /// This node announces other VIPs.
+    Announced,
+}
+
+/// Waits until there is news; for ever where there is nobody to ask.
+pub(super) async fn news(api: &mut Option<ApiLinks>) -> News {
+    let Some(ApiLinks { peers, announcer, .. }) = api else { return std::future::pending().await };
+    let announced = async {
+        match announcer {
+            Some(announcer) => announcer.changed().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = peers.changed() => News::Summary,
+        () = announced => News::Announced,
     }
 }

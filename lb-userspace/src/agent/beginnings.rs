@@ -29,7 +29,7 @@ pub(super) async fn start_source(
         return Ok((events, None));
     }
     let config = source::kube::config(options.kubeconfig.as_deref()).await?;
-    let api = ApiLinks::start(&config, options);
+    let api = ApiLinks::start(&config, options)?;
     let pods_of_node = Some(options.node_name.clone());
     let settings =
         source::kube::Settings { pods_of_node, secrets: Some(secrets), ..source::kube::Settings::default() };

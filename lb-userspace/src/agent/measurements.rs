@@ -9,6 +9,7 @@ use crate::metrics::{self, Scraper};
 use crate::web;
 
 use super::Agent;
+use super::announcer::Announcer;
 
 impl Agent {
     /// Serves metrics, unless nobody wants them. Without them all else goes on.
@@ -63,7 +64,11 @@ impl Agent {
             let (entries, entries_max) = (found.entries.into(), found.entries_max.into());
             (*map, Occupancy { entries, entries_max })
         });
+        let announcer = self.api.as_ref().and_then(|api| api.announcer.as_ref());
+        let announced = announcer.map(Announcer::announced).unwrap_or_default();
         let mut observed = self.observations.lock();
+        observed.vips_announced = announced.vips.len() as u64;
+        observed.vip_takeovers = announced.takeovers;
         observed.is_synced = self.is_synced;
         observed.objects = objects.into();
         observed.problems = problems;

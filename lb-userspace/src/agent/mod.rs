@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tracing::{info, warn};
 
 use crate::admin;
-use crate::attach::{self, Attachments, Instance};
+use crate::attach::{self, Attachments, Instance, RouteTable};
 use crate::explain::Origins;
 use crate::health::ChangedTargets;
 use crate::maps::{Object, Pins, RouteGeneration};
@@ -23,6 +23,7 @@ use crate::metrics::Observations;
 use crate::model::{Change, ObjectName, Problem};
 use crate::source::{ProblemList, SourceEvent};
 
+mod announcer;
 mod api_links;
 mod applier;
 mod beginnings;
@@ -33,6 +34,8 @@ mod fragment_holder;
 mod front_end;
 mod gate_reports;
 mod ingress_status_reports;
+mod lb_options;
+mod lb_pool_reports;
 mod measurements;
 mod neg_status_reports;
 mod node_addresses;
@@ -51,10 +54,11 @@ mod switch;
 mod url_map_answers;
 
 pub use front_end::FrontEndOptions;
+pub use lb_options::{LbAnnounce, LbOptions};
 pub use node_flags::NodeFlags;
 pub use options::{Options, RUN_DIR_DEFAULT};
 
-use api_links::{ApiLinks, Subject, summary_changed};
+use api_links::{ApiLinks, Subject, news};
 use applier::Applier;
 use front_end::FrontEndLink;
 use planner::Planner;
@@ -132,6 +136,7 @@ fn step_back(pins: &Pins, run_dir: &Path) -> Result<()> {
     attach::remove_filters(pins)?;
     pins.remove()?;
     front_end::remove(run_dir)?;
+    attach::remove_routes().context("cannot remove the routes to VIPs")?;
     let cannot = || format!("cannot clean up {}", run_dir.display());
     Origins::new(run_dir).remove().with_context(cannot)?;
     admin::remove(run_dir).with_context(cannot)?;
@@ -173,6 +178,8 @@ struct Agent {
     /// None where the facts come from manifests.
     api: Option<ApiLinks>,
     front_end: FrontEndLink,
+    /// Where a routing daemon finds the VIPs that this node serves.
+    routes: Option<RouteTable>,
     is_synced: bool,
     /// Whether anything was applied yet.
     is_begun: bool,
@@ -194,6 +201,9 @@ impl Agent {
     ) -> Result<Self> {
         let mut planner = Planner::new(&options.node_name, options.node.clone());
         planner.node_addresses.begin(applier.maps.nodes()?);
+        if api.is_none() {
+            planner.give_addresses();
+        }
         let interval = Duration::from_secs(options.sweep_interval_seconds.into());
         let (max, limit) = (options.conntrack_max, options.conntrack_limit);
         let url_map_answers = UrlMapAnswers::default();
@@ -223,6 +233,12 @@ impl Agent {
             url_map_answers,
             api,
             front_end,
+            routes: options
+                .lb
+                .lb_route_table
+                .map(RouteTable::find)
+                .transpose()
+                .context("cannot read the routes")?,
             observations: Observations::default(),
             is_synced: false,
             is_begun: false,
@@ -270,10 +286,12 @@ impl Agent {
                         self.report_problems();
                     }
                     self.tell_api();
+                    self.take_announced();
+                    self.front_end.renew_vips();
                     self.observe_second();
                 }
                 () = sleep_until(self.sweeper.due()) => self.sweep(),
-                () = summary_changed(&mut self.api) => self.take_summary(),
+                news = news(&mut self.api) => self.take_news(news),
                 Some(event) = events.recv() => self.take(event),
                 Ok(()) = self.service_health.problems.changed() => self.report_problems(),
                 () = until(due.links) => {
@@ -294,6 +312,9 @@ impl Agent {
             drop(programs.await);
         }
         info!("stopping; programs and maps stay unless --detach-on-exit is given");
+        if let Some(announcer) = self.api.as_mut().and_then(|api| api.announcer.as_mut()) {
+            announcer.stop().await;
+        }
         self.front_end.stop().await;
         Ok(())
     }
@@ -382,6 +403,7 @@ impl Agent {
         self.observe_apply(began);
         self.tell_targets(&changed);
         self.watch_flows(&changed);
+        self.follow_vips();
         self.follow_front_end(&changed);
         if let Some(api) = &mut self.api {
             api.note(&self.planner, &changed);
@@ -421,6 +443,8 @@ impl Agent {
         problems.extend(self.node_problem.clone());
         problems.extend(self.service_health.all_problems());
         problems.extend(self.front_end.problems.iter().cloned());
+        problems.extend(self.planner.address_problems().cloned());
+        problems.extend(self.api.iter().flat_map(ApiLinks::problems).cloned());
         self.url_map_answers.publish(&self.planner.desired, &problems);
         self.report.update(problems);
     }

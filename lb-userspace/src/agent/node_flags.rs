@@ -7,7 +7,9 @@ use clap::Args;
 use lb_common::config::Config;
 
 use crate::attach::{self, Cidr, NodeConfig, PortRange};
-use crate::model::{Dialect, ExternalMode, LocalDelivery, NegType, Node, ObjectName, Snapshot};
+use crate::model::{
+    AddressRange, Dialect, ExternalMode, LocalDelivery, NegType, Node, ObjectName, Snapshot,
+};
 use crate::plan::{LabelSelector, NodeContext, NodePortAddresses, Selection};
 
 /// What a node is like, where its Node object shall not say it.
@@ -50,6 +52,10 @@ pub struct NodeFlags {
     /// the Service's node port (`podway.io/neg-type`, `cloud.google.com/neg`).
     #[arg(long, value_enum, default_value_t)]
     pub neg_type: NegType,
+    /// Addresses for Services of type `LoadBalancer` and for Ingresses, beside those of `LoadBalancerPools`:
+    /// `192.0.2.0/28,192.0.2.32-192.0.2.40`; the same on all nodes; may be given more than once.
+    #[arg(long, value_delimiter = ',')]
+    pub lb_pool: Vec<AddressRange>,
     /// UDP port of the encapsulation between nodes, the same on all of them.
     #[arg(long, default_value_t = DSR_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
     pub dsr_port: u16,
@@ -75,6 +81,7 @@ impl NodeFlags {
             selection: Arc::new(self.selection()),
             dialect: self.dialect,
             neg_type: self.neg_type,
+            lb_pool: self.lb_pool.clone(),
         }
     }
 
@@ -127,6 +134,7 @@ impl Default for NodeFlags {
             service_selector: None,
             dialect: Dialect::default(),
             neg_type: NegType::default(),
+            lb_pool: Vec::new(),
             dsr_port: DSR_PORT_DEFAULT,
         }
     }

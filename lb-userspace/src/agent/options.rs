@@ -12,7 +12,7 @@ use crate::metrics;
 use crate::plain_server::Address;
 use crate::web;
 
-use super::{FrontEndOptions, NodeFlags};
+use super::{FrontEndOptions, LbOptions, NodeFlags};
 
 /// `--run-dir`, unless it is given.
 pub const RUN_DIR_DEFAULT: &str = "/run/podway";
@@ -54,6 +54,9 @@ pub struct Options {
     /// How Ingresses are served.
     #[command(flatten)]
     pub front_end: FrontEndOptions,
+    /// How load-balancer addresses become known outside.
+    #[command(flatten)]
+    pub lb: LbOptions,
     /// Interfaces that lead out of the node; without, those of the default routes.
     #[arg(long, value_delimiter = ',')]
     pub uplink: Vec<String>,

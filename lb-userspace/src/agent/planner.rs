@@ -8,6 +8,7 @@ use lb_common::config::Config;
 
 use crate::attach::PortRange;
 use crate::health::Findings;
+use crate::lb_pool::Held;
 use crate::model::{
     Change, EndpointSlice, GatedPod, HealthPolicy, Ingress, ObjectName, Service, Snapshot, TlsSecret,
 };
@@ -18,6 +19,7 @@ use super::NodeFlags;
 use super::node_addresses::NodeAddresses;
 use super::programming::Programming;
 
+mod addresses;
 mod node_negs;
 
 /// Snapshot, plan, and which Services must be planned again.
@@ -42,6 +44,10 @@ pub(super) struct Planner {
     pub(super) findings: Findings,
     pub(super) node_addresses: NodeAddresses,
     pub(super) programming: Programming,
+    /// Whether something changed that decides who gets which load-balancer address.
+    are_pools_dirty: bool,
+    /// Addresses given to the facts; only where no API server keeps statuses.
+    held: Option<Held>,
 }
 
 impl Planner {
@@ -62,11 +68,14 @@ impl Planner {
             findings: Findings::default(),
             node_addresses: NodeAddresses::default(),
             programming: Programming::new(SystemTime::now()),
+            are_pools_dirty: false,
+            held: None,
         }
     }
 
     /// Takes one change of a fact and marks what it touches.
     pub(super) fn change(&mut self, change: Change) {
+        self.are_pools_dirty |= self.concerns_pools(&change);
         match &change {
             Change::Service(service) => self.note_service(&service.name),
             Change::ServiceGone(name) => self.note_service(name),
@@ -93,7 +102,9 @@ impl Planner {
             | Change::IngressClass(_)
             | Change::IngressClassGone(_)
             | Change::FrontendConfig(_)
-            | Change::FrontendConfigGone(_) => self.are_url_maps_dirty = true,
+            | Change::FrontendConfigGone(_)
+            | Change::LoadBalancerPool(_)
+            | Change::LoadBalancerPoolGone(_) => self.are_url_maps_dirty = true,
             // Nothing is planned for them.
             Change::GatedPod(_) | Change::GatedPodGone(_) => {}
         }
@@ -181,11 +192,13 @@ impl Planner {
             || self.are_url_maps_dirty
             || self.are_node_negs_dirty
             || self.are_secrets_dirty
+            || (self.are_pools_dirty && self.held.is_some())
             || !self.dirty.is_empty()
     }
 
     /// Plans what is marked; returns the Services whose part of the desired state changed.
     pub(super) fn plan(&mut self) -> BTreeSet<ObjectName> {
+        self.give();
         let mut changed = BTreeSet::new();
         if std::mem::take(&mut self.are_url_maps_dirty) {
             self.plan_url_maps();
@@ -212,6 +225,11 @@ impl Planner {
             plan::add_node_ports(&mut planned, service, nodes, &self.node, &self.findings);
         }
         Some(planned)
+    }
+
+    /// All facts.
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
     }
 
     /// Certificates by the name of their Secret.

@@ -25,9 +25,10 @@ mod node_config;
 mod pattern;
 mod programs;
 mod reentry;
+mod routes;
 mod xdp;
 
-pub use addresses::{AddressFault, HostedAddresses};
+pub use addresses::{AddressFault, HostedAddresses, Life};
 pub use hook::{Hook, Place, SOCKET_PROGRAMS, parse_pin};
 pub use inspect::{AttachedProgram, Mode, inspect};
 pub use instance::Instance;
@@ -36,6 +37,7 @@ pub use netlink::{AttachedXdp, Link, Monitor, links};
 pub use node_config::{Cidr, NodeConfig, PortRange, check_snat_ports, config};
 pub use pattern::Pattern;
 pub use reentry::Reentry;
+pub use routes::{RouteFault, RouteTable, remove_routes};
 pub use xdp::XdpChoice;
 
 use cgroup::Cgroup;
@@ -155,7 +157,7 @@ impl Attachments {
     /// The interfaces cannot be listed.
     pub fn reconcile(&mut self, maps: &mut Maps) -> Result<()> {
         let links = links().context("cannot list the network interfaces")?;
-        let uplinks = self.uplink_names()?;
+        let uplinks = uplink_names(&self.settings)?;
         let mut faults = BTreeMap::new();
         for name in uplinks.iter().filter(|name| !links.iter().any(|link| link.name == **name)) {
             faults
@@ -180,16 +182,6 @@ impl Attachments {
         }
         self.faults = faults;
         Ok(())
-    }
-
-    fn uplink_names(&self) -> Result<Vec<String>> {
-        if !self.settings.uplinks.is_empty() {
-            return Ok(self.settings.uplinks.clone());
-        }
-        let read = |path| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
-        let names =
-            default_routes(&read("/proc/net/route")?, &read("/proc/net/ipv6_route").unwrap_or_default());
-        Ok(names.into_iter().collect())
     }
 
     fn role(&self, uplinks: &[String], name: &str) -> Option<Role> {
@@ -296,6 +288,25 @@ impl Attachments {
             Some((_, Place::Interface(_))) | None => true,
         })
     }
+}
+
+fn uplink_names(settings: &Settings) -> Result<Vec<String>> {
+    if !settings.uplinks.is_empty() {
+        return Ok(settings.uplinks.clone());
+    }
+    let read = |path| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
+    let names = default_routes(&read("/proc/net/route")?, &read("/proc/net/ipv6_route").unwrap_or_default());
+    Ok(names.into_iter().collect())
+}
+
+/// The uplinks that there are.
+///
+/// # Errors
+/// The interfaces, or their routes, cannot be listed.
+pub fn uplinks(settings: &Settings) -> Result<Vec<Link>> {
+    let names = uplink_names(settings)?;
+    let links = links().context("cannot list the network interfaces")?;
+    Ok(links.into_iter().filter(|link| names.contains(&link.name)).collect())
 }
 
 /// The hooks of an interface, in the order of attaching.

@@ -17,6 +17,8 @@ pub struct Link {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// Its Ethernet address, where it has one.
+    pub mac: Option<[u8; 6]>,
     /// Kind of a virtual interface, for instance `veth`.
     pub kind: Option<String>,
     /// How an XDP program is attached to it, where one is.
@@ -54,6 +56,7 @@ const RTNLGRP_LINK: u32 = 1;
 /// `NEXTHOP`.
 const ROUTE_GROUPS: [u32; 9] = [RTNLGRP_LINK, 3, 5, 7, 8, 9, 11, 19, 32];
 const IFINFO_BYTES: usize = 16;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
@@ -96,9 +99,11 @@ pub fn links() -> io::Result<Vec<Link>> {
 
 fn link(index: u32, attributes: &[u8], features: &BTreeMap<u32, u64>) -> Link {
     let takes = features.get(&index).is_some_and(|bits| bits & NETDEV_XDP_ACT_NDO_XMIT != 0);
-    let mut link = Link { index, name: String::new(), kind: None, xdp: None, takes_xdp_frames: takes };
+    let mut link =
+        Link { index, name: String::new(), mac: None, kind: None, xdp: None, takes_xdp_frames: takes };
     for (kind, value) in Attributes(attributes) {
         match kind {
+            IFLA_ADDRESS => link.mac = value.try_into().ok(),
             IFLA_IFNAME => link.name = text(value),
             IFLA_LINKINFO => {
                 let kind = Attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);

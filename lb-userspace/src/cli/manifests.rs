@@ -7,6 +7,7 @@ use lb_common::config::Config;
 use crate::agent::NodeFlags;
 use crate::attach::PortRange;
 use crate::diff::{self, Limits, Tables};
+use crate::lb_pool::{self, Held};
 use crate::model::{Problem, Snapshot};
 use crate::plan::{self, Desired, NodeContext, ReadinessAlone};
 use crate::source::files;
@@ -24,8 +25,14 @@ pub(super) struct Planned {
 
 /// Reads and plans.
 pub(super) fn plan(facts: &Facts) -> Result<Planned> {
-    let read = files::read_once(&facts.manifests)?;
-    Ok(plan_for(read, &facts.node_name, &facts.node))
+    let (mut snapshot, mut problems) = files::read_once(&facts.manifests)?;
+    let own = snapshot.nodes.get(&*facts.node_name).cloned();
+    let node = facts.node.context(Arc::from(&*facts.node_name), own.as_deref());
+    // As an agent that starts with these manifests would.
+    let mut held = Held::default();
+    lb_pool::assign(&mut snapshot, &node, &mut held);
+    problems.extend(held.problems);
+    Ok(plan_for((snapshot, problems), &facts.node_name, &facts.node))
 }
 
 /// Plans for a node from facts, and what was wrong with them.

@@ -1,5 +1,5 @@
-//! Memory shared with the kernel: array maps that both sides read and write. All `unsafe` of this crate
-//! is in this file.
+//! Memory shared with the kernel: array maps that both sides read and write. `unsafe` of this crate
+//! is in this file, in `syscall` and in `announce::packet_socket`.
 //!
 //! A value of a mapped map is never seen as a Rust reference to its type, since kernel programs on
 //! other CPUs read it meanwhile: it is a row of atomic words, and what must not be seen by halves is

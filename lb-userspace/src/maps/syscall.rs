@@ -1,5 +1,5 @@
 //! bpf(2) commands that aya has no call for: maps of maps without CAP_SYS_ADMIN, and whole batches of
-//! entries. With `mapped`, all `unsafe` of this crate.
+//! entries. With `mapped` and `announce::packet_socket`, all `unsafe` of this crate.
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 

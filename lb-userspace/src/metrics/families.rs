@@ -169,6 +169,14 @@ pub(super) const PENDING: Family = family(
     &[],
     "Services whose part of the plan is not in the maps yet.",
 );
+pub(super) const VIPS_ANNOUNCED: Family =
+    family(Kind::Gauge, "podway_vips_announced", &[], "VIPs that this node announces on the local network.");
+pub(super) const VIP_TAKEOVERS: Family = family(
+    Kind::Counter,
+    "podway_vip_takeovers",
+    &[],
+    "Times that this node began to announce a group of VIPs.",
+);
 pub(super) const PACKETS: Family = family(
     Kind::Counter,
     "podway_packets",
@@ -308,7 +316,7 @@ pub(super) const ENDPOINT_FLOWS: Family =
     family(Kind::Counter, "podway_endpoint_new_flows", ENDPOINT, "Flows begun to an endpoint.");
 
 /// All, in the order of the text; those of single endpoints, which are on a page of their own, at the end.
-pub const FAMILIES: [Family; 40] = [
+pub const FAMILIES: [Family; 42] = [
     BUILD,
     START,
     SYNCED,
@@ -320,6 +328,8 @@ pub const FAMILIES: [Family; 40] = [
     APPLY_FAILURES,
     LAST_APPLY,
     PENDING,
+    VIPS_ANNOUNCED,
+    VIP_TAKEOVERS,
     PACKETS,
     MAP_ENTRIES,
     MAP_ENTRIES_MAX,

@@ -62,6 +62,10 @@ pub struct Observed {
     pub problems: BTreeMap<&'static str, u64>,
     /// Watches that failed, by kind.
     pub interruptions: BTreeMap<&'static str, u64>,
+    /// VIPs that this node announces on the local network.
+    pub vips_announced: u64,
+    /// How often it took VIPs over.
+    pub vip_takeovers: u64,
     /// How full maps are.
     pub maps: BTreeMap<&'static str, Occupancy>,
     /// Changes of endpoints' health, by the new state and its reason.
@@ -85,6 +89,8 @@ impl Default for Observed {
             objects: Vec::new(),
             problems: BTreeMap::new(),
             interruptions: BTreeMap::new(),
+            vips_announced: 0,
+            vip_takeovers: 0,
             maps: BTreeMap::new(),
             state_changes: BTreeMap::new(),
             ejected: BTreeMap::new(),

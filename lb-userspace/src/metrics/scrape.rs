@@ -241,7 +241,9 @@ impl NodeReading {
         out.family(&families::APPLY, |f| f.buckets(&observed.apply))?;
         out.family(&families::APPLY_FAILURES, |f| f.counter(&[], observed.apply_failures))?;
         out.family(&families::LAST_APPLY, |f| f.time(since_1970(observed.last_apply)))?;
-        out.family(&families::PENDING, |f| f.gauge(&[], observed.services_pending))
+        out.family(&families::PENDING, |f| f.gauge(&[], observed.services_pending))?;
+        out.family(&families::VIPS_ANNOUNCED, |f| f.gauge(&[], observed.vips_announced))?;
+        out.family(&families::VIP_TAKEOVERS, |f| f.counter(&[], observed.vip_takeovers))
     }
 
     fn packets_and_maps(&self, out: &mut Exposition<'_>) -> fmt::Result {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{ClientVerification, ObjectName, ProxyVersions, TlsVersion};
+use super::{BalancerRequest, ClientVerification, ObjectName, ProxyVersions, TlsVersion};
 
 /// Whose rules hold where the Ingress specification and Google's load balancers differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -124,6 +124,9 @@ pub struct Ingress {
     pub proxy_protocol: Option<ProxyVersions>,
     /// Annotation `podway.io/vips`.
     pub vips: Vec<IpAddr>,
+    /// Annotations `podway.io/load-balancer-ips` and `podway.io/allow-shared-ip`: what is asked of a pool, where there
+    /// is one and `vips` says nothing.
+    pub balancer: BalancerRequest,
     /// `status.loadBalancer.ingress[].ip`.
     pub load_balancer_ips: Vec<IpAddr>,
     /// Whether an entry of `status.loadBalancer.ingress` has no address, as those with a host name.
@@ -148,6 +151,7 @@ impl Ingress {
             client_verification: None,
             proxy_protocol: None,
             vips: Vec::new(),
+            balancer: BalancerRequest::default(),
             load_balancer_ips: Vec::new(),
             has_load_balancer_hosts: false,
         }

@@ -194,7 +194,8 @@ impl Exchange {
         let version = lease.metadata.resource_version.clone();
         self.held = Some(Held { holder: holder.to_owned(), version, renewed_us, changed_ms });
         if is_new {
-            self.known.send_replace(Known { summary: summary.into(), renewed_ms: Some(now_ms) });
+            let known = Known { summary: summary.into(), renewed_ms: Some(now_ms), is_collector: false };
+            self.known.send_replace(known);
         }
     }
 
@@ -273,7 +274,11 @@ impl Exchange {
         let is_away = now_ms.saturating_sub(*written_ms) > COLLECTOR_HOLDS_S * 1_000;
         if *is_complete && !is_away {
             summary = collection.summary((&node, report), nodes, now_ms);
-            let known = Known { summary: Arc::new(summary.clone()), renewed_ms: Some(*written_ms) };
+            let known = Known {
+                summary: Arc::new(summary.clone()),
+                renewed_ms: Some(*written_ms),
+                is_collector: true,
+            };
             self.known.send_if_modified(|before| std::mem::replace(before, known.clone()) != known);
         }
         let passed_ms = now_ms.saturating_sub(*written_ms);
@@ -306,6 +311,7 @@ impl Exchange {
     fn follow(&mut self) {
         info!("another agent collects what all agents report");
         self.role = Role::Follower;
+        self.known.send_if_modified(|known| std::mem::take(&mut known.is_collector));
         self.held = None;
         self.is_listed = false;
         self.watch = of_summary(&self.leases);

@@ -34,4 +34,18 @@ pub struct Known {
     pub summary: Arc<Summary>,
     /// Milliseconds of this node's monotonic clock; `None` before the first.
     pub renewed_ms: Option<u64>,
+    /// Whether this agent is the collector.
+    pub is_collector: bool,
+}
+
+/// How long after its last renewal a collector may do what one agent alone may, milliseconds: no other one is elected
+/// sooner than in [`lease::COLLECTOR_HOLDS_S`].
+const ALONE_MS: u64 = 10_000;
+
+impl Known {
+    /// Whether this agent may do now what one agent alone may.
+    #[must_use]
+    pub fn is_the_one(&self, now_ms: u64) -> bool {
+        self.is_collector && self.renewed_ms.is_some_and(|renewed_ms| now_ms < renewed_ms + ALONE_MS)
+    }
 }

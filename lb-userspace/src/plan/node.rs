@@ -2,7 +2,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Dialect, ExternalMode, NegType, Node};
+use crate::model::{AddressRange, Dialect, ExternalMode, NegType, Node};
 
 use super::Selection;
 
@@ -25,6 +25,8 @@ pub struct NodeContext {
     pub dialect: Dialect,
     /// `--neg-type`.
     pub neg_type: NegType,
+    /// `--lb-pool`.
+    pub lb_pool: Vec<AddressRange>,
 }
 
 impl NodeContext {

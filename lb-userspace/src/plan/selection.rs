@@ -63,7 +63,9 @@ impl Requirement {
 }
 
 impl LabelSelector {
-    fn matches(&self, labels: &Labels) -> bool {
+    /// Whether labels meet it.
+    #[must_use]
+    pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|requirement| requirement.holds(labels))
     }
 }

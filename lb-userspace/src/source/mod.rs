@@ -123,6 +123,12 @@ pub fn apply(snapshot: &mut Snapshot, change: Change) {
         Change::FrontendConfigGone(name) => {
             snapshot.frontend_configs.remove(&name);
         }
+        Change::LoadBalancerPool(pool) => {
+            snapshot.load_balancer_pools.insert(Arc::clone(&pool.name), Arc::new(pool));
+        }
+        Change::LoadBalancerPoolGone(name) => {
+            snapshot.load_balancer_pools.remove(&name);
+        }
         Change::GatedPod(pod) => {
             snapshot.gated_pods.insert(pod.name.clone(), Arc::new(pod));
         }

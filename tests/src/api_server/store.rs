@@ -22,6 +22,8 @@ pub enum Resource {
     IngressClasses,
     /// `/apis/networking.gke.io/v1beta1/frontendconfigs`.
     FrontendConfigs,
+    /// `/apis/podway.io/v1alpha1/loadbalancerpools`.
+    LoadBalancerPools,
     /// `/api/v1/pods`, of which an agent watches those of its node.
     Pods,
     /// `/api/v1/secrets`, of which an agent watches each that an Ingress names.
@@ -34,7 +36,7 @@ pub enum Resource {
 
 impl Resource {
     /// The resources that an agent watches all over the cluster.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Services,
         Self::EndpointSlices,
         Self::Nodes,
@@ -43,6 +45,7 @@ impl Resource {
         Self::Ingresses,
         Self::IngressClasses,
         Self::FrontendConfigs,
+        Self::LoadBalancerPools,
     ];
 
     /// Path of its cluster-wide list.
@@ -57,6 +60,7 @@ impl Resource {
             Self::Ingresses => "/apis/networking.k8s.io/v1/ingresses",
             Self::IngressClasses => "/apis/networking.k8s.io/v1/ingressclasses",
             Self::FrontendConfigs => "/apis/networking.gke.io/v1beta1/frontendconfigs",
+            Self::LoadBalancerPools => "/apis/podway.io/v1alpha1/loadbalancerpools",
             Self::Pods => "/api/v1/pods",
             Self::Secrets => "/api/v1/secrets",
             Self::Leases => "/apis/coordination.k8s.io/v1/leases",
@@ -76,6 +80,7 @@ impl Resource {
             Self::Ingresses => ("networking.k8s.io/v1", "Ingress"),
             Self::IngressClasses => ("networking.k8s.io/v1", "IngressClass"),
             Self::FrontendConfigs => ("networking.gke.io/v1beta1", "FrontendConfig"),
+            Self::LoadBalancerPools => ("podway.io/v1alpha1", "LoadBalancerPool"),
             Self::Pods => ("v1", "Pod"),
             Self::Secrets => ("v1", "Secret"),
             Self::Leases => ("coordination.k8s.io/v1", "Lease"),

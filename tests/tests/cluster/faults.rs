@@ -4,8 +4,8 @@ use std::time::Duration;
 use lb_tests::api_server::{ApiServer, Fault, Resource};
 
 use crate::observer::{
-    Observer, backend_config, frontend_config, ingress, ingress_class, node, server, service, service_cidr,
-    slice,
+    Observer, backend_config, frontend_config, ingress, ingress_class, load_balancer_pool, node, server,
+    service, service_cidr, slice,
 };
 
 /// A source that has everything the server has.
@@ -250,6 +250,7 @@ fn step(server: &ApiServer, random: &mut Random) -> Option<String> {
                 Resource::Ingresses => ingress(name),
                 Resource::IngressClasses => ingress_class(name),
                 Resource::FrontendConfigs => frontend_config(name),
+                Resource::LoadBalancerPools => load_balancer_pool(name),
                 Resource::Pods | Resource::Secrets | Resource::Leases | Resource::Events => {
                     unreachable!("not watched")
                 }
@@ -257,8 +258,13 @@ fn step(server: &ApiServer, random: &mut Random) -> Option<String> {
             server.put(resource, object);
         }
         5 | 6 => {
-            let is_namespaced =
-                !matches!(resource, Resource::Nodes | Resource::ServiceCidrs | Resource::IngressClasses);
+            let is_namespaced = !matches!(
+                resource,
+                Resource::Nodes
+                    | Resource::ServiceCidrs
+                    | Resource::IngressClasses
+                    | Resource::LoadBalancerPools
+            );
             let namespace = if is_namespaced { "shop" } else { "" };
             if server.delete(resource, namespace, name) {
                 return Some(format!("{} {namespace}/{name}", resource.kind().1).replace(" /", " "));

@@ -7,6 +7,7 @@ mod faults;
 mod gates;
 mod ingress_status;
 mod kubeconfig;
+mod lb_pool;
 mod neg_status;
 mod observer;
 mod peers;

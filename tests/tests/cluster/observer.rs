@@ -130,6 +130,7 @@ impl Observer {
                     Change::IngressClassGone(name) => self.gone.push(format!("IngressClass {name}")),
                     Change::SecretGone(name) => self.gone.push(format!("Secret {name}")),
                     Change::FrontendConfigGone(name) => self.gone.push(format!("FrontendConfig {name}")),
+                    Change::LoadBalancerPoolGone(name) => self.gone.push(format!("LoadBalancerPool {name}")),
                     _ => {}
                 }
                 apply(&mut self.snapshot, change);
@@ -160,6 +161,8 @@ impl Observer {
         let classes = classes.iter().map(|(name, c)| (format!("/{name}"), c.resource_version.to_string()));
         let frontend = &self.snapshot.frontend_configs;
         let frontend = frontend.iter().map(|(n, c)| (n.to_string(), c.resource_version.to_string()));
+        let pools = &self.snapshot.load_balancer_pools;
+        let pools = pools.iter().map(|(name, pool)| (format!("/{name}"), pool.resource_version.to_string()));
         Versions {
             services: services.collect(),
             slices: slices.collect(),
@@ -169,6 +172,7 @@ impl Observer {
             ingresses: ingresses.collect(),
             ingress_classes: classes.collect(),
             frontend_configs: frontend.collect(),
+            load_balancer_pools: pools.collect(),
         }
     }
 }
@@ -190,6 +194,7 @@ pub(crate) struct Versions {
     ingresses: BTreeMap<String, String>,
     ingress_classes: BTreeMap<String, String>,
     frontend_configs: BTreeMap<String, String>,
+    load_balancer_pools: BTreeMap<String, String>,
 }
 
 fn expected(server: &ApiServer) -> Versions {
@@ -203,6 +208,7 @@ fn expected(server: &ApiServer) -> Versions {
         ingresses: server.versions(Resource::Ingresses, ""),
         ingress_classes: server.versions(Resource::IngressClasses, ""),
         frontend_configs: server.versions(Resource::FrontendConfigs, ""),
+        load_balancer_pools: server.versions(Resource::LoadBalancerPools, ""),
     }
 }
 
@@ -259,6 +265,10 @@ pub(crate) fn ingress_class(name: &str) -> Value {
 
 pub(crate) fn frontend_config(name: &str) -> Value {
     json!({"metadata": {"namespace": "shop", "name": name}, "spec": {"redirectToHttps": {"enabled": true}}})
+}
+
+pub(crate) fn load_balancer_pool(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"addresses": ["203.0.113.0/28", "2001:db8:113::/124"]}})
 }
 
 /// A server with a few objects of most kinds.

@@ -13,7 +13,7 @@ use http::StatusCode;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::attach::HostedAddresses;
+use crate::attach::{HostedAddresses, Life};
 use crate::health::{Signal, Target};
 use crate::l7::serve::{
     Backend, Counters, FrontEnd, Listener, Plain, Route, Scheme, Settings, Site, Snapshot,
@@ -56,6 +56,11 @@ pub(super) struct FrontEndLink {
     pub(super) problems: BTreeSet<Problem>,
     /// Whether something failed that may go well later.
     has_faults: bool,
+    /// VIPs that this node announces on the local network, and those that another one does: whoever has one answers for it.
+    announced: BTreeSet<IpAddr>,
+    elsewhere: BTreeSet<IpAddr>,
+    /// Whether these have changed.
+    is_moved: bool,
 }
 
 impl FrontEndLink {
@@ -80,7 +85,23 @@ impl FrontEndLink {
             wanted_secrets,
             problems: BTreeSet::new(),
             has_faults: false,
+            announced: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
+            is_moved: false,
         })
+    }
+
+    /// Takes these VIPs and leaves those to other nodes, from the next [`FrontEndLink::follow`] on.
+    pub(super) fn share_vips(&mut self, announced: BTreeSet<IpAddr>, elsewhere: BTreeSet<IpAddr>) {
+        self.is_moved |= self.elsewhere != elsewhere || self.announced != announced;
+        (self.announced, self.elsewhere) = (announced, elsewhere);
+    }
+
+    /// Keeps the VIPs that are this node's while its agent lives. To be called every second.
+    pub(super) fn renew_vips(&self) {
+        for (vip, error) in self.hosted.renew() {
+            warn!(%vip, %error, "cannot keep a VIP as an address of the loopback interface; trying again");
+        }
     }
 
     /// Brings the front-end to the plan, of which the part of these Services has changed.
@@ -89,7 +110,7 @@ impl FrontEndLink {
         self.services.update(&planner.desired, changed);
         let are_maps_new = self.served.as_ref().is_none_or(|served| !Arc::ptr_eq(served, url_maps));
         let are_certificates_new = self.certificates.follow(url_maps, planner.secrets());
-        if !are_maps_new && !are_certificates_new && !self.has_faults {
+        if !are_maps_new && !are_certificates_new && !self.has_faults && !std::mem::take(&mut self.is_moved) {
             return;
         }
         let names = url_maps.secrets();
@@ -99,7 +120,7 @@ impl FrontEndLink {
             is_change
         });
         if url_maps.maps().is_empty() && self.front_end.is_none() {
-            self.host(&BTreeSet::new(), url_maps);
+            self.host(&BTreeMap::new(), url_maps);
             self.served = Some(Arc::clone(url_maps));
             return;
         }
@@ -124,12 +145,18 @@ impl FrontEndLink {
     fn serve(&mut self, planner: &Planner, url_maps: &Arc<UrlMaps>) {
         self.problems = self.certificates.problems();
         self.has_faults = false;
-        let hosted: BTreeSet<IpAddr> = url_maps
+        self.is_moved = false;
+        let life = |vip: &IpAddr| match self.announced.contains(vip) {
+            true => Life::Fleeting,
+            false => Life::Lasting,
+        };
+        let hosted: BTreeMap<IpAddr, Life> = url_maps
             .maps()
             .iter()
             .flat_map(|map| &map.vips)
             .filter(|(vip, source)| *source != VipSource::Node && !planner.addresses().contains(vip))
-            .map(|(vip, _)| *vip)
+            .filter(|(vip, _)| !self.elsewhere.contains(vip))
+            .map(|(vip, _)| (*vip, life(vip)))
             .collect();
         self.host(&hosted, url_maps);
         self.services.keep(&planner.desired, url_maps);
@@ -180,7 +207,7 @@ impl FrontEndLink {
         self.counted.clone()
     }
 
-    fn host(&mut self, addresses: &BTreeSet<IpAddr>, url_maps: &UrlMaps) {
+    fn host(&mut self, addresses: &BTreeMap<IpAddr, Life>, url_maps: &UrlMaps) {
         for (address, error) in self.hosted.set(addresses) {
             self.has_faults = true;
             let message = format!(
@@ -214,7 +241,7 @@ impl FrontEndLink {
             false => None,
         };
         let mut listeners = Vec::new();
-        for (vip, _) in &map.vips {
+        for (vip, _) in map.vips.iter().filter(|(vip, _)| !self.elsewhere.contains(vip)) {
             if map.has_http {
                 let listener =
                     Listener { scheme: Scheme::Http, proxied: map.proxy_protocol, site: Arc::clone(&site) };
@@ -267,7 +294,7 @@ impl FrontEndLink {
 /// The addresses cannot be read, or the file not be removed.
 pub(super) fn remove(run_dir: &std::path::Path) -> Result<()> {
     let cannot = "cannot read the addresses of the loopback interface";
-    if let Some((address, error)) = HostedAddresses::find().context(cannot)?.set(&BTreeSet::new()).pop() {
+    if let Some((address, error)) = HostedAddresses::find().context(cannot)?.set(&BTreeMap::new()).pop() {
         return Err(error).with_context(|| format!("cannot take VIP {address} from the loopback interface"));
     }
     affinity_key::remove(run_dir)

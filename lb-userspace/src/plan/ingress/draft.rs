@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::l7::{HostPattern, PathRule, host_pattern, path_pattern};
+use crate::lb_pool;
 use crate::model::{
     BackendPort, FrontendConfig, Ingress, IngressBackend, IngressPath, ObjectName, PathType, Problem,
     Protocol, ProxyVersions, Service, Snapshot,
@@ -32,7 +33,11 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn new(ingress: &Ingress, snapshot: &Snapshot, node: &NodeContext) -> Self {
-        let (vips, vip_source) = vips(ingress, node);
+        let awaits_address = lb_pool::awaits_address(ingress, snapshot, node);
+        let (vips, vip_source) = match awaits_address {
+            true => (Vec::new(), VipSource::Status),
+            false => vips(ingress, node),
+        };
         let mut reader = Reader {
             ingress,
             snapshot,
@@ -48,7 +53,13 @@ impl Draft {
         let default =
             ingress.default_backend.as_ref().map(|backend| reader.target(backend, "its default backend"));
         let hosts = reader.hosts();
-        if vips.is_empty() {
+        if awaits_address {
+            reader.problem(
+                "cannot serve it yet: it waits for an address of a load-balancer pool; where it gets none, another problem \
+                 or an Event of it says why"
+                    .to_owned(),
+            );
+        } else if vips.is_empty() {
             reader.problem(
                 "cannot tell its VIPs: this node's addresses are unknown; give podway.io/vips or --node-ip"
                     .to_owned(),

@@ -206,6 +206,12 @@ impl UrlMaps {
     }
 }
 
+/// Whether an Ingress is Podway's to serve, by its class.
+#[must_use]
+pub fn is_served_class(ingress: &Ingress, snapshot: &Snapshot) -> bool {
+    class::check(ingress, &snapshot.ingress_classes).is_ok()
+}
+
 /// The URL maps of a snapshot's Ingresses on a node.
 #[must_use]
 pub fn url_maps(snapshot: &Snapshot, node: &NodeContext) -> UrlMaps {

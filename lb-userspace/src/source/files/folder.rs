@@ -209,6 +209,9 @@ fn convert(object: &Object, interner: &mut Interner) -> (Key, Converted) {
         Object::FrontendConfig(config) => {
             ("FrontendConfig", &config.metadata, objects::frontend_config(config, interner))
         }
+        Object::LoadBalancerPool(pool) => {
+            ("LoadBalancerPool", &pool.metadata, objects::load_balancer_pool(pool, interner))
+        }
     };
     let name = ObjectName::new(
         meta.namespace.as_deref().unwrap_or_default(),
@@ -245,6 +248,9 @@ fn gone(key: &Key, last: &Change) -> Change {
         Change::IngressClass(_) | Change::IngressClassGone(_) => Change::IngressClassGone(key.1.name.clone()),
         Change::FrontendConfig(_) | Change::FrontendConfigGone(_) => {
             Change::FrontendConfigGone(key.1.clone())
+        }
+        Change::LoadBalancerPool(_) | Change::LoadBalancerPoolGone(_) => {
+            Change::LoadBalancerPoolGone(key.1.name.clone())
         }
         Change::GatedPod(_) | Change::GatedPodGone(_) => Change::GatedPodGone(key.1.clone()),
     }

@@ -8,7 +8,7 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass, ServiceCIDR};
 use serde::de::DeserializeOwned;
 use serde_yaml_ng::Value;
 
-use crate::source::objects::{BackendConfigObject, FrontendConfigObject};
+use crate::source::objects::{BackendConfigObject, FrontendConfigObject, LoadBalancerPoolObject};
 
 /// An object of a kind that Podway reads.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,7 @@ pub(super) enum Object {
     Ingress(Box<Ingress>),
     IngressClass(Box<IngressClass>),
     FrontendConfig(Box<FrontendConfigObject>),
+    LoadBalancerPool(Box<LoadBalancerPoolObject>),
 }
 
 /// What a file holds.
@@ -222,6 +223,7 @@ fn object(api_version: &str, kind: &str, text: &Text<'_>) -> Result<Option<Objec
         ("networking.k8s.io/v1", "Ingress") => Object::Ingress(text.read()?),
         ("networking.k8s.io/v1", "IngressClass") => Object::IngressClass(text.read()?),
         ("networking.gke.io/v1beta1", "FrontendConfig") => Object::FrontendConfig(text.read()?),
+        ("podway.io/v1alpha1", "LoadBalancerPool") => Object::LoadBalancerPool(text.read()?),
         _ => return Ok(None),
     }))
 }
@@ -247,6 +249,7 @@ fn add(
         Object::Ingress(ingress) => (&mut ingress.metadata, true),
         Object::IngressClass(class) => (&mut class.metadata, false),
         Object::FrontendConfig(config) => (&mut config.metadata, true),
+        Object::LoadBalancerPool(pool) => (&mut pool.metadata, false),
     };
     if meta.name.as_deref().is_none_or(str::is_empty) {
         return Err(format!("{kind} without metadata.name"));

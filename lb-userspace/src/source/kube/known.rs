@@ -118,6 +118,7 @@ fn version(change: &Change) -> Version {
         Change::Ingress(ingress) => Version::Resource(Arc::clone(&ingress.resource_version)),
         Change::IngressClass(class) => Version::Resource(Arc::clone(&class.resource_version)),
         Change::FrontendConfig(config) => Version::Resource(Arc::clone(&config.resource_version)),
+        Change::LoadBalancerPool(pool) => Version::Resource(Arc::clone(&pool.resource_version)),
         // Its version moves with every probe.
         Change::GatedPod(_) => Version::Fact(Box::new(change.clone())),
         Change::Node(node) => {

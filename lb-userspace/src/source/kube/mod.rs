@@ -137,7 +137,7 @@ pub async fn run(
     sender: mpsc::Sender<SourceEvent>,
 ) -> anyhow::Result<()> {
     let client = client(config, &settings).context("cannot make a client for the API server")?;
-    let watches = 8 + usize::from(settings.pods_of_node.is_some());
+    let watches = 9 + usize::from(settings.pods_of_node.is_some());
     let unsynced = Arc::new(AtomicUsize::new(watches));
     let services = Kind {
         name: "Service",
@@ -227,6 +227,15 @@ pub async fn run(
         fields: None,
         is_followed: false,
     };
+    let load_balancer_pools = Kind {
+        name: "LoadBalancerPool",
+        selector: None,
+        is_optional: true,
+        convert: objects::load_balancer_pool,
+        gone: |name| Change::LoadBalancerPoolGone(name.name),
+        fields: None,
+        is_followed: false,
+    };
     tokio::join!(
         Watch::new(services, settings.clone(), sender.clone(), Arc::clone(&unsynced))
             .run(Api::all(client.clone())),
@@ -243,6 +252,8 @@ pub async fn run(
         Watch::new(ingress_classes, settings.clone(), sender.clone(), Arc::clone(&unsynced))
             .run(Api::all(client.clone())),
         Watch::new(frontend_configs, settings.clone(), sender.clone(), Arc::clone(&unsynced))
+            .run(Api::all(client.clone())),
+        Watch::new(load_balancer_pools, settings.clone(), sender.clone(), Arc::clone(&unsynced))
             .run(Api::all(client.clone())),
         named_secrets::run(client.clone(), settings.clone(), sender.clone()),
         watch_pods,

@@ -8,9 +8,10 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::load_balancer::{ALLOW_SHARED_IP, LOAD_BALANCER_IPS};
 use super::proxy_protocol::{self, PROXY_PROTOCOL};
 use super::tls_policy::{self, CLIENT_CA, CLIENT_VERIFY, MIN_TLS_VERSION};
-use super::{Converted, Faults, name_of, port_number};
+use super::{Converted, Faults, load_balancer, name_of, port_number};
 use crate::model::{
     BackendPort, Change, ClassChoice, Ingress, IngressBackend, IngressPath, IngressRule, IngressTls, PathType,
 };
@@ -26,8 +27,18 @@ const FRONTEND_CONFIG: &str = "networking.gke.io/v1beta1.FrontendConfig";
 const VIPS: &str = "podway.io/vips";
 
 /// The annotations that are read.
-const READ: [&str; 8] =
-    [CLASS, ALLOW_HTTP, FRONTEND_CONFIG, VIPS, MIN_TLS_VERSION, CLIENT_CA, CLIENT_VERIFY, PROXY_PROTOCOL];
+const READ: [&str; 10] = [
+    CLASS,
+    ALLOW_HTTP,
+    FRONTEND_CONFIG,
+    VIPS,
+    MIN_TLS_VERSION,
+    CLIENT_CA,
+    CLIENT_VERIFY,
+    PROXY_PROTOCOL,
+    LOAD_BALANCER_IPS,
+    ALLOW_SHARED_IP,
+];
 
 /// Annotations that would say something of an Ingress: those that are not read are named.
 const FAMILIES: [&str; 4] =
@@ -58,6 +69,7 @@ pub fn ingress(object: &Object, interner: &mut Interner) -> Converted {
         client_verification: tls_policy::client_verification(&name, &object.metadata, interner, &mut faults),
         proxy_protocol: proxy_protocol::of_clients(&object.metadata, &mut faults),
         vips: vips(&object.metadata, &mut faults),
+        balancer: load_balancer::request(&object.metadata, &mut faults),
         load_balancer_ips: load_balancer_ips(object.status.as_ref(), &mut faults),
         has_load_balancer_hosts: entries(object.status.as_ref()).any(|entry| address(entry).is_none()),
         name,

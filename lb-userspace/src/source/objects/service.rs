@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
     Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, annotations, app_protocol, backend_config,
-    health_check, health_policy, label, name_of, neg, proxy_protocol,
+    health_check, health_policy, label, load_balancer, name_of, neg, proxy_protocol,
 };
 use super::{port_label, port_number, prefix, protocol};
 use crate::model::{Change, HttpTransport, Service, ServicePort, SourceRanges, TrafficPolicy};
@@ -43,6 +43,7 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
         cluster_ips: cluster_ips(spec, &mut faults),
         external_ips: addresses("spec.externalIPs", spec.external_ips.iter().flatten(), &mut faults),
         load_balancer_ips: load_balancer_ips(object.status.as_ref(), &mut faults),
+        balancer: load_balancer::balancer(object, spec, &mut faults),
         ports: ports(&object.metadata, spec, interner, &mut faults),
         external_traffic_policy: policy(
             "externalTrafficPolicy",

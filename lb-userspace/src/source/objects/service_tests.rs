@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::{
-    BackendConfigNames, CheckKind, DrainContract, ExternalMode, HealthCheck, HttpTransport, NegRequest,
-    NegStatus, ObjectName, Protocol, SourceRanges,
+    BackendConfigNames, Balancer, CheckKind, DrainContract, ExternalMode, HealthCheck, HttpTransport,
+    NegRequest, NegStatus, ObjectName, Protocol, SourceRanges,
 };
 
 fn converted(yaml: &str) -> Converted {
@@ -75,6 +75,7 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
         cluster_ips: vec![IpAddr::from([198, 51, 100, 7]), "2001:db8::7".parse().expect("address")],
         external_ips: vec![IpAddr::from([203, 0, 113, 7])],
         load_balancer_ips: vec![IpAddr::from([203, 0, 113, 20]), IpAddr::from([203, 0, 113, 22])],
+        balancer: Balancer::Other,
         ports: vec![
             ServicePort {
                 name: "http".into(),
