@@ -1,4 +1,4 @@
-//! Project commands: `cargo xtask test|demo|build|build-ebpf|churn|bench|render`. Each one finds what it
+//! Project commands: `cargo xtask test|demo|build|build-ebpf|churn|bench|dist|render`. Each one finds what it
 //! lacks, says in one line what it installs, installs it and goes on.
 #![forbid(unsafe_code)]
 
@@ -7,6 +7,7 @@ mod build;
 mod build_ebpf;
 mod churn;
 mod demo;
+mod dist;
 mod helm;
 mod privilege;
 mod project;
@@ -38,6 +39,8 @@ enum Command {
     Build,
     /// Build the eBPF object alone
     BuildEbpf,
+    /// Fill `target/dist`: static binary, image context, chart, manifests, completions, manual pages, checksums
+    Dist(dist::Arguments),
     /// Render the chart with its defaults into `deploy/podway.yaml`
     Render,
     /// Let endpoints come and go for a minute under many short connections, of which none may fail
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Build => build::run_command(&project),
         Command::Churn(arguments) => churn::run_command(&project, &arguments),
         Command::Bench(arguments) => bench::run_command(&project, &arguments),
+        Command::Dist(arguments) => dist::run_command(&project, &arguments),
         Command::Render => helm::run_command(&project),
         Command::BuildEbpf => build_ebpf::run_command(&project),
     });
