@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::api_server::{ApiServer, Resource};
+use crate::deployment;
 use crate::manifests::{Manifests, Service};
 use crate::topology::Topology;
 
@@ -21,10 +22,10 @@ pub struct GatewayApi {
 }
 
 impl GatewayApi {
-    /// A server that has the topology's Nodes.
+    /// A server that has the topology's Nodes and lets agents do what the manifests grant them, nothing else.
     ///
     /// # Errors
-    /// There is no socket, thread or folder for it.
+    /// There is no socket, thread or folder for it; the manifests cannot be read.
     pub fn start(topology: &Topology) -> Result<Self> {
         let dir = TempDir::with_prefix("podway-api-").context("cannot make a folder")?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -34,6 +35,7 @@ impl GatewayApi {
             let _guard = runtime.enter();
             ApiServer::serve(tokio::net::TcpListener::from_std(listener)?)
         };
+        server.allow_only(deployment::rights()?);
         for node in Manifests::nodes(topology) {
             server.put(Resource::Nodes, node);
         }

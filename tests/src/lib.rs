@@ -32,6 +32,7 @@ pub mod uplink;
 pub mod world;
 
 pub mod api_server;
+pub mod deployment;
 pub mod gateway_api;
 
 pub mod bench;

@@ -13,6 +13,8 @@ use aya::programs::ProgramType;
 pub const OBJECT_VARIABLE: &str = "PODWAY_EBPF_OBJECT";
 /// Names the `podway` binary.
 pub const BINARY_VARIABLE: &str = "PODWAY_BINARY";
+/// Names the `helm` program.
+pub const HELM_VARIABLE: &str = "PODWAY_HELM";
 /// The tiers whose need is known to be met, separated by commas.
 pub const REQUIRE_VARIABLE: &str = "PODWAY_REQUIRE";
 /// The folder of `kube-apiserver` and `etcd`, under the name that Kubernetes' own tools use.
@@ -86,6 +88,16 @@ pub fn cluster() -> Option<Cluster> {
     met_or_skipped("cluster", find_cluster())
 }
 
+/// The one program that some tests of the host tier need, Helm; or `None` after a printed line that says that it is
+/// missing.
+///
+/// # Panics
+/// The need is not met although `PODWAY_REQUIRE` names the tier.
+#[must_use]
+pub fn helm() -> Option<PathBuf> {
+    met_or_skipped("host", find_helm())
+}
+
 /// The need of the tier of other kernels, or `None` after a printed line that names what is missing: the netns
 /// tier's and a kernel with pktgen.
 ///
@@ -134,6 +146,14 @@ pub fn find_cluster() -> Result<Cluster, String> {
         }
     }
     Ok(Cluster { assets })
+}
+
+/// As [`helm`], with what is missing as the error.
+///
+/// # Errors
+/// What is missing and how to get it, in one line.
+pub fn find_helm() -> Result<PathBuf, String> {
+    file_named_by(HELM_VARIABLE)
 }
 
 /// As [`kernels`], with what is missing as the error.

@@ -6,15 +6,15 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceDefinitionSpec, JSONSchemaProps,
 };
 use lb_tests::api_server::Resource;
+use lb_tests::deployment;
 use lb_userspace::source::files;
-use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-const CRD: &str = include_str!("../../deploy/crds/backendconfigs.cloud.google.com.yaml");
-const FRONTEND_CONFIG_CRD: &str = include_str!("../../deploy/crds/frontendconfigs.networking.gke.io.yaml");
-const POOL_CRD: &str = include_str!("../../deploy/crds/loadbalancerpools.podway.io.yaml");
-const RBAC: &str = include_str!("../../deploy/rbac.yaml");
+const CRD: &str = include_str!("../../deploy/chart/podway/crds/backendconfigs.cloud.google.com.yaml");
+const FRONTEND_CONFIG_CRD: &str =
+    include_str!("../../deploy/chart/podway/crds/frontendconfigs.networking.gke.io.yaml");
+const POOL_CRD: &str = include_str!("../../deploy/chart/podway/crds/loadbalancerpools.podway.io.yaml");
 
 fn definition() -> CustomResourceDefinition {
     serde_yaml_ng::from_str(CRD).expect("a definition")
@@ -129,10 +129,10 @@ fn the_cluster_role_writes_what_is_written_and_nothing_else() {
         parts.map(|part| part.unwrap_or_default().join(" ")).join("/")
     });
     let expected = [
+        "networking.k8s.io/ingresses/status/patch",
         "events.k8s.io/events/create patch",
         "/pods/status/patch",
         "/services/patch",
-        "networking.k8s.io/ingresses/status/patch",
         "/services/status/patch",
     ];
     assert_eq!(texts.collect::<Vec<_>>(), expected);
@@ -148,12 +148,10 @@ fn leases_are_written_in_a_namespace_of_their_own() {
     assert_eq!(rule.verbs, ["list", "watch", "create", "update", "patch", "delete"]);
 }
 
-/// The object of a kind among the documents of the roles.
+/// The first object of a kind among the manifests.
 fn role<T: DeserializeOwned>(kind: &str) -> T {
-    let documents = serde_yaml_ng::Deserializer::from_str(RBAC);
-    let values = documents.map(|document| serde_yaml_ng::Value::deserialize(document).expect("YAML"));
-    let found = values.into_iter().find(|value| value["kind"] == kind);
-    serde_yaml_ng::from_value(found.unwrap_or_else(|| panic!("no {kind}"))).expect("an object")
+    let objects = deployment::objects(deployment::MANIFESTS).expect("YAML");
+    deployment::of_kind(&objects, kind).expect("objects").remove(0)
 }
 
 #[test]

@@ -1,5 +1,4 @@
 //! Kernel tier: programs at their hooks, and who has them after a restart.
-use std::str::FromStr as _;
 use std::time::Duration;
 
 use aya::programs::{Xdp, XdpMode};
@@ -12,7 +11,7 @@ use lb_tests::netns::{self, Namespace};
 use lb_tests::release::is_at_least;
 use lb_tests::wait::wait_until;
 use lb_userspace::attach::{
-    AttachedProgram, AttachedXdp, Attachments, Pattern, Settings, SocketHooks, XdpChoice, inspect, links,
+    AttachedProgram, AttachedXdp, Attachments, Settings, SocketHooks, XdpChoice, inspect, links,
 };
 use lb_userspace::diff::Limits;
 use lb_userspace::maps::{self, Maps, Object, Pins, Sizes};
@@ -84,7 +83,7 @@ impl Bench {
     fn settings(xdp: XdpChoice) -> Settings {
         Settings {
             uplinks: vec!["eth0".to_owned()],
-            pod_interfaces: vec![Pattern::from_str("veth*").unwrap()],
+            pod_interfaces: vec!["veth*".parse().unwrap()],
             xdp,
             sockets: SocketHooks::Off,
         }

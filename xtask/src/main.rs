@@ -1,12 +1,15 @@
-//! Project commands: `cargo xtask test|demo|build|build-ebpf|churn|bench`. Each one finds what it lacks, says in
-//! one line what it installs, installs it and goes on.
+//! Project commands: `cargo xtask test|demo|build|build-ebpf|churn|bench|dist|render|audit`. Each one finds what it
+//! lacks, says in one line what it installs, installs it and goes on.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bench;
 mod build;
 mod build_ebpf;
 mod churn;
 mod demo;
+mod dist;
+mod helm;
 mod privilege;
 mod project;
 mod qemu;
@@ -37,6 +40,12 @@ enum Command {
     Build,
     /// Build the eBPF object alone
     BuildEbpf,
+    /// Fill `target/dist`: static binary, image context, chart, manifests, completions, manual pages, checksums
+    Dist(dist::Arguments),
+    /// Hold all crates to `deny.toml`, and look for advisories
+    Audit,
+    /// Render the chart with its defaults into `deploy/podway.yaml`
+    Render,
     /// Let endpoints come and go for a minute under many short connections, of which none may fail
     Churn(churn::Arguments),
     /// Measure, and draw the page of performance and its charts from what was measured
@@ -51,6 +60,9 @@ fn main() -> ExitCode {
         Command::Build => build::run_command(&project),
         Command::Churn(arguments) => churn::run_command(&project, &arguments),
         Command::Bench(arguments) => bench::run_command(&project, &arguments),
+        Command::Dist(arguments) => dist::run_command(&project, &arguments),
+        Command::Audit => audit::run_command(&project),
+        Command::Render => helm::run_command(&project),
         Command::BuildEbpf => build_ebpf::run_command(&project),
     });
     match result {

@@ -24,6 +24,16 @@ impl Project {
         Ok(Self { root, target })
     }
 
+    /// The repository's folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The chart, and what is made of it.
+    pub(crate) fn deploy(&self) -> PathBuf {
+        self.root.join("deploy")
+    }
+
     /// Cargo's target folder.
     pub(crate) fn target(&self) -> &Path {
         &self.target

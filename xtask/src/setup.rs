@@ -28,6 +28,7 @@ const SYSTEM_PROGRAMS: [(&str, &str); 7] = [
     ("bpftool", "bpftool"),
     ("sysctl", "procps"),
     ("openssl", "openssl"),
+    ("bwrap", "bubblewrap"),
 ];
 
 /// Programs that tests in network namespaces use beside those.

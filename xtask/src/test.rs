@@ -12,7 +12,7 @@ use crate::build::{BINARY_VARIABLE, OBJECT_VARIABLE};
 use crate::privilege::Privilege;
 use crate::project::{self, Project};
 use crate::test_binary::{self, Count, Kind, TestBinary};
-use crate::{build_ebpf, qemu, setup};
+use crate::{build_ebpf, helm, qemu, setup};
 
 /// Tests of the kernel tier that run in other kernels too: emulated, they take a minute.
 const IN_OTHER_KERNELS: [&str; 2] = ["kernel_attach", "kernel_programs"];
@@ -57,7 +57,7 @@ impl Tier {
     fn need(self) -> &'static str {
         match self {
             Self::Lint => "rustfmt and clippy",
-            Self::Host => "stable Rust",
+            Self::Host => "stable Rust; more with pip, which brings Helm",
             Self::Kernel => "CAP_BPF; nightly Rust to build the programs",
             Self::Netns => "root; nightly Rust to build the programs",
             Self::Cluster => "nothing; more with KUBEBUILDER_ASSETS",
@@ -115,6 +115,8 @@ struct Run<'a> {
     test_arguments: &'a [String],
     /// Root and the eBPF object, or what is missing to have them.
     kernel: Result<(Privilege, PathBuf), String>,
+    /// Helm, or what is missing to have it.
+    helm: Result<PathBuf, String>,
 }
 
 /// The command itself.
@@ -130,6 +132,7 @@ pub(crate) fn run_command(project: &Project, arguments: &Arguments) -> Result<()
         project,
         test_arguments: &arguments.test_arguments,
         kernel: prepare_kernel(project, tiers.iter().any(|tier| tier.needs_ebpf_object()))?,
+        helm: prepare_helm(project, tiers.contains(&Tier::Host)),
     };
     let mut rows = Vec::new();
     if tiers.first() == Some(&Tier::Lint) {
@@ -163,6 +166,13 @@ fn prepare_kernel(project: &Project, is_wanted: bool) -> Result<Result<(Privileg
         Ok(privilege) => Ok(Ok((privilege, build_ebpf::build_object(project)?))),
         Err(missing) => Ok(Err(format!("{missing:#}"))),
     }
+}
+
+fn prepare_helm(project: &Project, is_wanted: bool) -> Result<PathBuf, String> {
+    if !is_wanted {
+        return Err("no selected tier asks for it".into());
+    }
+    helm::program(project).map_err(|missing| format!("{missing:#}"))
 }
 
 impl Run<'_> {
@@ -214,10 +224,18 @@ impl Run<'_> {
             println!("{}: skipped: {missing}", tier.name());
             return Ok(Outcome::Skipped(missing));
         }
-        // Only one of the cluster tier's tests needs a real API server; the others bring their own.
-        let unmet = if tier == Tier::Cluster { self.missing_need(tier, None)? } else { None };
-        if let Some(missing) = &unmet {
-            println!("{}: without a real API server: {missing}", tier.name());
+        // A few tests of these tiers need one program more than the others.
+        let further = match tier {
+            Tier::Cluster => Some("a real API server"),
+            Tier::Host => Some("Helm"),
+            Tier::Lint | Tier::Kernel | Tier::Netns | Tier::Kernels => None,
+        };
+        let unmet = further.map(|_| self.missing_need(tier, None)).transpose()?.flatten();
+        if let (Some(missing), Some(further)) = (&unmet, further) {
+            println!("{}: without {further}: {missing}", tier.name());
+        }
+        if let (Tier::Host, Err(missing)) = (tier, &self.helm) {
+            println!("{}: {missing}", tier.name());
         }
         let required = unmet.is_none().then_some(tier);
         let mut count = Count::default();
@@ -330,7 +348,11 @@ impl Run<'_> {
         let needs = self.project.target().join("debug/podway-needs");
         let mut command = match privilege {
             Some(privilege) => privilege.command(&needs, self.variables(None)),
-            None => Command::new(&needs),
+            None => {
+                let mut command = Command::new(&needs);
+                command.envs(self.variables(None));
+                command
+            }
         };
         let Some(answer) = project::output_of(command.arg(tier.name())) else {
             bail!("cannot find out whether the needs of the tier {} are met", tier.name());
@@ -343,6 +365,9 @@ impl Run<'_> {
         variables.insert(BINARY_VARIABLE, self.project.target().join("debug/podway"));
         if let Some(object) = self.ebpf_object() {
             variables.insert(OBJECT_VARIABLE, object.to_path_buf());
+        }
+        if let Ok(helm) = &self.helm {
+            variables.insert(helm::VARIABLE, helm.clone());
         }
         if let Some(tier) = required {
             variables.insert(REQUIRE_VARIABLE, tier.name().into());

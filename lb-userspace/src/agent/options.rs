@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use lb_common::maps as bounds;
 
-use crate::attach::{Pattern, PortRange, Settings, SocketHooks, XdpChoice};
+use crate::attach::{PodInterface, PortRange, Settings, SocketHooks, XdpChoice};
 use crate::diff::Limits;
 use crate::health::PROBERS_DEFAULT;
 use crate::maps::{PIN_PATH_DEFAULT, Sizes};
@@ -60,9 +60,10 @@ pub struct Options {
     /// Interfaces that lead out of the node; without, those of the default routes.
     #[arg(long, value_delimiter = ',')]
     pub uplink: Vec<String>,
-    /// Names of the pods' interfaces on the node's side; `*` stands for any text.
+    /// Names of the pods' interfaces on the node's side; `*` stands for any text. `auto` is those that the usual
+    /// CNIs make.
     #[arg(long, value_delimiter = ',')]
-    pub pod_interface: Vec<Pattern>,
+    pub pod_interface: Vec<PodInterface>,
     /// Cgroup whose processes get the socket hooks; without, the root of cgroup2.
     #[arg(long, conflicts_with = "no_socket_hooks")]
     pub cgroup: Option<PathBuf>,

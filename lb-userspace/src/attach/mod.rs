@@ -23,6 +23,7 @@ mod namespace;
 mod netlink;
 mod node_config;
 mod pattern;
+mod pods;
 mod programs;
 mod reentry;
 mod routes;
@@ -36,6 +37,7 @@ pub use namespace::namespace_cookie;
 pub use netlink::{AttachedXdp, Link, Monitor, links};
 pub use node_config::{Cidr, NodeConfig, PortRange, check_snat_ports, config};
 pub use pattern::Pattern;
+pub use pods::PodInterface;
 pub use reentry::Reentry;
 pub use routes::{RouteFault, RouteTable, remove_routes};
 pub use xdp::XdpChoice;
@@ -48,8 +50,8 @@ use programs::Programs;
 pub struct Settings {
     /// Names of the uplinks; none means the interfaces with a default route.
     pub uplinks: Vec<String>,
-    /// Names of the pods' interfaces.
-    pub pod_interfaces: Vec<Pattern>,
+    /// What the pods' interfaces are told by.
+    pub pod_interfaces: Vec<PodInterface>,
     /// How XDP is attached to the uplinks.
     pub xdp: XdpChoice,
     /// Whether sockets are served.
@@ -163,12 +165,12 @@ impl Attachments {
             faults
                 .insert(name.clone(), format!("cannot attach to uplink {name}: there is no such interface"));
         }
-        let mut wanted = BTreeMap::new();
-        for link in &links {
-            if let Some(role) = self.role(&uplinks, &link.name) {
-                wanted.insert(link.index, role);
-            }
-        }
+        let pods = pods::pods(&links, &self.settings.pod_interfaces);
+        faults.extend(pods.fault.map(|fault| ("pod interfaces".to_owned(), fault)));
+        let mut wanted: BTreeMap<u32, Role> =
+            pods.indices.into_iter().map(|index| (index, Role::Pod)).collect();
+        let named = links.iter().filter(|link| uplinks.contains(&link.name));
+        wanted.extend(named.map(|link| (link.index, Role::Uplink)));
         self.remove_unwanted(&wanted, maps, &mut faults);
         for link in links.iter().filter(|link| wanted.contains_key(&link.index)) {
             if let Err(error) = self.attach(link, wanted[&link.index], maps) {
@@ -182,13 +184,6 @@ impl Attachments {
         }
         self.faults = faults;
         Ok(())
-    }
-
-    fn role(&self, uplinks: &[String], name: &str) -> Option<Role> {
-        if uplinks.iter().any(|uplink| uplink == name) {
-            return Some(Role::Uplink);
-        }
-        self.settings.pod_interfaces.iter().any(|pattern| pattern.matches(name)).then_some(Role::Pod)
     }
 
     fn attach(&mut self, link: &Link, role: Role, maps: &mut Maps) -> Result<()> {

@@ -21,6 +21,8 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// Kind of a virtual interface, for instance `veth`.
     pub kind: Option<String>,
+    /// Index of the bridge, bond or the like that it is a port of.
+    pub master: Option<u32>,
     /// How an XDP program is attached to it, where one is.
     pub xdp: Option<AttachedXdp>,
     /// Whether it sends frames that XDP programs redirect to it. Drivers say so from Linux 6.3 on; a
@@ -58,6 +60,7 @@ const ROUTE_GROUPS: [u32; 9] = [RTNLGRP_LINK, 3, 5, 7, 8, 9, 11, 19, 32];
 const IFINFO_BYTES: usize = 16;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_XDP: u16 = 43;
@@ -100,11 +103,12 @@ pub fn links() -> io::Result<Vec<Link>> {
 fn link(index: u32, attributes: &[u8], features: &BTreeMap<u32, u64>) -> Link {
     let takes = features.get(&index).is_some_and(|bits| bits & NETDEV_XDP_ACT_NDO_XMIT != 0);
     let mut link =
-        Link { index, name: String::new(), mac: None, kind: None, xdp: None, takes_xdp_frames: takes };
+        Link { index, name: String::new(), mac: None, kind: None, master: None, xdp: None, takes_xdp_frames: takes };
     for (kind, value) in Attributes(attributes) {
         match kind {
             IFLA_ADDRESS => link.mac = value.try_into().ok(),
             IFLA_IFNAME => link.name = text(value),
+            IFLA_MASTER => link.master = u32_at(value, 0),
             IFLA_LINKINFO => {
                 let kind = Attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
                 link.kind = kind.map(|(_, value)| text(value));

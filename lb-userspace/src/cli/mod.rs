@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 
+mod completions;
 mod describe;
 mod diff_kube_proxy;
 mod explain;
@@ -48,6 +49,8 @@ enum Command {
     Verify(verify::Verify),
     DiffKubeProxy(diff_kube_proxy::DiffKubeProxy),
     Remove(remove::Remove),
+    Completions(completions::Completions),
+    ManPages(completions::ManPages),
 }
 
 /// Runs a command; what it prints goes to standard output.
@@ -65,6 +68,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Plan(plan) => shown(plan::run(&plan)),
         Command::Verify(verify) => shown(verify::run(&verify)),
         Command::Remove(remove) => shown(remove::run(&remove)),
+        Command::Completions(completions) => shown(Ok(completions::script(&completions))),
+        Command::ManPages(pages) => shown(completions::write_pages(&pages)),
     }
 }
 

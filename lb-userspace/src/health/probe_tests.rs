@@ -349,3 +349,55 @@ async fn probe_ends_by_a_reset_and_leaves_no_port_behind() {
     let read = timeout(LONG, stream.read(&mut [0])).await.expect("it has ended");
     assert_eq!(read.expect_err("no orderly end").kind(), io::ErrorKind::ConnectionReset);
 }
+
+/// What pods answer: a code over HTTP/1.1 and over HTTP/2 (RFC 9113 §4.1), and a gRPC health check's answer.
+const ANSWERS: [&[u8]; 3] = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nServer: pod\r\n\r\nok",
+    b"\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0\0\0\x01\x01\x05\0\0\0\x01\x88",
+    b"\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x07\0\0\0\0\0\x01\0\0\0\0\x02\x08\x01\
+      \0\0\x0f\x01\x05\0\0\0\x01\x40\x0bgrpc-status\x010",
+];
+
+/// An answer with some bytes changed, added, or cut off.
+fn changed(answer: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
+    let mut bytes = answer.to_vec();
+    for _ in 0..random.usize(..6) {
+        let at = random.usize(..=bytes.len());
+        match (random.u8(..4), bytes.get_mut(at)) {
+            (0, _) => bytes.truncate(at),
+            (1, _) => bytes.insert(at, random.u8(..)),
+            (2, Some(byte)) => *byte ^= 1 << random.u8(..8),
+            (_, Some(byte)) => *byte = random.u8(..),
+            (_, None) => {}
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn an_answer_changed_at_random_is_an_outcome_and_nothing_worse() {
+    let kinds = [http(HttpTransport::Http1, "/200"), http(HttpTransport::H2c, "/200"), grpc_check("")];
+    let mut passes = 0;
+    for seed in 0..600 {
+        let which = seed as usize % kinds.len();
+        let bytes: Arc<[u8]> = changed(ANSWERS[which], &mut fastrand::Rng::with_seed(seed)).into();
+        let to_send = Arc::clone(&bytes);
+        let address = serve(move |mut stream| {
+            let bytes = Arc::clone(&to_send);
+            async move {
+                // No answer comes before its question.
+                let _ = stream.read(&mut [0; 1_024]).await;
+                let _ = stream.write_all(&bytes).await;
+                let _ = stream.shutdown().await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        })
+        .await;
+        let kind = kinds[which].clone();
+        // A task, so that a panic comes with its seed.
+        let seen = tokio::spawn(async move { ask(&kind, address, LONG).await }).await;
+        let seen = seen.unwrap_or_else(|error| panic!("seed {seed}: {error}; {bytes:02x?}"));
+        passes += u32::from(seen.code == ReasonCode::Passed);
+    }
+    assert!((20..580).contains(&passes), "one outcome is too seldom: {passes} passed");
+}

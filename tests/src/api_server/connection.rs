@@ -11,7 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use super::answer;
 use super::store::{Gone, Resource};
 use super::write::Body;
-use super::{Fault, Request, Shared, write};
+use super::{Fault, Request, Right, Shared, write};
+
+const NOT_GRANTED: &str = "no role grants this";
 
 /// Bytes that [`Fault::Drip`] sends at a time.
 const DRIP_BYTES: usize = 16;
@@ -63,15 +65,18 @@ impl Connection {
             return self.write_object(&method, &path, body_bytes, &content_type).await;
         }
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let mut query = decode(query);
+        let is_watch = query.get("watch").is_some_and(|value| value == "true" || value == "1");
+        if self.is_refused(&method, path, is_watch) {
+            return self.send_json(403, None, &answer::status(403, NOT_GRANTED)).await;
+        }
         let Some((resource, namespace, "")) = Resource::of_path(path) else {
             return self.send_one(path).await;
         };
-        let mut query = decode(query);
         if let Some(namespace) = namespace {
             let fields = query.entry("fieldSelector".to_owned()).or_default();
             fields.push_str(&format!(",metadata.namespace={namespace}"));
         }
-        let is_watch = query.get("watch").is_some_and(|value| value == "true" || value == "1");
         {
             let mut state = self.shared.lock();
             let request = Request { resource, is_watch, query: query.clone(), at: Instant::now() };
@@ -86,6 +91,12 @@ impl Connection {
             _ if is_watch => self.watch(resource, &query).await,
             _ => self.list(resource, &query).await,
         }
+    }
+
+    /// Notes what is asked for, and says whether nothing grants it.
+    fn is_refused(&self, method: &str, path: &str, is_watch: bool) -> bool {
+        let asked = Right::asked(method, path, is_watch);
+        asked.is_some_and(|asked| !self.shared.lock().grants(asked))
     }
 
     /// The object of a path that is no list's: one that has no namespace.
@@ -134,6 +145,10 @@ impl Connection {
         let mut body = vec![0; body_bytes];
         self.stream.read_exact(&mut body).await?;
         let body: Value = serde_json::from_slice(&body)?;
+        // Not before the body is read: a socket that is closed with bytes unread resets the answer away.
+        if self.is_refused(method, path, false) {
+            return self.send_json(403, None, &answer::status(403, NOT_GRANTED)).await;
+        }
         let body = if content_type.contains("strategic") { Body::Strategic(body) } else { Body::Plain(body) };
         let (code, answer) = {
             let mut state = self.shared.lock();

@@ -3,7 +3,7 @@
 //!
 //! It keeps objects as they are put, sets their `resourceVersion`, and is strict where a client could
 //! be wrong: an unknown path, parameter or selector is an error that the test sees.
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -14,9 +14,11 @@ use tokio::task::JoinHandle;
 
 mod answer;
 mod connection;
+mod right;
 mod store;
 mod write;
 
+pub use right::Right;
 pub use store::Resource;
 use store::Store;
 
@@ -76,6 +78,9 @@ struct Shared {
 struct State {
     store: Store,
     requests: Vec<Request>,
+    /// What clients may ask for; none is all.
+    granted: Option<BTreeSet<Right>>,
+    asked: BTreeSet<Right>,
     faults: BTreeMap<(Resource, bool), VecDeque<Fault>>,
     streams_lists: bool,
     refuses_old_watches: bool,
@@ -83,6 +88,16 @@ struct State {
     /// Rises when watches must end.
     disconnects: u64,
     bookmarks: u64,
+}
+
+impl State {
+    /// Notes what is asked for, and says whether it is granted.
+    fn grants(&mut self, asked: Right) -> bool {
+        let is_granted =
+            self.granted.as_ref().is_none_or(|granted| granted.iter().any(|right| right.covers(&asked)));
+        self.asked.insert(asked);
+        is_granted
+    }
 }
 
 impl Shared {
@@ -199,6 +214,17 @@ impl ApiServer {
     #[must_use]
     pub fn requests(&self, resource: Resource) -> Vec<Request> {
         self.shared.lock().requests.iter().filter(|request| request.resource == resource).cloned().collect()
+    }
+
+    /// Refuses from now on what these rights do not cover, with 403 as a server with RBAC does.
+    pub fn allow_only(&self, granted: BTreeSet<Right>) {
+        self.shared.lock().granted = Some(granted);
+    }
+
+    /// All that was asked for so far, also what was refused.
+    #[must_use]
+    pub fn asked(&self) -> BTreeSet<Right> {
+        self.shared.lock().asked.clone()
     }
 
     /// Every object as it is now.

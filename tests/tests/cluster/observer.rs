@@ -57,6 +57,13 @@ impl Observer {
         Self::with_settings(kube::Config::new(url.parse().expect("a URL")), settings)
     }
 
+    /// Starts one that watches all that an agent does: the pods of its node and the Secrets that are wanted too.
+    pub(crate) fn of_agent(url: &str, node: &str, wanted: watch::Receiver<WantedSecrets>) -> Self {
+        let pods_of_node = Some(node.to_owned());
+        let settings = Settings { secrets: Some(wanted), pods_of_node, ..Settings::default() };
+        Self::with_settings(kube::Config::new(url.parse().expect("a URL")), settings)
+    }
+
     fn with_settings(config: kube::Config, settings: Settings) -> Self {
         let settings = Settings {
             backoff_min: Duration::from_millis(5),

@@ -45,7 +45,7 @@ impl Drop for Process {
     }
 }
 
-struct ControlPlane {
+pub(crate) struct ControlPlane {
     assets: PathBuf,
     dir: TempDir,
     port: u16,
@@ -55,7 +55,7 @@ struct ControlPlane {
 }
 
 impl ControlPlane {
-    async fn start(assets: PathBuf) -> Self {
+    pub(crate) async fn start(assets: PathBuf) -> Self {
         let dir = tempfile::tempdir().expect("a folder for the test");
         let [client_port, peer_port, port] = free_ports();
         let etcd_url = format!("http://127.0.0.1:{client_port}");
@@ -120,7 +120,7 @@ impl ControlPlane {
         config
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::try_from(self.config()).expect("a client")
     }
 }
