@@ -1,4 +1,4 @@
-//! Project commands: `cargo xtask test|demo|build|build-ebpf|churn|bench`. Each one finds what it lacks, says in
+//! Project commands: `cargo xtask test|demo|build|build-ebpf|churn|soak|bench`. Each one finds what it lacks, says in
 //! one line what it installs, installs it and goes on.
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ mod privilege;
 mod project;
 mod qemu;
 mod setup;
+mod soak;
 mod test;
 mod test_binary;
 
@@ -39,6 +40,8 @@ enum Command {
     BuildEbpf,
     /// Let endpoints come and go for a minute under many short connections, of which none may fail
     Churn(churn::Arguments),
+    /// Let everything happen for half an hour: traffic, changes, kills, failing health checks
+    Soak(soak::Arguments),
     /// Measure, and draw the page of performance and its charts from what was measured
     Bench(bench::Arguments),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run_command(&project, &arguments),
         Command::Build => build::run_command(&project),
         Command::Churn(arguments) => churn::run_command(&project, &arguments),
+        Command::Soak(arguments) => soak::run_command(&project, &arguments),
         Command::Bench(arguments) => bench::run_command(&project, &arguments),
         Command::BuildEbpf => build_ebpf::run_command(&project),
     });
