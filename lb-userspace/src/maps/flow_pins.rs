@@ -46,7 +46,7 @@ fn fill(outer: &MapData, dir: &Path, entries_max: u32) -> Result<()> {
             left.push((Reverse(id_of(&map)?), name, map));
         }
     }
-    left.sort_by(|(left, ..), (right, ..)| left.cmp(right));
+    left.sort_by_key(|(id, ..)| *id);
     if left.is_empty() {
         return put_new(outer, dir, entries_max);
     }

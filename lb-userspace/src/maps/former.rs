@@ -23,11 +23,14 @@ use super::repair::{Found, difference, look, remove};
 use super::table::PerCpuTable;
 use super::{Maps, Pins, Sizes};
 
+/// Brings what a map in the former folder of maps holds to those of this layout.
+type Convert = fn(&Path, &mut Maps) -> Result<()>;
+
 /// What this version knows of an older layout.
 struct Layout {
     version: u32,
-    /// The map that this layout has otherwise, and what brings its content there from the former folder of maps.
-    converted: (&'static str, fn(&Path, &mut Maps) -> Result<()>),
+    /// The map that this layout has otherwise, and what brings its content there.
+    converted: (&'static str, Convert),
 }
 
 /// The older layouts whose maps are taken over.
@@ -37,7 +40,7 @@ const KNOWN: [Layout; 1] = [Layout { version: 2, converted: (maps::REASONS, conv
 pub(super) struct TakenOver {
     dir: PathBuf,
     /// None where that is done: the map of this layout was there before.
-    convert: Option<fn(&Path, &mut Maps) -> Result<()>>,
+    convert: Option<Convert>,
 }
 
 /// Pins the maps of the newest older layout for this one too; `None` where there is none to be taken over.
