@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use lb_userspace::metrics::ADDRESS_DEFAULT;
 use lb_userspace::model::Protocol;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::open_metrics::Metrics;
@@ -20,6 +21,9 @@ use crate::wait::wait_until;
 /// How long an agent may take from its start to the last frontend in the maps. An emulated kernel verifies the
 /// programs for half a minute.
 const READY_DEADLINE: Duration = Duration::from_secs(180);
+
+/// How long an agent may take to stop: its front-end lets requests end.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// As long as Prometheus waits.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -199,6 +203,21 @@ impl Agent {
         command.args(&self.arguments);
         self.process = Some(Process::start(command, &format!("the agent of {}", self.node.name()))?);
         Ok(())
+    }
+
+    /// Ends it as a supervisor does and starts another build with the same arguments.
+    ///
+    /// # Errors
+    /// It does not end in time, or the binary cannot be run.
+    pub fn replace_by(&mut self, podway: &Podway) -> Result<()> {
+        self.process().signal(Signal::TERM)?;
+        self.process().wait(STOP_DEADLINE)?;
+        if let (Some(former), Some(object)) = (&self.podway.ebpf_object, &podway.ebpf_object) {
+            let of_object = self.arguments.iter_mut().filter(|argument| **argument == *former);
+            of_object.for_each(|argument| *argument = object.into());
+        }
+        self.podway = podway.clone();
+        self.restart()
     }
 
     /// Kills it with SIGKILL; the programs in the kernel stay.

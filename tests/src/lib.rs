@@ -15,6 +15,7 @@ mod xdp_pass;
 
 pub mod agent;
 pub mod cluster;
+pub mod endurance;
 pub mod manifests;
 pub mod open_metrics;
 pub mod pktgen;

@@ -241,6 +241,24 @@ impl Families {
     }
 }
 
+/// Gives the endpoint of a pod another state: gone, ready, not ready or terminating; of the three that it has not, the
+/// one that `choice` counts off.
+pub fn change_endpoint(service: &mut Service, node: &Node, pod: &Host, choice: usize) {
+    let found = service.endpoints.iter().position(|endpoint| endpoint.pod == pod.name());
+    let Some(index) = found else {
+        *service = service.clone().backed_by(node, pod);
+        return;
+    };
+    let endpoint = &mut service.endpoints[index];
+    let next = [(true, true, false), (false, false, false), (false, true, true)];
+    let others =
+        next.into_iter().filter(|state| *state != (endpoint.ready, endpoint.serving, endpoint.terminating));
+    match others.skip(choice).take(1).next() {
+        Some(state) => (endpoint.ready, endpoint.serving, endpoint.terminating) = state,
+        None => drop(service.endpoints.remove(index)),
+    }
+}
+
 /// The folder.
 #[derive(Debug)]
 pub struct Manifests {

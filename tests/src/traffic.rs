@@ -28,6 +28,9 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a client may take to report after its last packet, beyond its own timeouts.
 const REPORT_DEADLINE: Duration = Duration::from_secs(15);
 
+/// Receive buffers of UDP sockets, bytes: a process that gets no CPU for a second loses no datagram of a stream.
+const RECEIVE_BYTES: usize = 4 << 20;
+
 /// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,8 +1,11 @@
 //! Kernel tier: programs at their hooks, and who has them after a restart.
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
-use aya::programs::{Xdp, XdpMode};
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use lb_common::interface::flags;
+use lb_common::maps as names;
 use lb_tests::cgroup::Cgroup;
 use lb_tests::footprint::Footprint;
 use lb_tests::kernel::Kernel;
@@ -202,6 +205,32 @@ fn xdp_program_of_another_is_left_alone() {
 }
 
 #[test]
+fn tc_program_of_another_stays_behind_ours() {
+    let Some(bench) = Bench::new() else { return };
+    if !is_at_least(TCX) {
+        return;
+    }
+    let mut other = Kernel::load(64).unwrap();
+    let program: &mut SchedClassifier =
+        other.ebpf_mut().program_mut("tc_egress").unwrap().try_into().unwrap();
+    let id = program.info().unwrap().id();
+    let last = TcAttachOptions::TcxOrder(LinkOrder::last());
+    let attach = || program.attach_with_options("eth0", TcAttachType::Egress, last).map(drop);
+    bench.namespace.run(attach).unwrap().unwrap();
+    let order = || {
+        let asked = bench.namespace.run(|| SchedClassifier::query_tcx("eth0", TcAttachType::Egress));
+        asked.unwrap().unwrap().1.iter().map(ProgramInfo::id).collect::<Vec<u32>>()
+    };
+    assert_eq!(order(), [id]);
+    for _ in 0..2 {
+        drop(bench.start(Bench::settings(XdpChoice::Off)));
+        assert!(matches!(order()[..], [ours, behind] if ours != id && behind == id), "{:?}", order());
+    }
+    bench.pins.remove().unwrap();
+    wait_until(Duration::from_secs(5), "our program to leave", || order() == [id]).unwrap();
+}
+
+#[test]
 fn pod_interface_is_served_from_its_making_to_its_end() {
     let Some(bench) = Bench::new() else { return };
     let mut agent = bench.start(Bench::settings(XdpChoice::Off));
@@ -241,6 +270,60 @@ fn next_agent_takes_links_of_interfaces_over() {
         assert_eq!(before.link_id, after.link_id, "{}", after.program);
         assert_ne!(before.program_id, after.program_id, "{}", after.program);
     }
+}
+
+#[test]
+fn agent_of_a_later_layout_takes_links_of_interfaces_over() {
+    let Some(bench) = Bench::new() else { return };
+    bench.add_pod();
+    drop(bench.start(Bench::settings(XdpChoice::Auto)));
+    let before = bench.attached();
+    let [ours, former] =
+        [names::LAYOUT_VERSION, 2].map(|version| bench.pins.root().join(format!("v{version}")));
+    std::fs::rename(ours, &former).unwrap();
+    let _agent = bench.start(Bench::settings(XdpChoice::Auto));
+    let after = bench.attached();
+    assert_eq!((before.len(), after.len()), (5, 5));
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!((&before.program, &before.place), (&after.program, &after.place));
+        assert_eq!(before.link_id, after.link_id, "{}", after.program);
+        assert_ne!(before.program_id, after.program_id, "{}", after.program);
+    }
+    bench.pins.remove_older().unwrap();
+    assert!(!former.exists());
+    assert_eq!(bench.attached(), after);
+}
+
+#[test]
+fn links_that_are_missing_or_are_none_are_made_again() {
+    let Some(bench) = Bench::new() else { return };
+    bench.add_pod();
+    let settings = || {
+        let sockets = SocketHooks::At(Some(bench.cgroup.path().to_owned()));
+        Settings { sockets, ..Bench::settings(XdpChoice::Auto) }
+    };
+    drop(bench.start(settings()));
+    let before = bench.hooks();
+    let inode = std::fs::metadata(bench.cgroup.path()).unwrap().ino();
+    let link = |name: &str| bench.pins.links().join(name);
+    let missing = [format!("tc_uplink_in-{UPLINK}"), format!("recvmsg4-cgroup-{inode}")];
+    let others = [format!("tc_egress-{UPLINK}"), format!("connect4-cgroup-{inode}")];
+    let folders =
+        [format!("xdp_uplink-{UPLINK}"), format!("tc_pod_in-{POD}"), format!("connect6-cgroup-{inode}")];
+    for name in missing.iter().chain(&others).chain(&folders) {
+        std::fs::remove_file(link(name)).unwrap();
+    }
+    others.iter().for_each(|name| maps::new_flow_table(16).unwrap().pin(link(name)).unwrap());
+    folders.iter().for_each(|name| std::fs::create_dir(link(name)).unwrap());
+    // What an agent that was killed had beside a pin for a moment.
+    let aside = link(&format!("new-connect4-cgroup-{inode}"));
+    maps::new_flow_table(16).unwrap().pin(&aside).unwrap();
+    maps::new_flow_table(16).unwrap().pin(link("tc_again")).unwrap();
+    let mut agent = bench.start(settings());
+    drop(agent.attachments.reentry().unwrap());
+    assert_eq!(bench.hooks(), before);
+    assert!(!aside.exists() && !link("tc_again").exists());
+    assert_eq!(agent.attachments.faults().count(), 0);
 }
 
 #[test]

@@ -352,19 +352,6 @@ fn a_reader_of_open_maps_sees_what_they_write_and_cannot_write() {
 }
 
 #[test]
-fn a_pinned_map_of_another_layout_is_refused_by_name() {
-    let Some(need) = need::kernel() else { return };
-    let pins = TestPins::new().unwrap();
-    drop(load_maps(&need, &pins));
-    std::fs::remove_file(pins.map(names::CONFIG)).unwrap();
-    std::fs::rename(pins.map(names::REASONS), pins.map(names::CONFIG)).unwrap();
-    let object = Object::File(need.ebpf_object.clone());
-    let error = load(&object, &pins, &sizes()).err().unwrap().to_string();
-    assert!(error.contains("CONFIG: it is PerCpuArray of 4 and 8 bytes"), "{error}");
-    assert!(error.contains("this version needs: Array of 4 and 320; remove"), "{error}");
-}
-
-#[test]
 fn a_damaged_object_is_refused_before_a_map_is_made() {
     let Some(need) = need::kernel() else { return };
     let dir = tempfile::tempdir().unwrap();

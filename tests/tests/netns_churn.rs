@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use lb_tests::agent::{Agent, Options, Podway, Source};
 use lb_tests::api_server::Resource;
 use lb_tests::gateway_api::GatewayApi;
-use lb_tests::manifests::{LOAD_BALANCER_IPS, Service};
+use lb_tests::manifests::{LOAD_BALANCER_IPS, Service, change_endpoint};
 use lb_tests::need;
-use lb_tests::topology::{Host, NODE_NAMES, Node, Topology};
+use lb_tests::topology::{NODE_NAMES, Topology};
 use lb_tests::traffic::{Load, Loaded, Server};
 use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
@@ -144,23 +144,6 @@ fn service((name, port): (&str, u8), topology: &Topology) -> Service {
     let mut service = Service::new(name, port).port("tcp", Protocol::Tcp, port.into(), POD_PORT);
     service.load_balancer_ips = LOAD_BALANCER_IPS.to_vec();
     service.backed_by_all(topology)
-}
-
-/// The endpoint of a pod gets another state: gone, ready, not ready or terminating.
-fn change_endpoint(service: &mut Service, node: &Node, pod: &Host, choice: usize) {
-    let found = service.endpoints.iter().position(|endpoint| endpoint.pod == pod.name());
-    let Some(index) = found else {
-        *service = service.clone().backed_by(node, pod);
-        return;
-    };
-    let endpoint = &mut service.endpoints[index];
-    let next = [(true, true, false), (false, false, false), (false, true, true)];
-    let others =
-        next.into_iter().filter(|state| *state != (endpoint.ready, endpoint.serving, endpoint.terminating));
-    match others.skip(choice).take(1).next() {
-        Some(state) => (endpoint.ready, endpoint.serving, endpoint.terminating) = state,
-        None => drop(service.endpoints.remove(index)),
-    }
 }
 
 /// Changes endpoints at the rate for the time. Returns the number of changes.

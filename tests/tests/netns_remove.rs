@@ -54,7 +54,7 @@ struct Stage {
     ids: Vec<[String; 2]>,
     topology: Topology,
     _server: Server,
-    _dir: TempDir,
+    manifests: TempDir,
 }
 
 /// An agent that has forwarded, or `None` where the machine lacks a need.
@@ -76,7 +76,7 @@ fn stage(further: &'static [&'static str]) -> Option<Stage> {
     let ids = kernel_ids(&agent, &topology);
     assert!(ids.len() > 10 && ids.iter().all(is_in_kernel), "{ids:?}");
     assert_ne!(state(topology.node("node-a").host()), before);
-    Some(Stage { before, agent, ids, topology, _server: server, _dir: dir })
+    Some(Stage { before, agent, ids, topology, _server: server, manifests: dir })
 }
 
 /// The ids of the programs that are attached and of the maps that are pinned.
@@ -148,6 +148,26 @@ fn remove_refuses_while_an_agent_runs() {
     assert!(told.contains(&format!("the agent with process id {id} does; stop it")), "{told}");
     let to = SocketAddr::new(LOAD_BALANCER_IPS[0], 80);
     ask(stage.topology.client(), Protocol::Tcp, to).unwrap();
+}
+
+#[test]
+fn a_second_agent_refuses_and_names_the_first() {
+    let Some(mut stage) = stage(&[]) else { return };
+    let pins = stage.topology.pins("node-a");
+    let arguments = ["agent", "--node-name", "node-a", "--uplink", "eth0", "--no-socket-hooks", "--pin-path"];
+    let mut second = stage.topology.node("node-a").host().command(need::netns().unwrap().podway);
+    let second = second.args(arguments).arg(&pins).arg("--manifests").arg(stage.manifests.path());
+    let output = second.args(["--metrics-address", ""]).output().unwrap();
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let id = stage.agent.process().id();
+    let expected = format!(
+        "cannot manage the pins in {}: the agent with process id {id} does; stop it or give another --pin-path",
+        pins.display()
+    );
+    assert!(told.contains(&expected), "{told}");
+    ask(stage.topology.client(), Protocol::Tcp, SocketAddr::new(LOAD_BALANCER_IPS[0], 80)).unwrap();
+    stage.agent.verify().unwrap();
 }
 
 #[test]

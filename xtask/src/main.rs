@@ -1,5 +1,5 @@
-//! Project commands: `cargo xtask test|demo|build|build-ebpf|churn|bench|dist|render|audit`. Each one finds what it
-//! lacks, says in one line what it installs, installs it and goes on.
+//! Project commands: `cargo xtask test|demo|build|build-ebpf|churn|soak|bench|dist|render|audit`. Each one finds what
+//! it lacks, says in one line what it installs, installs it and goes on.
 #![forbid(unsafe_code)]
 
 mod audit;
@@ -14,6 +14,7 @@ mod privilege;
 mod project;
 mod qemu;
 mod setup;
+mod soak;
 mod test;
 mod test_binary;
 
@@ -48,6 +49,8 @@ enum Command {
     Render,
     /// Let endpoints come and go for a minute under many short connections, of which none may fail
     Churn(churn::Arguments),
+    /// Let everything happen for half an hour: traffic, changes, kills, failing health checks
+    Soak(soak::Arguments),
     /// Measure, and draw the page of performance and its charts from what was measured
     Bench(bench::Arguments),
 }
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run_command(&project, &arguments),
         Command::Build => build::run_command(&project),
         Command::Churn(arguments) => churn::run_command(&project, &arguments),
+        Command::Soak(arguments) => soak::run_command(&project, &arguments),
         Command::Bench(arguments) => bench::run_command(&project, &arguments),
         Command::Dist(arguments) => dist::run_command(&project, &arguments),
         Command::Audit => audit::run_command(&project),

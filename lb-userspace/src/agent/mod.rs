@@ -332,6 +332,9 @@ impl Agent {
         fragment_holder::start(&self.pins, reader, attachments.reentry()?)?;
         attachments.reconcile(&mut self.applier.maps)?;
         self.attachments = Some(attachments);
+        if let Err(error) = self.pins.remove_older() {
+            warn!(error = format!("{error:#}"), "pins of an older layout are left");
+        }
         Ok(())
     }
 

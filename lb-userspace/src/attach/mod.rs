@@ -11,7 +11,7 @@ use aya::Ebpf;
 use lb_common::interface::{Interface, flags};
 use tracing::{debug, info, warn};
 
-use crate::maps::{Maps, Pins};
+use crate::maps::{Maps, Pins, remove_pin};
 
 mod addresses;
 mod cgroup;
@@ -114,6 +114,7 @@ impl Attachments {
     /// The kernel refuses a program, or the cgroup does.
     pub fn new(ebpf: Ebpf, pins: &Pins, settings: Settings) -> Result<Self> {
         let mut programs = Programs::load(ebpf)?;
+        pins.adopt_links()?;
         let cgroup = match &settings.sockets {
             SocketHooks::At(path) => Some(Cgroup::open(path.as_deref())?),
             SocketHooks::Off => None,
@@ -228,7 +229,7 @@ impl Attachments {
                     // The link of an interface that is gone, whose index another one has got.
                     Err(error) => debug!(pin = %pin.display(), error = %error, "a dead link is made again"),
                 }
-                std::fs::remove_file(&pin).with_context(|| format!("cannot remove {}", pin.display()))?;
+                remove_pin(&pin)?;
             }
             let attached = self.programs.attach_tc(*hook, &link.name, &pin);
             attached.map_err(|error| {
@@ -331,7 +332,7 @@ fn remove_pins(pins: &Pins, is_kept: impl Fn(&str) -> bool) -> Result<()> {
         let name = entry.file_name();
         if !is_kept(&name.to_string_lossy()) {
             remove_filter(&name.to_string_lossy())?;
-            std::fs::remove_file(entry.path()).with_context(cannot)?;
+            remove_pin(&entry.path())?;
             info!(link = %name.to_string_lossy(), "removed a stale link");
         }
     }

@@ -17,10 +17,14 @@ use aya::programs::{
 use super::clsact;
 use super::hook::{self, Hook, SOCKET_PROGRAMS};
 use super::reentry::{self, Reentry};
+use crate::maps::remove_pin;
 
 /// Lines of the verifier's log in a message: the refused instruction, the state before it, and the
 /// verifier's counts. The whole log may have a hundred thousand.
 const VERIFIER_LOG_LINES_MAX: usize = 24;
+
+/// Times that a program is given to the verifier where signals interrupt it; libbpf tries as often.
+const LOAD_TRIES_MAX: u32 = 5;
 
 /// The programs, loaded.
 #[derive(Debug)]
@@ -122,6 +126,9 @@ impl Programs {
         let attached = program.attach(cgroup, CgroupAttachMode::Single);
         let id = attached.map_err(|error| anyhow!(cause(&error)))?;
         let link = FdLink::try_from(program.take_link(id)?).context("the cgroup gave no link")?;
+        if pin.is_dir() {
+            remove_pin(pin)?;
+        }
         if !pin.exists() {
             return keep(link, pin);
         }
@@ -129,16 +136,6 @@ impl Programs {
         remove_pin(&aside)?;
         keep(link, &aside)?;
         std::fs::rename(&aside, pin).with_context(|| format!("cannot replace the pin {}", pin.display()))
-    }
-}
-
-/// Removes a pin that is only there between two steps; an agent that was killed may have left one.
-fn remove_pin(pin: &Path) -> Result<()> {
-    match std::fs::remove_file(pin) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove the pin {}", pin.display()))
-        }
-        _ => Ok(()),
     }
 }
 
@@ -154,13 +151,27 @@ pub(super) fn keep(link: FdLink, pin: &Path) -> Result<()> {
 }
 
 fn load(name: &str, program: &mut Program) -> Result<()> {
-    let loaded = match program {
+    for _ in 1..LOAD_TRIES_MAX {
+        match load_once(name, program)? {
+            Err(error) if is_interrupted(&error) => {}
+            loaded => return loaded.map_err(|error| refusal(name, error)),
+        }
+    }
+    load_once(name, program)?.map_err(|error| refusal(name, error))
+}
+
+fn load_once(name: &str, program: &mut Program) -> Result<Result<(), ProgramError>> {
+    Ok(match program {
         Program::Xdp(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
         _ => bail!("program {name} of the eBPF object is of an unexpected type"),
-    };
-    loaded.map_err(|error| refusal(name, error))
+    })
+}
+
+/// Whether a signal came while the verifier was at work, which ends that (`bpf_check`: EAGAIN).
+fn is_interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EAGAIN))
 }
 
 /// The message for a program that does not load.

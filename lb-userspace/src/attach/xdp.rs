@@ -7,6 +7,7 @@ use aya::programs::XdpMode;
 
 use super::netlink::{AttachedXdp, Link, links};
 use super::programs::{Programs, keep};
+use crate::maps::remove_pin;
 
 /// How long a removed link may stay on its interface; then attaching goes on and fails or not.
 const DETACH_MAX: Duration = Duration::from_millis(500);
@@ -127,7 +128,7 @@ fn attach_native(programs: &mut Programs, link: &Link, pin: &Path) -> Result<Res
 /// Removes a pinned link and waits until its program is off the interface: the kernel frees the file of
 /// a pin later (after an RCU grace period), and two modes of XDP exclude each other.
 fn detach(interface: u32, pin: &Path) -> Result<()> {
-    std::fs::remove_file(pin).with_context(|| format!("cannot remove the link {}", pin.display()))?;
+    remove_pin(pin)?;
     let start = Instant::now();
     loop {
         let now = links().context("cannot list the network interfaces")?;

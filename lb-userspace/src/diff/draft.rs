@@ -26,6 +26,8 @@ pub(super) struct Draft<'a> {
     endpoints_given: u32,
     /// Ids of backend services that have none in the tables.
     given_ids: BTreeMap<Arc<BackendServiceName>, u32>,
+    /// Ids of backend services whose names are not in the tables any more.
+    adopted: BTreeMap<Arc<BackendServiceName>, u32>,
     frontends_added: u32,
     /// Backend services that are wanted.
     pub(super) kept: BTreeSet<u32>,
@@ -56,6 +58,7 @@ impl<'a> Draft<'a> {
             arena,
             endpoints_given: 0,
             given_ids: BTreeMap::new(),
+            adopted: BTreeMap::new(),
             frontends_added: 0,
             kept: BTreeSet::new(),
             unwanted: BTreeSet::new(),
@@ -85,6 +88,24 @@ impl<'a> Draft<'a> {
         let former = self.tables.backend_services_of(name);
         let unwanted: Vec<u32> = former.filter(|id| !self.kept.contains(id)).collect();
         self.unwanted.extend(unwanted);
+    }
+
+    /// Finds backend services whose names were lost by the frontends that lead to them, so that their flows go on.
+    pub(super) fn adopt_nameless(&mut self) {
+        let tables = self.tables;
+        let mut nameless: BTreeSet<u32> =
+            tables.backend_service_ids().filter(|id| tables.name(*id).is_none()).collect();
+        if nameless.is_empty() {
+            return;
+        }
+        for wanted in self.desired.services().values().flat_map(|plan| self.desired.frontends_of(plan)) {
+            let Some(id) = tables.frontends().get(&wanted.key()).map(|found| found.backend_service) else {
+                continue;
+            };
+            if self.kept_id(&wanted.backend_service).is_none() && nameless.remove(&id) {
+                self.adopted.insert(Arc::clone(&wanted.backend_service), id);
+            }
+        }
     }
 
     /// Marks all backend services for deletion that no Service asked for.
@@ -123,7 +144,7 @@ impl<'a> Draft<'a> {
     }
 
     fn backend_service_id(&mut self, plan: &plan::BackendService) -> Option<u32> {
-        if let Some(id) = self.tables.backend_service_id(&plan.name) {
+        if let Some(id) = self.kept_id(&plan.name) {
             return Some(id);
         }
         let id = self.tables.backend_service_pool.free_id(self.given_ids.len() as u32)?;
@@ -250,7 +271,8 @@ impl<'a> Draft<'a> {
 
     /// The id of a backend service, where it has got one.
     fn kept_id(&self, name: &BackendServiceName) -> Option<u32> {
-        self.tables.backend_service_id(name).or_else(|| self.given_ids.get(name).copied())
+        let known = self.tables.backend_service_id(name).or_else(|| self.adopted.get(name).copied());
+        known.or_else(|| self.given_ids.get(name).copied())
     }
 
     /// Notes that a Service met a bound.

@@ -51,6 +51,7 @@ pub struct Diff {
 #[must_use]
 pub fn full(desired: &Desired, tables: &Tables, now_ms: u64) -> Diff {
     let mut draft = draft::Draft::new(desired, tables, now_ms);
+    draft.adopt_nameless();
     for plan in desired.services().values() {
         draft.service(&plan.name);
     }

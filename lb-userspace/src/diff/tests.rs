@@ -10,6 +10,7 @@ use crate::ring::QUARANTINE_MS;
 use super::*;
 
 mod drain;
+mod nameless;
 mod properties;
 mod source_ranges;
 mod vips;

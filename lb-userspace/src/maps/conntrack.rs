@@ -13,7 +13,6 @@
 //! 4. The previous map is taken out.
 //!
 //! Whoever is killed between leaves a state that the next one goes on from.
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -52,38 +51,14 @@ pub fn new_flow_table(entries_max: u32) -> Result<MapData> {
     Ok(MapData::from_fd(fd)?)
 }
 
-fn pin_name(id: u32) -> String {
+/// The pin of a map of flows by its id.
+pub(super) fn pin_name(id: u32) -> String {
     format!("{}_{id}", maps::CONNTRACK)
 }
 
-fn id_of(map: &MapData) -> Result<u32> {
+/// The kernel's id of a map.
+pub(super) fn id_of(map: &MapData) -> Result<u32> {
     Ok(map.info().context("cannot ask the kernel about a map")?.id())
-}
-
-/// Makes sure that there is a current map, of `entries_max` entries where it has to be made, and removes the
-/// pins of maps that are in no place: somebody was killed before or after using them.
-///
-/// # Errors
-/// The kernel refuses.
-pub(super) fn prepare(dir: &Path, entries_max: u32) -> Result<()> {
-    let outer = MapData::from_pin(dir.join(maps::CONNTRACK))?;
-    if syscall::map_id_at(&outer.fd(), CURRENT)?.is_none() {
-        let map = new_flow_table(entries_max)?;
-        map.pin(dir.join(pin_name(id_of(&map)?)))?;
-        syscall::set_map_at(&outer.fd(), CURRENT, &map.fd())?;
-    }
-    let used = [CURRENT, PREVIOUS].map(|slot| syscall::map_id_at(&outer.fd(), slot));
-    let used = used.into_iter().collect::<io::Result<Vec<Option<u32>>>>()?;
-    let used: Vec<String> = used.into_iter().flatten().map(pin_name).collect();
-    for entry in std::fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let is_flows = name.starts_with(&format!("{}_", maps::CONNTRACK));
-        if is_flows && !used.iter().any(|used| used == name) {
-            std::fs::remove_file(dir.join(name))?;
-        }
-    }
-    Ok(())
 }
 
 impl FlowTable {

@@ -33,6 +33,13 @@ impl FlowFilter {
         }
     }
 
+    /// Sets all bits: what has been entered is not known. Two walks clear those that no flow needs.
+    pub(super) fn fill(&self) {
+        for word in (0..self.words.count()).filter_map(|index| self.words.word64(index)) {
+            word.store(u64::MAX, Ordering::Release);
+        }
+    }
+
     /// Sets the bits of an entry that stays.
     pub(super) fn note(&self, key: &FlowKey) {
         let (index, bits) = place(&key.destination);

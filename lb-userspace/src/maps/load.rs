@@ -8,8 +8,10 @@ use lb_common::maps;
 use rustix::thread::CapabilitySet;
 use tracing::warn;
 
-use super::conntrack;
+use super::flow_pins;
+use super::former;
 use super::layout::{Shape, shapes};
+use super::repair::{Fault, Repair, repair};
 use super::table::io_error;
 use super::{Maps, Pins, Sizes};
 
@@ -60,30 +62,47 @@ impl Object {
     }
 }
 
-/// Loads the object: maps that are pinned are kept with all they hold, the others are made and pinned.
-/// The programs are not loaded yet.
+/// Loads the object: maps that are pinned are kept with all they hold, also those of an older layout, the others are
+/// made and pinned. The programs are not loaded yet.
 ///
 /// # Errors
-/// A missing capability, an unusable object, a pinned map that is none of this layout.
+/// A missing capability, an unusable object, pins of a newer layout, or something in the place of a map that cannot be
+/// removed.
 pub fn load(object: &Object, pins: &Pins, sizes: &Sizes) -> Result<(Ebpf, Maps)> {
     check_capabilities()?;
     let bytes = object.bytes()?;
     pins.create()?;
+    let taken_over = former::take_over(pins, sizes)?;
+    let mut repairs = repair(pins, sizes)?;
+    if taken_over.is_some() {
+        repairs.retain(|repair| repair.fault != Fault::Missing);
+    }
+    for Repair { map, fault } in &repairs {
+        warn!(map, %fault, "cannot use what is pinned in the place of a map; it is made anew");
+    }
     let mut loader = EbpfLoader::new();
     for shape in shapes(sizes) {
         let entries_max = kept_or_wanted(pins, &shape)?;
         loader.map_max_entries(shape.name, entries_max);
         loader.map_pin_path(shape.name, pins.map(shape.name));
     }
+    let may_have_flows = !flow_pins::pinned(&pins.maps())?.is_empty();
+    let is_filter_due = may_have_flows && !pins.map(maps::FLOW_FILTER).exists();
     let ebpf = loader.load(&bytes).map_err(|error| unusable(object, error))?;
     for name in maps::ALL {
         if ebpf.map(name).is_none() {
             bail!("cannot use the eBPF object {}: it has no map {name}; {OBJECT_REMEDY}", object.name());
         }
     }
-    let made = conntrack::prepare(&pins.maps(), sizes.conntrack_max);
+    let made = flow_pins::prepare(&pins.maps(), sizes.conntrack_max);
     made.with_context(|| format!("cannot make the flows' map in {}", pins.maps().display()))?;
-    Ok((ebpf, Maps::open_for_writing(pins)?))
+    let mut maps = Maps::open_for_writing(pins)?;
+    if is_filter_due {
+        maps.fill_flow_filter();
+    }
+    maps.recover(&repairs.iter().map(|repair| repair.map).collect::<Vec<_>>())?;
+    taken_over.map_or(Ok(()), |taken_over| taken_over.convert(&mut maps))?;
+    Ok((ebpf, maps))
 }
 
 /// The size of the pinned map where there is one, else the wanted size.
@@ -93,20 +112,6 @@ fn kept_or_wanted(pins: &Pins, shape: &Shape) -> Result<u32> {
         return Ok(shape.entries_max);
     }
     let info = MapInfo::from_pin(&path).with_context(|| format!("cannot open map {}", path.display()))?;
-    let kind = info.map_type().with_context(|| format!("cannot use map {}", path.display()))?;
-    if (kind, info.key_size(), info.value_size()) != (shape.kind, shape.key_bytes, shape.value_bytes) {
-        bail!(
-            "cannot use the pinned map {}: it is {kind:?} of {} and {} bytes, and this version needs: {:?} \
-             of {} and {}; remove {} to begin anew (open flows are lost)",
-            path.display(),
-            info.key_size(),
-            info.value_size(),
-            shape.kind,
-            shape.key_bytes,
-            shape.value_bytes,
-            pins.root().display()
-        );
-    }
     if info.max_entries() != shape.entries_max {
         warn!(
             map = shape.name,

@@ -81,19 +81,29 @@ impl Pins {
     /// # Errors
     /// A pin that cannot be removed.
     pub fn remove(&self) -> Result<()> {
-        let remove = |dir: &Path| {
-            remove_dir(dir).with_context(|| format!("cannot remove the pins in {}", dir.display()))
-        };
-        for version in self.versions()? {
-            remove(&version.join("links"))?;
-            remove(&version.join("maps"))?;
-            remove(&version)?;
-        }
-        remove(&self.root)
+        self.versions()?.iter().try_for_each(|(_, dir)| self.remove_version(dir))?;
+        removed(&self.root)
     }
 
-    /// The directories of all layout versions.
-    fn versions(&self) -> Result<Vec<PathBuf>> {
+    /// Removes the pins of one layout version: links first.
+    pub(super) fn remove_version(&self, dir: &Path) -> Result<()> {
+        removed(&dir.join("links"))?;
+        removed(&dir.join("maps"))?;
+        removed(dir)
+    }
+
+    /// The directories of older layout versions, the newest last.
+    pub(super) fn older(&self) -> Result<Vec<(u32, PathBuf)>> {
+        Ok(self.versions()?.into_iter().filter(|(version, _)| *version < LAYOUT_VERSION).collect())
+    }
+
+    /// The directories of newer layout versions.
+    pub(super) fn newer(&self) -> Result<Vec<(u32, PathBuf)>> {
+        Ok(self.versions()?.into_iter().filter(|(version, _)| *version > LAYOUT_VERSION).collect())
+    }
+
+    /// The directories of all layout versions, in their order.
+    fn versions(&self) -> Result<Vec<(u32, PathBuf)>> {
         let cannot = || format!("cannot read {}", self.root.display());
         let entries = match std::fs::read_dir(&self.root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -103,13 +113,16 @@ impl Pins {
         for entry in entries {
             let path = entry.with_context(cannot)?.path();
             let name = path.file_name().and_then(|name| name.to_str());
-            let number = name.and_then(|name| name.strip_prefix('v'));
-            if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
-                versions.push(path);
-            }
+            let number = name.and_then(|name| name.strip_prefix('v')?.parse().ok());
+            versions.extend(number.map(|number| (number, path.clone())));
         }
+        versions.sort_unstable();
         Ok(versions)
     }
+}
+
+fn removed(dir: &Path) -> Result<()> {
+    remove_dir(dir).with_context(|| format!("cannot remove the pins in {}", dir.display()))
 }
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
@@ -131,5 +144,23 @@ fn remove_dir(dir: &Path) -> io::Result<()> {
     match std::fs::remove_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_told_from_other_folders_and_are_in_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["v10", "v2", "v9", &format!("v{LAYOUT_VERSION}"), "var", "2"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let pins = Pins::new(dir.path());
+        let numbers =
+            |found: Vec<(u32, PathBuf)>| found.into_iter().map(|(number, _)| number).collect::<Vec<_>>();
+        assert_eq!(numbers(pins.older().unwrap()), [2]);
+        assert_eq!(numbers(pins.newer().unwrap()), [9, 10]);
     }
 }

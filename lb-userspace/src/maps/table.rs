@@ -257,8 +257,13 @@ impl<V: Pod> PerCpuTable<V> {
     /// Sets the values of all CPUs to zero.
     pub(super) fn clear(&mut self, index: u32) -> Result<(), MapError> {
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-        let zeros = PerCpuValues::try_from(vec![Plain(V::zeroed()); cpus])?;
-        self.map.set(index, zeros, 0)
+        self.put(index, &vec![V::zeroed(); cpus])
+    }
+
+    /// Sets the values, one for each possible CPU.
+    pub(super) fn put(&mut self, index: u32, values: &[V]) -> Result<(), MapError> {
+        let values: Vec<Plain<V>> = values.iter().map(|value| Plain(*value)).collect();
+        self.map.set(index, PerCpuValues::try_from(values)?, 0)
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
-use super::{Answer, Answered, Failure, Held, Opened, Streamed, UdpSocketKind};
+use super::{Answer, Answered, Failure, Held, Opened, RECEIVE_BYTES, Streamed, UdpSocketKind};
 use lb_userspace::model::Protocol;
 
 /// A connection of [`hold`] is lost when an echo takes longer.
@@ -183,6 +184,7 @@ pub fn stream(to: SocketAddr, interval: Duration) -> Result<()> {
     let socket = UdpSocket::bind(any_like(to)).context("cannot open a UDP socket")?;
     socket.connect(to).with_context(|| format!("cannot connect to {to}"))?;
     socket.set_read_timeout(Some(Duration::from_millis(50))).context("cannot set a timeout")?;
+    set_socket_recv_buffer_size_force(&socket, RECEIVE_BYTES).context("cannot enlarge a socket's buffer")?;
     let sent = Arc::new(AtomicU64::new(0));
     let receiver = socket.try_clone().context("cannot share the socket")?;
     let sent_so_far = Arc::clone(&sent);
@@ -198,7 +200,8 @@ pub fn stream(to: SocketAddr, interval: Duration) -> Result<()> {
             *failed.entry(failure_of(&error)).or_default() += 1;
         }
         sent.store(number + 1, Ordering::Relaxed);
-        due += interval;
+        // No burst makes up for what was missed: it would be lost before the receiver's socket.
+        due = (due + interval).max(Instant::now());
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
     let received = answers.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))??;

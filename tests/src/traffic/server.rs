@@ -4,6 +4,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+
+use super::RECEIVE_BYTES;
 
 /// The line that says that all ports listen.
 pub const READY: &str = "ready";
@@ -33,6 +36,8 @@ pub fn serve(name: &str, tcp: &[u16], udp: &[u16], hello: &[u16]) -> Result<()> 
     }
     for port in udp {
         let socket = UdpSocket::bind(any(*port)).with_context(|| format!("cannot open UDP {port}"))?;
+        set_socket_recv_buffer_size_force(&socket, RECEIVE_BYTES)
+            .context("cannot enlarge a socket's buffer")?;
         let name = Arc::clone(&name);
         std::thread::spawn(move || answer(&socket, &name));
     }

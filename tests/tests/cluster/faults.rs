@@ -129,6 +129,8 @@ async fn errors_of_server_and_proxy_take_nothing_away() {
     let faults = [
         Fault::Status(500, None),
         Fault::Status(503, None),
+        // What a server says that is behind the one that was asked before.
+        Fault::Status(504, None),
         Fault::ProxyError(502),
         Fault::Status(429, None),
     ];

@@ -114,6 +114,28 @@ async fn unknown_fields_and_large_objects_are_taken() {
 }
 
 #[tokio::test]
+async fn objects_of_five_megabytes_come_by_list_by_page_and_by_watch() {
+    for streams_lists in [true, false] {
+        let server = server().await;
+        server.set_streams_lists(streams_lists);
+        let mut huge = service("huge");
+        // More than etcd takes by default; some servers are set to take more.
+        huge["metadata"]["annotations"] = json!({"example.net/notes": "n".repeat(5_000_000)});
+        server.put(Resource::Services, huge.clone());
+        let mut observer = Observer::start(&server.url());
+        observer.until_equal(&server).await;
+        huge["spec"]["ports"][0]["port"] = 8_443.into();
+        server.put(Resource::Services, huge);
+        observer.until_equal(&server).await;
+        let ports = |o: &Observer| {
+            o.snapshot.services.values().flat_map(|service| &service.ports).map(|port| port.port).max()
+        };
+        assert_eq!(ports(&observer), Some(8_443));
+        assert_eq!(observer.interruptions, 0, "not by being cut short");
+    }
+}
+
+#[tokio::test]
 async fn heartbeats_of_nodes_are_no_changes() {
     let server = server().await;
     let mut observer = Observer::start(&server.url());
