@@ -35,6 +35,9 @@ pub mod service_health;
 pub mod explain;
 pub mod kube_proxy;
 
+pub mod doctor;
+pub mod snapshot;
+
 pub mod metrics;
 
 pub mod admin;

@@ -29,6 +29,7 @@ mod beginnings;
 mod chain;
 mod changes;
 mod event_reports;
+mod fact_answers;
 mod fragment_holder;
 mod front_end;
 mod gate_reports;
@@ -56,6 +57,7 @@ pub use options::{Options, RUN_DIR_DEFAULT};
 
 use api_links::{ApiLinks, Subject, summary_changed};
 use applier::Applier;
+use fact_answers::FactsQuestions;
 use front_end::FrontEndLink;
 use planner::Planner;
 use probe_sharing::ProbeSharing;
@@ -169,6 +171,7 @@ struct Agent {
     service_health: ServiceHealthAnswers,
     known: admin::Known,
     url_map_answers: UrlMapAnswers,
+    facts_questions: FactsQuestions,
     observations: Observations,
     /// None where the facts come from manifests.
     api: Option<ApiLinks>,
@@ -197,6 +200,7 @@ impl Agent {
         let interval = Duration::from_secs(options.sweep_interval_seconds.into());
         let (max, limit) = (options.conntrack_max, options.conntrack_limit);
         let url_map_answers = UrlMapAnswers::default();
+        let (ask_facts, facts_questions) = mpsc::channel(fact_answers::QUESTIONS_MAX);
         Ok(Self {
             sweeper: Sweeper::new(&mut applier.maps, interval, max, limit),
             planner,
@@ -218,9 +222,11 @@ impl Agent {
                     let answers = url_map_answers.clone();
                     move |question| answers.answer(question)
                 })),
+                facts: Some(ask_facts),
                 ..admin::Known::default()
             },
             url_map_answers,
+            facts_questions,
             api,
             front_end,
             observations: Observations::default(),
@@ -272,6 +278,7 @@ impl Agent {
                 }
                 () = sleep_until(self.sweeper.due()) => self.sweep(),
                 () = summary_changed(&mut self.api) => self.take_summary(),
+                Some(question) = self.facts_questions.recv() => self.lend_facts(question),
                 Some(event) = events.recv() => self.take(event),
                 Ok(()) = self.service_health.problems.changed() => self.report_problems(),
                 () = until(due.links) => {
@@ -308,6 +315,7 @@ impl Agent {
         let reader = self.applier.maps.reader(&self.pins)?;
         fragment_holder::start(&self.pins, reader, attachments.reentry()?)?;
         attachments.reconcile(&mut self.applier.maps)?;
+        self.known.interfaces.publish(attachments.served());
         self.attachments = Some(attachments);
         Ok(())
     }
@@ -419,8 +427,8 @@ impl Agent {
         problems.extend(self.node_problem.clone());
         problems.extend(self.service_health.all_problems());
         problems.extend(self.front_end.problems.iter().cloned());
-        self.url_map_answers.publish(&self.planner.desired, &problems);
         self.report.update(problems);
+        self.url_map_answers.publish(&self.planner.desired, self.report.all());
     }
 
     /// CONFIG follows the Node and ServiceCIDR objects; before the first plan, the pinned one holds.
@@ -453,6 +461,7 @@ impl Agent {
         if let Err(error) = attachments.reconcile(&mut self.applier.maps) {
             warn!(error = format!("{error:#}"), "interfaces are left as they are");
         }
+        self.known.interfaces.publish(attachments.served());
     }
 }
 

@@ -1,12 +1,13 @@
 //! The command line.
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
 mod describe;
 mod diff_kube_proxy;
+mod doctor;
 mod explain;
 mod frontends;
 mod get;
@@ -16,12 +17,16 @@ mod output;
 mod plan;
 mod pressure;
 mod programs;
+mod read_from;
 mod remove;
+mod snapshot;
 mod traces;
 mod url_maps;
 mod verify;
 
 pub(crate) use url_maps::Question as UrlMapQuestion;
+
+use read_from::ReadFrom;
 
 /// Where an agent pins its maps unless it is told otherwise.
 const PIN_PATH: &str = crate::maps::PIN_PATH_DEFAULT;
@@ -46,6 +51,8 @@ enum Command {
     Plan(plan::Plan),
     Verify(verify::Verify),
     DiffKubeProxy(diff_kube_proxy::DiffKubeProxy),
+    Doctor(doctor::Doctor),
+    Snapshot(snapshot::Snapshot),
     Remove(remove::Remove),
 }
 
@@ -57,12 +64,14 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Agent(options) => crate::agent::run(&options).map(|()| ExitCode::SUCCESS),
         Command::DiffKubeProxy(diff) => diff_kube_proxy::run(&diff),
+        Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Get(get) => shown(get::run(&get)),
         Command::GetHealth(get) => shown(health::run(&get)),
         Command::Describe(describe) => shown(describe::run(&describe)),
         Command::Explain(explain) => shown(explain::run(&explain)),
         Command::Plan(plan) => shown(plan::run(&plan)),
         Command::Verify(verify) => shown(verify::run(&verify)),
+        Command::Snapshot(snapshot) => shown(snapshot::run(&snapshot)),
         Command::Remove(remove) => shown(remove::run(&remove)),
     }
 }
@@ -107,7 +116,7 @@ fn print(text: &str) -> Result<()> {
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct GivenFacts {
     /// Answer from the plan of this folder of manifests; needs no kernel.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "snapshot")]
     pub manifests: Option<PathBuf>,
     /// This node's name, as EndpointSlices name it.
     #[arg(long)]
@@ -125,11 +134,10 @@ impl GivenFacts {
         Some(Facts { manifests, node_name, node: self.node.clone() })
     }
 
-    /// Answers from the folder, else asks the agent of the run directory.
-    fn ask_of_url_maps(&self, question: &UrlMapQuestion, run_dir: &Path) -> Result<String> {
+    /// Answers from the folder, else from the snapshot, else asks the agent.
+    fn ask_of_url_maps(&self, question: &UrlMapQuestion, from: &ReadFrom) -> Result<String> {
         let Some(facts) = self.facts() else {
-            return crate::admin::url_maps(run_dir, serde_json::to_value(question)?)
-                .context("cannot ask the agent for its URL maps; give its --run-dir, or --manifests DIR");
+            return from.ask_of_url_maps(question);
         };
         let planned = manifests::plan(&facts)?;
         manifests::warn(&planned.problems);

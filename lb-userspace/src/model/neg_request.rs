@@ -2,10 +2,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// From the annotation `cloud.google.com/neg`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NegRequest {
     /// Whether all ports have NEGs, for Ingresses.
     pub is_for_ingress: bool,
@@ -14,7 +14,7 @@ pub struct NegRequest {
 }
 
 /// The annotation `cloud.google.com/neg-status` as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NegStatus {
     /// Its text; `None` where there is none.
     pub text: Option<Arc<str>>,
