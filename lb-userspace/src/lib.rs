@@ -36,6 +36,7 @@ pub mod explain;
 pub mod kube_proxy;
 
 pub mod doctor;
+pub mod monitor;
 pub mod snapshot;
 
 pub mod metrics;

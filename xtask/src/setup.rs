@@ -19,13 +19,14 @@ const NIGHTLY_COMMIT: &str = "e50aa6fba";
 const BPF_LINKER_VERSION: &str = "0.10.3";
 
 /// Programs that the demo and the netns tests use, with the Debian packages that hold them.
-const SYSTEM_PROGRAMS: [(&str, &str); 6] = [
+const SYSTEM_PROGRAMS: [(&str, &str); 7] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
     ("iptables-restore", "iptables"),
     ("bpftool", "bpftool"),
     ("sysctl", "procps"),
+    ("tcpdump", "tcpdump"),
 ];
 
 /// Programs that the front-end is measured beside and with. Their packages may start services of their own; nothing

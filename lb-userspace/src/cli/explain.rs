@@ -69,7 +69,7 @@ fn client(text: &str) -> Result<SocketAddr, String> {
     with_port.or(alone).map_err(|_| format!("cannot read {text:?}: want IP or IP:PORT"))
 }
 
-fn protocol(text: &str) -> Result<Protocol, String> {
+pub(super) fn protocol(text: &str) -> Result<Protocol, String> {
     match text.to_ascii_lowercase().as_str() {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),

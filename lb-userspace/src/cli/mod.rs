@@ -13,6 +13,7 @@ mod frontends;
 mod get;
 mod health;
 mod manifests;
+mod monitor;
 mod output;
 mod plan;
 mod pressure;
@@ -52,6 +53,7 @@ enum Command {
     Verify(verify::Verify),
     DiffKubeProxy(diff_kube_proxy::DiffKubeProxy),
     Doctor(doctor::Doctor),
+    Monitor(monitor::Monitor),
     Snapshot(snapshot::Snapshot),
     Remove(remove::Remove),
 }
@@ -65,6 +67,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Agent(options) => crate::agent::run(&options).map(|()| ExitCode::SUCCESS),
         Command::DiffKubeProxy(diff) => diff_kube_proxy::run(&diff),
         Command::Doctor(doctor) => doctor::run(&doctor),
+        Command::Monitor(monitor) => monitor::run(&monitor).map(|()| ExitCode::SUCCESS),
         Command::Get(get) => shown(get::run(&get)),
         Command::GetHealth(get) => shown(health::run(&get)),
         Command::Describe(describe) => shown(describe::run(&describe)),

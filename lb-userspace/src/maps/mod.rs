@@ -19,6 +19,7 @@ use crate::diff::Limits;
 
 mod conntrack;
 mod entries;
+mod events;
 mod flow_filter;
 mod held_frames;
 mod layout;
@@ -38,6 +39,7 @@ mod write;
 
 pub use conntrack::new_flow_table;
 pub use entries::{Entries, Place, Traces};
+pub use events::Events;
 pub use held_frames::HeldFrames;
 pub use layout::Sizes;
 pub use load::{Object, load, missing_capabilities};

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use lb_common::maps;
 use serde_json::Value;
 
 use crate::admin;
@@ -13,8 +14,12 @@ use crate::maps::{Maps, Pins};
 
 use super::{FORMAT, Header, LAYOUT_VERSION, LeftOut, MapHeader, NodeSnapshot, part};
 
-/// Why HELD_FRAMES is not read.
-const HELD_FRAMES: &str = "reading its frames would take them from the agent";
+/// The maps that are not read, and why.
+const UNREAD: [(&str, &str); 3] = [
+    (maps::HELD_FRAMES, "reading its frames would take them from the agent"),
+    (maps::EVENTS, "reading its events would take them from `podway monitor`"),
+    (maps::MONITOR, "it says only what `podway monitor` wants told"),
+];
 
 /// A snapshot of what is pinned and of what an agent of this node tells. Of the maps that programs fill, at most
 /// `traces_max` entries each.
@@ -22,7 +27,7 @@ const HELD_FRAMES: &str = "reading its frames would take them from the agent";
 /// # Errors
 /// No maps are pinned there, or they cannot be read.
 pub fn take(pins: &Pins, run_dir: &Path, traces_max: u32) -> Result<NodeSnapshot> {
-    let maps = Maps::open(pins)?;
+    let open = Maps::open(pins)?;
     let uname = rustix::system::uname();
     let mut header = Header {
         format: FORMAT,
@@ -32,12 +37,12 @@ pub fn take(pins: &Pins, run_dir: &Path, traces_max: u32) -> Result<NodeSnapshot
         kernel: uname.release().to_string_lossy().into_owned(),
         taken_unix_ms: now_unix_ms(),
         taken_s: now_s(),
-        is_growing: maps.is_growing(),
+        is_growing: open.is_growing(),
         maps: Vec::new(),
-        left_out: vec![left_out(&part::map(lb_common::maps::HELD_FRAMES), HELD_FRAMES)],
+        left_out: UNREAD.iter().map(|(name, reason)| left_out(&part::map(name), reason)).collect(),
     };
     let mut parts = BTreeMap::new();
-    for raw in maps.raw(pins, traces_max)? {
+    for raw in open.raw(pins, traces_max)? {
         header.maps.push(MapHeader::of(&raw));
         parts.insert(part::map(raw.name), raw.bytes);
     }
