@@ -16,6 +16,7 @@ pub mod config;
 pub mod conntrack;
 pub mod counters;
 pub mod endpoint;
+pub mod event;
 pub mod flow_filter;
 pub mod flow_hash;
 pub mod fragment;

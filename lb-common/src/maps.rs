@@ -46,9 +46,13 @@ pub const BACKEND_SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
 pub const ENDPOINT_TRAFFIC: &str = "ENDPOINT_TRAFFIC";
 /// [`crate::counters::Reason`] → packets (`u64`). Per-CPU array.
 pub const REASONS: &str = "REASONS";
+/// 0 → [`crate::event::Monitor`]. Array.
+pub const MONITOR: &str = "MONITOR";
+/// [`crate::event::Event`]s. Ring buffer.
+pub const EVENTS: &str = "EVENTS";
 
 /// All maps, in the order of the design's table.
-pub const ALL: [&str; 21] = [
+pub const ALL: [&str; 23] = [
     FRONTENDS,
     BACKEND_SERVICES,
     BACKEND_SERVICE_NAMES,
@@ -70,6 +74,8 @@ pub const ALL: [&str; 21] = [
     BACKEND_SERVICE_TRAFFIC,
     ENDPOINT_TRAFFIC,
     REASONS,
+    MONITOR,
+    EVENTS,
 ];
 
 /// Default bound on frontends. At the bound further frontends stay pending and are reported.
@@ -95,6 +101,8 @@ pub const SOURCE_RANGES_MAX: u32 = 65_536;
 pub const FRAGMENTS_MAX: u32 = 16_384;
 /// Size of the ring of held frames, bytes. At the bound a frame is dropped and counted.
 pub const HELD_FRAMES_BYTES: u32 = 1 << 20;
+/// Size of the ring of events, bytes. At the bound further ones are only numbered.
+pub const EVENTS_BYTES: u32 = 1 << 20;
 /// Bound on node addresses. At the bound packets from further nodes stay encapsulated, and that is reported.
 pub const NODES_MAX: u32 = 32_768;
 /// Bound on interfaces.

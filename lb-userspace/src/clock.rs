@@ -14,3 +14,11 @@ pub fn now_ms() -> u64 {
 pub fn now_s() -> u32 {
     (now_ms() / 1_000) as u32
 }
+
+/// Milliseconds since 1970; zero where the clock stands before.
+#[must_use]
+pub fn now_unix_ms() -> u64 {
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.as_millis() as u64
+}

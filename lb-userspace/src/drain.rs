@@ -6,9 +6,7 @@ use lb_common::conntrack::{Direction, Flow, FlowKey, FlowState};
 use lb_common::protocol::TCP;
 use lb_common::socket_flow::SocketFlow;
 
-use crate::clock::now_s;
 use crate::diff::Tables;
-use crate::maps::Maps;
 
 /// How many flows each endpoint has, by id and generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,14 +36,16 @@ impl FlowCounts {
     }
 }
 
-/// Counts the flows in CONNTRACK.
+/// Counts entries of CONNTRACK.
 ///
 /// # Errors
-/// The map cannot be read.
-pub fn flows_by_endpoint(maps: &Maps) -> Result<FlowCounts> {
-    let now_s = now_s();
+/// One of them cannot be read.
+pub fn flows_by_endpoint(
+    flows: impl Iterator<Item = Result<(FlowKey, Flow)>>,
+    now_s: u32,
+) -> Result<FlowCounts> {
     let mut counts = FlowCounts::default();
-    for found in maps.flows() {
+    for found in flows {
         let (key, flow) = found?;
         counts.add(&key, &flow, now_s);
     }

@@ -37,6 +37,10 @@ pub mod service_health;
 pub mod explain;
 pub mod kube_proxy;
 
+pub mod doctor;
+pub mod monitor;
+pub mod snapshot;
+
 pub mod metrics;
 pub mod plain_server;
 pub mod web;

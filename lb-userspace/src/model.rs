@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 mod backend_config;
 mod gated_pod;
@@ -32,7 +32,7 @@ pub use tls_policy::{ClientVerification, ClientVerify, TlsVersion};
 pub use tls_secret::TlsSecret;
 
 /// Namespace and name of an object.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectName {
     /// Namespace; empty for a cluster-scoped object.
     pub namespace: Arc<str>,
@@ -55,7 +55,7 @@ impl std::fmt::Display for ObjectName {
 }
 
 /// A transport protocol that Podway forwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// TCP.
@@ -100,7 +100,7 @@ impl std::fmt::Display for Protocol {
 }
 
 /// `externalTrafficPolicy` and `internalTrafficPolicy`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TrafficPolicy {
     /// Endpoints of the whole cluster.
     #[default]
@@ -111,7 +111,7 @@ pub enum TrafficPolicy {
 
 /// An active health check of a backend service's endpoints, from annotations of the Service or from a
 /// BackendConfig.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
     /// What a probe asks.
     pub kind: CheckKind,
@@ -128,7 +128,7 @@ pub struct HealthCheck {
 }
 
 /// What a probe asks an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CheckKind {
     /// To accept a TCP connection.
     Tcp,
@@ -172,7 +172,7 @@ impl CheckKind {
 
 /// How an HTTP server is spoken to. No certificate is verified: kubelet's probes and Google's health checks do
 /// not either, since what a pod shows is meant for the clients of a Service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HttpTransport {
     /// HTTP/1.1.
     #[default]
@@ -186,7 +186,7 @@ pub enum HttpTransport {
 }
 
 /// How long the TCP flows of an endpoint that no slice names any more may go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainContract {
     /// Seconds from the moment when the endpoint went until its flows are reset; zero resets them at
@@ -202,7 +202,7 @@ impl Default for DrainContract {
 }
 
 /// How a client outside the cluster reaches an endpoint on another node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ExternalMode {
     /// Source NAT: the endpoint sees this node's address, and its reply comes back here.
@@ -213,7 +213,7 @@ pub enum ExternalMode {
 }
 
 /// How packets get to a pod of this node at the hooks of tc.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LocalDelivery {
     /// Through the network stack: netfilter, and with it policies of a CNI that are made of it, sees them.
@@ -224,7 +224,7 @@ pub enum LocalDelivery {
 }
 
 /// `spec.loadBalancerSourceRanges`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRanges {
     /// The ranges, as network address and prefix length in bits; sorted, each once.
     pub ranges: Vec<(IpAddr, u8)>,
@@ -233,7 +233,7 @@ pub struct SourceRanges {
 }
 
 /// One port of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// `name`; empty when unnamed.
     pub name: Arc<str>,
@@ -249,7 +249,7 @@ pub struct ServicePort {
 
 /// A Service with cluster IPs. Headless and `ExternalName` Services carry no traffic that Podway
 /// could forward; the source leaves them out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Namespace and name.
     pub name: ObjectName,
@@ -340,7 +340,7 @@ impl Service {
 }
 
 /// One endpoint of an EndpointSlice (its first address; the API allows no use of the others).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SliceEndpoint {
     /// `addresses[0]`.
     pub address: IpAddr,
@@ -387,7 +387,7 @@ impl SliceEndpoint {
 }
 
 /// One port of an EndpointSlice.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlicePort {
     /// `name`; empty when unnamed. Matches [`ServicePort::name`].
     pub name: Arc<str>,
@@ -398,7 +398,7 @@ pub struct SlicePort {
 }
 
 /// An EndpointSlice with IP addresses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointSlice {
     /// Namespace and name.
     pub name: ObjectName,
@@ -416,7 +416,7 @@ pub struct EndpointSlice {
 }
 
 /// A Node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Name.
     pub name: Arc<str>,
@@ -436,7 +436,7 @@ pub struct Node {
 }
 
 /// A ServiceCIDR: where cluster IPs are taken from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceCidr {
     /// Name.
     pub name: Arc<str>,

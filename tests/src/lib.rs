@@ -7,6 +7,7 @@ pub mod wait;
 pub mod cases;
 pub mod cgroup;
 pub mod footprint;
+pub mod foreign;
 pub mod netns;
 pub mod release;
 pub mod topology;

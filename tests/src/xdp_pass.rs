@@ -26,7 +26,8 @@ pub(crate) fn attach<'a>(
     namespace: &Namespace,
     interfaces: impl Iterator<Item = &'a str> + Send,
 ) -> Result<Vec<XdpLink>> {
-    let mut ebpf = Ebpf::load(&object_file()?).context("cannot read the XDP program for uplinks")?;
+    let mut ebpf = Ebpf::load(&object_file("xdp", NAME, &INSTRUCTIONS)?)
+        .context("cannot read the XDP program for uplinks")?;
     let program: &mut Xdp = ebpf.program_mut(NAME).context("no program in the object")?.try_into()?;
     program.load().context("cannot load the XDP program for uplinks")?;
     namespace.run(|| {
@@ -40,15 +41,15 @@ pub(crate) fn attach<'a>(
     })?
 }
 
-/// The program as an ELF file, which is what loaders take.
-fn object_file() -> Result<Vec<u8>> {
+/// A program as an ELF file, which is what loaders take; the section says what kind of program it is.
+pub(crate) fn object_file(section: &str, name: &str, instructions: &[u8]) -> Result<Vec<u8>> {
     let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
-    let section = object.add_section(Vec::new(), b"xdp".to_vec(), SectionKind::Text);
-    let value = object.append_section_data(section, &INSTRUCTIONS, 8);
+    let section = object.add_section(Vec::new(), section.as_bytes().to_vec(), SectionKind::Text);
+    let value = object.append_section_data(section, instructions, 8);
     object.add_symbol(Symbol {
-        name: NAME.into(),
+        name: name.into(),
         value,
-        size: INSTRUCTIONS.len() as u64,
+        size: instructions.len() as u64,
         kind: SymbolKind::Text,
         scope: SymbolScope::Dynamic,
         weak: false,

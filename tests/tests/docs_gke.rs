@@ -9,8 +9,10 @@ use lb_userspace::source::files;
 use serde_json::{Value, json};
 
 const PAGE: &str = include_str!("../../docs/gke.md");
-const BACKEND_CONFIG: &str = include_str!("../../deploy/chart/podway/crds/backendconfigs.cloud.google.com.yaml");
-const FRONTEND_CONFIG: &str = include_str!("../../deploy/chart/podway/crds/frontendconfigs.networking.gke.io.yaml");
+const BACKEND_CONFIG: &str =
+    include_str!("../../deploy/chart/podway/crds/backendconfigs.cloud.google.com.yaml");
+const FRONTEND_CONFIG: &str =
+    include_str!("../../deploy/chart/podway/crds/frontendconfigs.networking.gke.io.yaml");
 
 /// What annotations of GKE's begin with.
 const PREFIXES: [&str; 5] = [

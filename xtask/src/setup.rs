@@ -29,6 +29,7 @@ const SYSTEM_PROGRAMS: [(&str, &str); 7] = [
     ("sysctl", "procps"),
     ("openssl", "openssl"),
     ("bwrap", "bubblewrap"),
+    ("tcpdump", "tcpdump"),
 ];
 
 /// Programs that tests in network namespaces use beside those.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::{Line, Request, socket_path};
+use crate::attach::ServedInterface;
 use crate::health::{ProbingStats, TargetHealth};
 
 /// How long an agent may be silent.
@@ -41,16 +42,40 @@ pub fn probing(run_dir: &Path) -> Result<ProbingStats> {
     stats.context("the agent said nothing of its probing")
 }
 
+/// The interfaces that the agent serves, by index.
+///
+/// # Errors
+/// As [`health`].
+pub fn interfaces(run_dir: &Path) -> Result<Vec<ServedInterface>> {
+    let mut interfaces = Vec::new();
+    ask(run_dir, &Request::Interfaces, |line| {
+        if let Line::Interface(found) = line {
+            interfaces.push(found);
+        }
+    })?;
+    Ok(interfaces)
+}
+
+/// The facts that the agent plans from, as the JSON of [`crate::snapshot::RecordedFacts`].
+///
+/// # Errors
+/// As [`health`], or the agent does not tell them.
+pub fn facts(run_dir: &Path) -> Result<String> {
+    text_of(run_dir, &Request::Facts)
+}
+
 /// What the agent says to a question about URL maps.
 ///
 /// # Errors
 /// As [`health`], or the agent has no answer.
 pub fn url_maps(run_dir: &Path, question: serde_json::Value) -> Result<String> {
+    text_of(run_dir, &Request::UrlMaps { question })
+}
+
+fn text_of(run_dir: &Path, request: &Request) -> Result<String> {
     let mut text = None;
-    ask(run_dir, &Request::UrlMaps { question }, |line| {
-        text = if let Line::Text(found) = line { Some(found) } else { None }
-    })?;
-    text.context("the agent said nothing of URL maps")
+    ask(run_dir, request, |line| text = if let Line::Text(found) = line { Some(found) } else { None })?;
+    text.context("the agent said nothing")
 }
 
 fn ask(run_dir: &Path, request: &Request, mut each: impl FnMut(Line)) -> Result<()> {

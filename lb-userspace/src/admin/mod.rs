@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::attach::ServedInterface;
 use crate::health::{ProbingStats, TargetHealth};
 
 mod client;
 mod server;
 
-pub use client::{health, probing, url_maps};
-pub use server::{Answer, Known, Server};
+pub use client::{facts, health, interfaces, probing, url_maps};
+pub use server::{Answer, FactsQuestion, Interfaces, Known, Server};
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,10 @@ pub enum Request {
     },
     /// What probing amounts to.
     Probing,
+    /// The interfaces that are served, and how.
+    Interfaces,
+    /// All facts that the plan is made from, without Secrets.
+    Facts,
     /// What a command wants to know of URL maps.
     UrlMaps {
         /// The question, in the words of the command.
@@ -42,7 +47,9 @@ pub enum Line {
     Health(TargetHealth),
     /// The sum of all probing.
     Probing(ProbingStats),
-    /// What the command shall print.
+    /// An interface.
+    Interface(ServedInterface),
+    /// What the command shall print, or a part of it that it knows how to read.
     Text(String),
     /// Nothing more comes, since the request cannot be answered.
     Error(String),

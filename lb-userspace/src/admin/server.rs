@@ -3,7 +3,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -12,12 +12,13 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 use rustix::process::geteuid;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::{Line, Request, socket_path};
+use crate::attach::ServedInterface;
 use crate::health::Probing;
 
 /// Clients that are answered at once; further ones wait in the kernel's queue, which has as many places.
@@ -34,9 +35,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Answers a question in a command's words; an error is told to the command.
 pub type Answer = Arc<dyn Fn(serde_json::Value) -> Result<String> + Send + Sync>;
 
+/// A question to the agent's loop, which has the facts: how their JSON is made, away from the loop.
+pub type FactsQuestion = oneshot::Sender<Box<dyn FnOnce() -> Result<String> + Send>>;
+
+/// The interfaces that are served, as they were last told.
+#[derive(Clone, Debug, Default)]
+pub struct Interfaces(Arc<Mutex<Vec<ServedInterface>>>);
+
+impl Interfaces {
+    /// Puts these in the place of the former ones.
+    pub fn publish(&self, served: Vec<ServedInterface>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = served;
+    }
+
+    fn all(&self) -> Vec<ServedInterface> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// What can be told.
 #[derive(Clone, Default)]
 pub struct Known {
+    /// How interfaces are served.
+    pub interfaces: Interfaces,
+    /// Where facts are asked for.
+    pub facts: Option<mpsc::Sender<FactsQuestion>>,
     /// What probes have found.
     pub probing: Probing,
     /// What is known of URL maps.
@@ -127,6 +150,12 @@ pub(super) async fn serve(mut stream: UnixStream, known: &Known, is_answered: im
             write_health(&mut stream, &known.probing, backend_service.as_deref()).await
         }
         Request::Probing => write(&mut stream, &[Line::Probing(known.probing.stats()), Line::End]).await,
+        Request::Interfaces => {
+            let mut lines: Vec<Line> = known.interfaces.all().into_iter().map(Line::Interface).collect();
+            lines.push(Line::End);
+            write(&mut stream, &lines).await
+        }
+        Request::Facts => write(&mut stream, &facts(known).await).await,
         Request::UrlMaps { question } => write(&mut stream, &url_maps(known, question).await).await,
     };
 }
@@ -160,14 +189,37 @@ async fn write_health(
 
 /// Beside the loop, since an answer may have every rule of a cluster.
 async fn url_maps(known: &Known, question: serde_json::Value) -> [Line; 2] {
-    let answered = match known.url_maps.clone() {
-        Some(answer) => tokio::task::spawn_blocking(move || answer(question)).await,
-        None => Ok(Err(anyhow!("nothing is known of URL maps"))),
-    };
-    match answered {
-        Ok(Ok(text)) => [Line::Text(text), Line::End],
-        Ok(Err(error)) => [Line::Error(format!("{error:#}")), Line::End],
-        Err(error) => [Line::Error(error.to_string()), Line::End],
+    match known.url_maps.clone() {
+        Some(answer) => answered(move || answer(question)).await,
+        None => told(Err(anyhow!("nothing is known of URL maps"))),
+    }
+}
+
+/// The loop only lends the facts: they may be every object of a cluster.
+async fn facts(known: &Known) -> [Line; 2] {
+    let unknown = || told(Err(anyhow!("the facts are not told")));
+    let Some(facts) = &known.facts else { return unknown() };
+    let (question, answer) = oneshot::channel();
+    if facts.send(question).await.is_err() {
+        return unknown();
+    }
+    match answer.await {
+        Ok(text) => answered(text).await,
+        Err(_) => unknown(),
+    }
+}
+
+async fn answered(text: impl FnOnce() -> Result<String> + Send + 'static) -> [Line; 2] {
+    match tokio::task::spawn_blocking(text).await {
+        Ok(text) => told(text),
+        Err(error) => told(Err(error.into())),
+    }
+}
+
+fn told(text: Result<String>) -> [Line; 2] {
+    match text {
+        Ok(text) => [Line::Text(text), Line::End],
+        Err(error) => [Line::Error(format!("{error:#}")), Line::End],
     }
 }
 

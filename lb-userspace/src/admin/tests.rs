@@ -207,3 +207,42 @@ async fn an_agent_that_knows_no_url_maps_says_so() {
     let answer = fixture.say(b"{\"urlMaps\":{\"question\":null}}\n").await;
     assert!(answer.starts_with(r#"{"error":"nothing is known of URL maps"}"#), "{answer}");
 }
+
+#[tokio::test]
+async fn interfaces_are_told_as_they_were_published_last() {
+    let dir = TempDir::with_prefix("podway-admin-").expect("a directory");
+    let known = Known::default();
+    let _server = Server::start(dir.path(), known.clone()).expect("a server");
+    let served = |name: &str, reason: Option<&str>| ServedInterface {
+        name: name.to_owned(),
+        index: 2,
+        is_uplink: true,
+        xdp: "generic".to_owned(),
+        reason: reason.map(str::to_owned),
+    };
+    known.interfaces.publish(vec![served("eth0", None)]);
+    known.interfaces.publish(vec![served("eth1", Some("the driver does not support it"))]);
+    let path = dir.path().to_owned();
+    let told = spawn_blocking(move || interfaces(&path)).await.expect("no panic").expect("an answer");
+    assert_eq!(told, [served("eth1", Some("the driver does not support it"))]);
+}
+
+#[tokio::test]
+async fn facts_are_lent_by_the_loop_and_written_down_beside_it() {
+    let dir = TempDir::with_prefix("podway-admin-").expect("a directory");
+    let (questions, mut asked) = mpsc::channel::<FactsQuestion>(1);
+    let known = Known { facts: Some(questions), ..Known::default() };
+    let _server = Server::start(dir.path(), known).expect("a server");
+    let ask = || {
+        let path = dir.path().to_owned();
+        spawn_blocking(move || facts(&path))
+    };
+    let answer = ask();
+    let question = asked.recv().await.expect("a question");
+    assert!(question.send(Box::new(|| Ok("{}".to_owned()))).is_ok());
+    assert_eq!(answer.await.expect("no panic").expect("an answer"), "{}");
+    let answer = ask();
+    drop(asked.recv().await.expect("a question"));
+    let error = answer.await.expect("no panic").expect_err("the loop has ended").to_string();
+    assert!(error.ends_with("the facts are not told"), "{error}");
+}

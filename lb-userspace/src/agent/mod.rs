@@ -30,6 +30,7 @@ mod beginnings;
 mod chain;
 mod changes;
 mod event_reports;
+mod fact_answers;
 mod fragment_holder;
 mod front_end;
 mod gate_reports;
@@ -60,6 +61,7 @@ pub use options::{Options, RUN_DIR_DEFAULT};
 
 use api_links::{ApiLinks, Subject, news};
 use applier::Applier;
+use fact_answers::FactsQuestions;
 use front_end::FrontEndLink;
 use planner::Planner;
 use probe_sharing::ProbeSharing;
@@ -174,6 +176,7 @@ struct Agent {
     service_health: ServiceHealthAnswers,
     known: admin::Known,
     url_map_answers: UrlMapAnswers,
+    facts_questions: FactsQuestions,
     observations: Observations,
     /// None where the facts come from manifests.
     api: Option<ApiLinks>,
@@ -207,6 +210,7 @@ impl Agent {
         let interval = Duration::from_secs(options.sweep_interval_seconds.into());
         let (max, limit) = (options.conntrack_max, options.conntrack_limit);
         let url_map_answers = UrlMapAnswers::default();
+        let (ask_facts, facts_questions) = mpsc::channel(fact_answers::QUESTIONS_MAX);
         Ok(Self {
             sweeper: Sweeper::new(&mut applier.maps, interval, max, limit),
             planner,
@@ -228,9 +232,11 @@ impl Agent {
                     let answers = url_map_answers.clone();
                     move |question| answers.answer(question)
                 })),
+                facts: Some(ask_facts),
                 ..admin::Known::default()
             },
             url_map_answers,
+            facts_questions,
             api,
             front_end,
             routes: options
@@ -292,6 +298,7 @@ impl Agent {
                 }
                 () = sleep_until(self.sweeper.due()) => self.sweep(),
                 news = news(&mut self.api) => self.take_news(news),
+                Some(question) = self.facts_questions.recv() => self.lend_facts(question),
                 Some(event) = events.recv() => self.take(event),
                 Ok(()) = self.service_health.problems.changed() => self.report_problems(),
                 () = until(due.links) => {
@@ -331,6 +338,7 @@ impl Agent {
         let reader = self.applier.maps.reader(&self.pins)?;
         fragment_holder::start(&self.pins, reader, attachments.reentry()?)?;
         attachments.reconcile(&mut self.applier.maps)?;
+        self.known.interfaces.publish(attachments.served());
         self.attachments = Some(attachments);
         if let Err(error) = self.pins.remove_older() {
             warn!(error = format!("{error:#}"), "pins of an older layout are left");
@@ -448,8 +456,8 @@ impl Agent {
         problems.extend(self.front_end.problems.iter().cloned());
         problems.extend(self.planner.address_problems().cloned());
         problems.extend(self.api.iter().flat_map(ApiLinks::problems).cloned());
-        self.url_map_answers.publish(&self.planner.desired, &problems);
         self.report.update(problems);
+        self.url_map_answers.publish(&self.planner.desired, self.report.all());
     }
 
     /// CONFIG follows the Node and ServiceCIDR objects; before the first plan, the pinned one holds.
@@ -482,6 +490,7 @@ impl Agent {
         if let Err(error) = attachments.reconcile(&mut self.applier.maps) {
             warn!(error = format!("{error:#}"), "interfaces are left as they are");
         }
+        self.known.interfaces.publish(attachments.served());
     }
 }
 

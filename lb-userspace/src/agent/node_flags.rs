@@ -7,9 +7,7 @@ use clap::Args;
 use lb_common::config::Config;
 
 use crate::attach::{self, Cidr, NodeConfig, PortRange};
-use crate::model::{
-    AddressRange, Dialect, ExternalMode, LocalDelivery, NegType, Node, ObjectName, Snapshot,
-};
+use crate::model::{AddressRange, Dialect, ExternalMode, LocalDelivery, NegType, Node, ObjectName, Snapshot};
 use crate::plan::{LabelSelector, NodeContext, NodePortAddresses, Selection};
 
 /// What a node is like, where its Node object shall not say it.

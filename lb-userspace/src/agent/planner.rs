@@ -285,6 +285,11 @@ impl Planner {
         self.snapshot.services.keys()
     }
 
+    /// The facts, and the node that is planned for.
+    pub(super) fn facts(&self) -> (&Snapshot, &NodeContext) {
+        (&self.snapshot, &self.node)
+    }
+
     /// A Service that this node serves.
     pub(super) fn served(&self, service: &ObjectName) -> Option<&Service> {
         self.snapshot

@@ -31,6 +31,11 @@ impl ProblemReport {
         counts
     }
 
+    /// All that there are, sorted.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Problem> {
+        self.told.iter()
+    }
+
     /// Tells what is new and what is over.
     pub(super) fn update(&mut self, problems: Vec<Problem>) {
         let now: BTreeSet<Problem> = problems.into_iter().collect();

@@ -20,8 +20,8 @@ struct Told {
 
 impl UrlMapAnswers {
     /// Puts the URL maps of a plan in the place of the former ones.
-    pub(super) fn publish(&self, desired: &Desired, problems: &[Problem]) {
-        let of_ingresses = problems.iter().filter(|problem| problem.kind == "Ingress").cloned();
+    pub(super) fn publish<'a>(&self, desired: &Desired, problems: impl Iterator<Item = &'a Problem>) {
+        let of_ingresses = problems.filter(|problem| problem.kind == "Ingress").cloned();
         let told = Told { desired: desired.url_map_part(), problems: of_ingresses.collect() };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(told);
     }

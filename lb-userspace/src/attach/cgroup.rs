@@ -21,10 +21,7 @@ impl Cgroup {
     pub(super) fn open(path: Option<&Path>) -> Result<Self> {
         let path = match path {
             Some(path) => path.to_owned(),
-            None => mount_point(
-                &std::fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts")?,
-            )
-            .context(
+            None => mount_point()?.context(
                 "cannot attach the socket hooks: no cgroup2 file system is mounted; mount one (mount -t \
                      cgroup2 none /sys/fs/cgroup) or give --no-socket-hooks",
             )?,
@@ -36,8 +33,17 @@ impl Cgroup {
     }
 }
 
+/// Where the hierarchy is mounted, if it is.
+///
+/// # Errors
+/// The mounts cannot be read.
+pub fn mount_point() -> Result<Option<PathBuf>> {
+    let mounts = std::fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts")?;
+    Ok(mount_point_in(&mounts))
+}
+
 /// Where `/proc/mounts` says that the hierarchy is.
-fn mount_point(mounts: &str) -> Option<PathBuf> {
+fn mount_point_in(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut fields = line.split_whitespace();
         let (_, at, kind) = (fields.next()?, fields.next()?, fields.next()?);
@@ -53,7 +59,7 @@ mod tests {
     fn the_first_cgroup2_mount_is_taken() {
         let mounts = "tmpfs /run tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(mount_point(mounts), Some(PathBuf::from("/sys/fs/cgroup/unified")));
-        assert_eq!(mount_point("tmpfs /run tmpfs rw 0 0\n"), None);
+        assert_eq!(mount_point_in(mounts), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        assert_eq!(mount_point_in("tmpfs /run tmpfs rw 0 0\n"), None);
     }
 }

@@ -3,6 +3,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use aya::programs::TcAttachType;
+use serde::{Deserialize, Serialize};
 
 use crate::maps::Pins;
 
@@ -72,7 +73,7 @@ pub(super) fn aside(pin: &Path) -> PathBuf {
 }
 
 /// What a link is on, from the name of its pin.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Place {
     /// An interface, by index.
     Interface(u32),

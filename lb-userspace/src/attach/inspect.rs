@@ -2,13 +2,14 @@
 use anyhow::{Context, Result};
 use aya::programs::SchedClassifier;
 use aya::programs::links::{FdLink, LinkError, LinkType, PinnedLink};
+use serde::{Deserialize, Serialize};
 
 use super::hook::{Hook, Place, parse_pin};
 use super::netlink::{AttachedXdp, Link, links};
 use crate::maps::Pins;
 
 /// How a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// XDP in the driver.
     XdpNative,
@@ -46,7 +47,7 @@ impl Mode {
 }
 
 /// One program at one place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachedProgram {
     /// Its name in the eBPF object.
     pub program: String,

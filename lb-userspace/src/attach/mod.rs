@@ -17,29 +17,36 @@ mod addresses;
 mod cgroup;
 mod clsact;
 mod hook;
+mod hook_programs;
 mod inspect;
 mod instance;
+mod interface_facts;
 mod namespace;
-mod netlink;
+pub(crate) mod netlink;
 mod node_config;
 mod pattern;
 mod pods;
 mod programs;
 mod reentry;
 mod routes;
+mod served;
 mod xdp;
 
 pub use addresses::{AddressFault, HostedAddresses, Life};
+pub use cgroup::mount_point as cgroup_mount_point;
 pub use hook::{Hook, Place, SOCKET_PROGRAMS, parse_pin};
+pub use hook_programs::{HookPoint, HookProgram, hook_programs};
 pub use inspect::{AttachedProgram, Mode, inspect};
 pub use instance::Instance;
+pub use interface_facts::{Bond, InterfaceFacts, interface_facts};
 pub use namespace::namespace_cookie;
 pub use netlink::{AttachedXdp, Link, Monitor, links};
-pub use node_config::{Cidr, NodeConfig, PortRange, check_snat_ports, config};
+pub use node_config::{Cidr, NodeConfig, PortRange, check_snat_ports, config, local_ports};
 pub use pattern::Pattern;
 pub use pods::PodInterface;
 pub use reentry::Reentry;
 pub use routes::{RouteFault, RouteTable, remove_routes};
+pub use served::ServedInterface;
 pub use xdp::XdpChoice;
 
 use cgroup::Cgroup;
@@ -363,6 +370,15 @@ fn remove_filter(pin: &str) -> Result<()> {
         (Some(side), Some(link)) => clsact::detach(&link.name, side, program),
         _ => Ok(()),
     }
+}
+
+/// The interfaces of this network namespace's default routes.
+///
+/// # Errors
+/// The kernel's table cannot be read.
+pub fn default_uplinks() -> Result<BTreeSet<String>> {
+    let read = |path| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
+    Ok(default_routes(&read("/proc/net/route")?, &read("/proc/net/ipv6_route").unwrap_or_default()))
 }
 
 /// The interfaces of the default routes, from the kernel's tables (`/proc/net/route`: interface,

@@ -51,20 +51,20 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 /// Type bits of an attribute that are flags (`NLA_F_NESTED`, `NLA_F_NET_BYTEORDER`).
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
-const RTM_NEWLINK: u16 = 16;
-const RTM_GETLINK: u16 = 18;
+pub(super) const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_GETLINK: u16 = 18;
 const RTNLGRP_LINK: u32 = 1;
 /// `RTNLGRP_LINK`, `NEIGH`, `IPV4_IFADDR`, `IPV4_ROUTE`, `IPV4_RULE`, `IPV6_IFADDR`, `IPV6_ROUTE`, `IPV6_RULE` and
 /// `NEXTHOP`.
 const ROUTE_GROUPS: [u32; 9] = [RTNLGRP_LINK, 3, 5, 7, 8, 9, 11, 19, 32];
-const IFINFO_BYTES: usize = 16;
+pub(super) const IFINFO_BYTES: usize = 16;
 const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
+pub(super) const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_XDP: u16 = 43;
-const IFLA_XDP_ATTACHED: u16 = 2;
+pub(super) const IFLA_LINKINFO: u16 = 18;
+pub(super) const IFLA_INFO_KIND: u16 = 1;
+pub(super) const IFLA_XDP: u16 = 43;
+pub(super) const IFLA_XDP_ATTACHED: u16 = 2;
 
 const GENL_ID_CTRL: u16 = 16;
 const GENL_HEADER_BYTES: usize = 4;
@@ -102,8 +102,15 @@ pub fn links() -> io::Result<Vec<Link>> {
 
 fn link(index: u32, attributes: &[u8], features: &BTreeMap<u32, u64>) -> Link {
     let takes = features.get(&index).is_some_and(|bits| bits & NETDEV_XDP_ACT_NDO_XMIT != 0);
-    let mut link =
-        Link { index, name: String::new(), mac: None, kind: None, master: None, xdp: None, takes_xdp_frames: takes };
+    let mut link = Link {
+        index,
+        name: String::new(),
+        mac: None,
+        kind: None,
+        master: None,
+        xdp: None,
+        takes_xdp_frames: takes,
+    };
     for (kind, value) in Attributes(attributes) {
         match kind {
             IFLA_ADDRESS => link.mac = value.try_into().ok(),
@@ -115,13 +122,7 @@ fn link(index: u32, attributes: &[u8], features: &BTreeMap<u32, u64>) -> Link {
             }
             IFLA_XDP => {
                 let attached = Attributes(value).find(|(kind, _)| *kind == IFLA_XDP_ATTACHED);
-                // XDP_ATTACHED_NONE, _DRV, _SKB of if_link.h.
-                link.xdp = match attached.and_then(|(_, value)| value.first()) {
-                    None | Some(0) => None,
-                    Some(1) => Some(AttachedXdp::Native),
-                    Some(2) => Some(AttachedXdp::Generic),
-                    Some(_) => Some(AttachedXdp::Other),
-                };
+                link.xdp = attached.and_then(|(_, value)| attached_xdp(value));
             }
             _ => {}
         }
@@ -129,8 +130,18 @@ fn link(index: u32, attributes: &[u8], features: &BTreeMap<u32, u64>) -> Link {
     link
 }
 
+/// XDP_ATTACHED_NONE, _DRV, _SKB of if_link.h.
+pub(super) fn attached_xdp(value: &[u8]) -> Option<AttachedXdp> {
+    match value.first() {
+        None | Some(0) => None,
+        Some(1) => Some(AttachedXdp::Native),
+        Some(2) => Some(AttachedXdp::Generic),
+        Some(_) => Some(AttachedXdp::Other),
+    }
+}
+
 /// XDP features by interface; none where the kernel has no such family (before 6.3).
-fn xdp_features() -> BTreeMap<u32, u64> {
+pub(super) fn xdp_features() -> BTreeMap<u32, u64> {
     let mut request = vec![CTRL_CMD_GETFAMILY, 1, 0, 0];
     put_attribute(&mut request, CTRL_ATTR_FAMILY_NAME, b"netdev\0");
     let Ok(answers) = ask(Some(netlink::GENERIC), GENL_ID_CTRL, NLM_F_ACK, &request) else {
@@ -214,13 +225,16 @@ const fn group(number: u32) -> u32 {
     1 << (number - 1)
 }
 
-pub(super) struct Message {
-    pub(super) kind: u16,
-    pub(super) payload: Vec<u8>,
+/// One message of an answer.
+pub(crate) struct Message {
+    /// Its type.
+    pub(crate) kind: u16,
+    /// What follows its header.
+    pub(crate) payload: Vec<u8>,
 }
 
 /// All messages of a dump, begun again while what it shows changes.
-pub(super) fn dump(protocol: Option<Protocol>, kind: u16, payload: &[u8]) -> io::Result<Vec<Message>> {
+pub(crate) fn dump(protocol: Option<Protocol>, kind: u16, payload: &[u8]) -> io::Result<Vec<Message>> {
     let mut answer = Ok(Vec::new());
     for _ in 0..DUMP_TRIES {
         answer = ask(protocol, kind, NLM_F_DUMP, payload);
@@ -277,7 +291,7 @@ pub(super) fn ask(
 }
 
 /// A row of attributes: length and type of two bytes each, then the value, padded to four bytes.
-pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
+pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);
@@ -298,11 +312,11 @@ pub(super) fn put_attribute(request: &mut Vec<u8>, kind: u16, value: &[u8]) {
     request.resize(request.len().next_multiple_of(4), 0);
 }
 
-pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
-fn text(value: &[u8]) -> String {
+pub(crate) fn text(value: &[u8]) -> String {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()
 }

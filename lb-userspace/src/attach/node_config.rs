@@ -33,7 +33,9 @@ impl Default for PortRange {
 }
 
 impl PortRange {
-    fn overlaps(self, other: Self) -> bool {
+    /// Whether a port is in both.
+    #[must_use]
+    pub const fn overlaps(self, other: Self) -> bool {
         self.first <= other.last && other.first <= self.last
     }
 }
@@ -83,13 +85,21 @@ fn family_bits(address: IpAddr) -> u8 {
 /// # Errors
 /// It does; the message says whose ports they are.
 pub fn check_snat_ports(ports: PortRange) -> Result<()> {
+    check_snat_range(ports, local_ports()?)
+}
+
+/// The ports that this node gives to its own sockets.
+///
+/// # Errors
+/// They cannot be read.
+pub fn local_ports() -> Result<PortRange> {
     let text = std::fs::read_to_string(LOCAL_PORT_RANGE);
     let text = text.with_context(|| format!("cannot read {LOCAL_PORT_RANGE}"))?;
     let mut numbers = text.split_whitespace().map(str::parse::<u16>);
     let (Some(Ok(first)), Some(Ok(last))) = (numbers.next(), numbers.next()) else {
         bail!("cannot read {LOCAL_PORT_RANGE}: {:?} are not two ports", text.trim());
     };
-    check_snat_range(ports, PortRange { first, last })
+    Ok(PortRange { first, last })
 }
 
 fn check_snat_range(ports: PortRange, local: PortRange) -> Result<()> {

@@ -1,12 +1,9 @@
 //! `podway describe`: one object with all that hangs on it.
-use std::path::PathBuf;
-
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::diff::Tables;
-use crate::maps::{Maps, Pins};
 
 use super::frontends::{self, FrontendRow};
 use super::get::{self, BackendServiceRow, EndpointRow, NegRow};
@@ -14,7 +11,7 @@ use super::health::{self, KnownHealth};
 use super::node_negs;
 use super::output::{self, Format, Row as _};
 use super::url_maps::Topic;
-use super::{GivenFacts, UrlMapQuestion};
+use super::{GivenFacts, ReadFrom, UrlMapQuestion};
 
 /// What can be described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,12 +40,8 @@ pub(super) struct Describe {
     /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-    /// Where the agent pins its maps.
-    #[arg(long, default_value = super::PIN_PATH)]
-    pin_path: PathBuf,
-    /// The agent's --run-dir, where it answers what the maps do not hold.
-    #[arg(long, default_value = super::RUN_DIR)]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    place: ReadFrom,
     #[command(flatten)]
     given: GivenFacts,
 }
@@ -74,7 +67,7 @@ pub(super) fn run(describe: &Describe) -> Result<String> {
         Kind::Ingress => Topic::Ingress { name },
         Kind::BackendService | Kind::Neg | Kind::Endpoint => return of_maps(describe),
     };
-    describe.given.ask_of_url_maps(&UrlMapQuestion { topic, output: describe.output }, &describe.run_dir)
+    describe.given.ask_of_url_maps(&UrlMapQuestion { topic, output: describe.output }, &describe.place)
 }
 
 fn of_maps(describe: &Describe) -> Result<String> {
@@ -82,16 +75,16 @@ fn of_maps(describe: &Describe) -> Result<String> {
         describe.given.manifests.is_none(),
         "cannot describe this from manifests: it stands in BPF maps; use `podway plan`, or leave --manifests out"
     );
-    let maps = Maps::open(&Pins::new(&describe.pin_path))?;
-    let tables = maps.tables()?;
-    let known = KnownHealth::ask(&describe.run_dir, None);
+    let reading = describe.place.open()?;
+    let tables = reading.tables()?;
+    let known = KnownHealth::ask(&reading, None);
     // That no agent answers has been said.
-    let nodes = node_negs::ask(&describe.run_dir).unwrap_or_default();
+    let nodes = node_negs::ask(&describe.place).unwrap_or_default();
     let mut chain = Chain {
         frontends: Vec::new(),
-        backend_services: get::backend_services(&maps, &tables)?,
+        backend_services: get::backend_services(&reading, &tables)?,
         negs: get::negs(&tables, &nodes),
-        endpoints: get::endpoints(&maps, &tables, &known, &nodes)?,
+        endpoints: get::endpoints(&reading, &tables, &known, &nodes)?,
     };
     let names = if describe.kind == Kind::Endpoint {
         of_endpoint(&mut chain, &describe.name)?

@@ -9,20 +9,22 @@ use serde::Serialize;
 use crate::clock::now_s;
 use crate::diff::Tables;
 use crate::explain::{
-    self, Entry, Explanation, Origins, Question, Run, Slices, TableNames, live, tables::host_tables,
+    self, Entry, Explanation, Question, Run, Slices, TableNames, live, tables::host_tables,
 };
-use crate::maps::{Maps, Object, Pins};
+use crate::maps::Object;
 use crate::model::{Protocol, Snapshot};
+use crate::snapshot::{Pinned, Reading};
 
 use super::output::{self, Format};
 use super::url_maps::Topic;
-use super::{Facts, GivenFacts, UrlMapQuestion, manifests};
+use super::{Facts, GivenFacts, ReadFrom, UrlMapQuestion, manifests};
 
 /// Source port of a question that names none: the first ephemeral one.
 const PORT_DEFAULT: u16 = 32_768;
 
 /// Tell step by step what happens to a request (--url), or to the first packet of a flow: on the maps of this node's agent, with the
-/// program in the kernel as witness, or with `--manifests` from the plan alone. Writes nothing.
+/// program in the kernel as witness, on those of a snapshot (--snapshot), or with --manifests from the plan alone. Writes
+/// nothing.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Examples:\n  podway explain --from 203.0.113.7 --to 198.51.100.10:80 --proto tcp\n  \
@@ -54,12 +56,8 @@ pub(super) struct Explain {
     /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-    /// Where the agent pins its maps.
-    #[arg(long, default_value = super::PIN_PATH)]
-    pin_path: PathBuf,
-    /// The agent's --run-dir, where it notes which EndpointSlice an endpoint came from.
-    #[arg(long, default_value = super::RUN_DIR)]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    place: ReadFrom,
     /// The eBPF object to run instead of the one in this binary.
     #[arg(long)]
     ebpf_object: Option<PathBuf>,
@@ -71,7 +69,7 @@ fn client(text: &str) -> Result<SocketAddr, String> {
     with_port.or(alone).map_err(|_| format!("cannot read {text:?}: want IP or IP:PORT"))
 }
 
-fn protocol(text: &str) -> Result<Protocol, String> {
+pub(super) fn protocol(text: &str) -> Result<Protocol, String> {
     match text.to_ascii_lowercase().as_str() {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
@@ -107,7 +105,7 @@ pub(super) fn run(explain: &Explain) -> Result<String> {
     if let Some(url) = &explain.url {
         let topic = Topic::Request { url: url.clone(), vip: explain.vip };
         let question = UrlMapQuestion { topic, output: explain.output };
-        return explain.given.ask_of_url_maps(&question, &explain.run_dir);
+        return explain.given.ask_of_url_maps(&question, &explain.place);
     }
     let (Some(from), Some(to)) = (explain.from, explain.to) else {
         bail!("cannot explain nothing: give --url, or --from and --to")
@@ -121,7 +119,7 @@ pub(super) fn run(explain: &Explain) -> Result<String> {
     let packet = Packet { from, to };
     let answer = match explain.given.facts() {
         Some(facts) => from_manifests(explain, packet, &facts)?,
-        None => from_kernel(explain, packet)?,
+        None => from_maps(explain, packet)?,
     };
     match explain.output {
         Format::Json | Format::Yaml => output::value(&answer, explain.output),
@@ -158,26 +156,39 @@ fn pods_elsewhere(snapshot: &Snapshot, node_name: &str, address: IpAddr) -> bool
         .any(|(network, bits)| lb_common::Prefix::new(*network, *bits).contains(&address.into()))
 }
 
-fn from_kernel(explain: &Explain, packet: Packet) -> Result<Answer> {
-    let pins = Pins::new(&explain.pin_path);
-    let maps = Maps::open(&pins)?;
-    let tables = maps.tables()?;
-    let config = maps.config()?;
+fn from_maps(explain: &Explain, packet: Packet) -> Result<Answer> {
+    let reading = explain.place.open()?;
+    let tables = reading.tables()?;
+    let config = reading.config()?;
     let nodes = [config.node_v4, config.node_v6].map(IpAddr::from);
     let local = local_pods(&tables);
     let question =
         question(explain.entry, explain.protocol, packet, &nodes, |client| local.contains(&client));
-    let mut host = host_tables(&tables, config, now_s());
+    let mut host = host_tables(&tables, config, reading.now_s());
     let key = question.flow_key();
-    if let Some(flow) = maps.flow(&key)? {
+    if let Some(flow) = reading.flow(&key)? {
         host.flows.insert(key, flow);
     }
-    let names = TableNames { tables: &tables, slices: Slices::Noted(Origins::new(&explain.run_dir)) };
+    let names = TableNames { tables: &tables, slices: reading.slices() };
     let explanation = explain::explain(&question, &mut host, &names);
-    let object = Object::choose(explain.ebpf_object.clone())?;
-    let run = live::run(&object.bytes()?, &pins, &maps, &question).context("cannot ask the kernel")?;
-    let kernel = run.map(|run| witness(&question, &explanation, &run));
+    // A snapshot has no kernel that could be asked.
+    let kernel = match &reading {
+        Reading::Pinned(pinned) => asked_of_kernel(explain, pinned, &question, &explanation)?,
+        Reading::Recorded(_) => None,
+    };
     Ok(Answer { explanation, kernel })
+}
+
+fn asked_of_kernel(
+    explain: &Explain,
+    pinned: &Pinned,
+    question: &Question,
+    explanation: &Explanation,
+) -> Result<Option<Witness>> {
+    let object = Object::choose(explain.ebpf_object.clone())?;
+    let run = live::run(&object.bytes()?, &pinned.pins, &pinned.maps, question);
+    let run = run.context("cannot ask the kernel")?;
+    Ok(run.map(|run| witness(question, explanation, &run)))
 }
 
 fn local_pods(tables: &Tables) -> std::collections::BTreeSet<IpAddr> {

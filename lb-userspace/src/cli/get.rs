@@ -1,6 +1,5 @@
 //! `podway get`: the maps as tables.
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
@@ -9,18 +8,18 @@ use lb_common::endpoint::{Endpoint, state};
 use lb_common::neg::{NegKind, Ring};
 use serde::Serialize;
 
-use crate::clock::now_s;
 use crate::diff::{Tables, range_text};
 use crate::drain;
-use crate::maps::{Maps, Pins, StoredState};
+use crate::maps::StoredState;
 use crate::model::{NegType, Protocol};
 use crate::plan::{neg_kind_name, socket_text};
+use crate::snapshot::Reading;
 
 use super::health::{self, EndpointHealth, KnownHealth};
 use super::node_negs::{self, NodeNeg};
 use super::output::{self, Format, Row};
 use super::url_maps::Topic;
-use super::{GivenFacts, UrlMapQuestion, frontends, traces};
+use super::{GivenFacts, ReadFrom, UrlMapQuestion, frontends, traces};
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -47,7 +46,7 @@ pub(super) enum Resource {
     UrlMaps,
 }
 
-/// List what stands in the BPF maps of this node. No agent need run.
+/// List what stands in the BPF maps of this node, or in a snapshot. No agent need run.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  podway get frontends\n  podway get endpoints shop/web -o wide\n  \
     podway get conntrack -o json | jq length\n  podway get url-maps --manifests examples")]
@@ -59,12 +58,8 @@ pub(super) struct Get {
     /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-    /// Where the agent pins its maps.
-    #[arg(long, default_value = super::PIN_PATH)]
-    pin_path: PathBuf,
-    /// The agent's --run-dir, where it answers what the maps do not hold.
-    #[arg(long, default_value = super::RUN_DIR)]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    place: ReadFrom,
     #[command(flatten)]
     given: GivenFacts,
 }
@@ -74,46 +69,39 @@ pub(super) struct Get {
 /// # Errors
 /// No maps are pinned there, or they cannot be read.
 pub(super) fn run(get: &Get) -> Result<String> {
-    let pins = Pins::new(&get.pin_path);
-    let maps = || {
+    let open = || {
         ensure!(
             get.given.manifests.is_none(),
             "cannot list this from manifests: it stands in BPF maps; use `podway plan`, or leave --manifests out"
         );
-        Maps::open(&pins)
+        get.place.open()
     };
     match get.resource {
-        Resource::Frontends => listing(get, frontends::frontends(&maps()?.tables()?)),
+        Resource::Frontends => listing(get, frontends::frontends(&open()?.tables()?)),
         Resource::BackendServices => {
-            let maps = maps()?;
-            listing(get, backend_services(&maps, &maps.tables()?)?)
+            let reading = open()?;
+            listing(get, backend_services(&reading, &reading.tables()?)?)
         }
-        Resource::Negs => listing(get, negs(&maps()?.tables()?, &node_negs::ask_or_say(&get.run_dir))),
+        Resource::Negs => listing(get, negs(&open()?.tables()?, &node_negs::ask_or_say(&get.place))),
         Resource::Endpoints => {
-            let maps = maps()?;
+            let reading = open()?;
             // A short table has no room for what the agent knows of health; elsewhere that is said of both at once.
             let (known, nodes) = match get.output {
-                Format::Table => (KnownHealth::none(), node_negs::ask_or_say(&get.run_dir)),
+                Format::Table => (KnownHealth::none(), node_negs::ask_or_say(&get.place)),
                 Format::Wide | Format::Json | Format::Yaml => {
-                    (KnownHealth::ask(&get.run_dir, None), node_negs::ask(&get.run_dir).unwrap_or_default())
+                    (KnownHealth::ask(&reading, None), node_negs::ask(&get.place).unwrap_or_default())
                 }
             };
-            listing(get, endpoints(&maps, &maps.tables()?, &known, &nodes)?)
+            listing(get, endpoints(&reading, &reading.tables()?, &known, &nodes)?)
         }
-        Resource::Conntrack => {
-            let maps = maps()?;
-            listing(get, traces::conntrack(&maps, &maps.tables()?)?)
-        }
-        Resource::Affinity => {
-            let maps = maps()?;
-            listing(get, traces::affinity(&maps, &maps.tables()?)?)
-        }
-        Resource::Counters => listing(get, traces::counters(&maps()?)?),
-        Resource::Pressure => listing(get, super::pressure::pressure(&mut maps()?)?),
-        Resource::Programs => maps().and_then(|_| listing(get, super::programs::programs(&pins)?)),
+        Resource::Conntrack => listing(get, traces::conntrack(&open()?)?),
+        Resource::Affinity => listing(get, traces::affinity(&open()?)?),
+        Resource::Counters => listing(get, traces::counters(&open()?)?),
+        Resource::Pressure => listing(get, super::pressure::pressure(&open()?)?),
+        Resource::Programs => listing(get, super::programs::programs(&open()?)?),
         Resource::UrlMaps => {
             let topic = Topic::Rules { filter: get.filter.clone() };
-            get.given.ask_of_url_maps(&UrlMapQuestion { topic, output: get.output }, &get.run_dir)
+            get.given.ask_of_url_maps(&UrlMapQuestion { topic, output: get.output }, &get.place)
         }
     }
 }
@@ -203,9 +191,15 @@ impl Row for BackendServiceRow {
     }
 }
 
-pub(super) fn backend_services(maps: &Maps, tables: &Tables) -> Result<Vec<BackendServiceRow>> {
+pub(super) fn backend_services(reading: &Reading, tables: &Tables) -> Result<Vec<BackendServiceRow>> {
     let ids: Vec<u32> = tables.backend_service_ids().collect();
-    ids.iter().map(|id| Ok(backend_service(tables, *id, &maps.backend_service_traffic(*id)?))).collect()
+    let traffic = reading.backend_services_traffic(ids.last().map_or(0, |last| last + 1))?;
+    Ok(ids.iter().map(|id| backend_service(tables, *id, &of_id(&traffic, *id))).collect())
+}
+
+/// What was counted for an id. Where a snapshot ends before it, nothing was.
+fn of_id(traffic: &[Traffic], id: u32) -> Traffic {
+    traffic.get(id as usize).copied().unwrap_or_default()
 }
 
 fn backend_service(tables: &Tables, id: u32, traffic: &Traffic) -> BackendServiceRow {
@@ -411,28 +405,27 @@ pub(super) fn state_name(endpoint: &Endpoint) -> &'static str {
 }
 
 pub(super) fn endpoints(
-    maps: &Maps,
+    reading: &Reading,
     tables: &Tables,
     known: &KnownHealth,
     nodes: &[NodeNeg],
 ) -> Result<Vec<EndpointRow>> {
     let ids: Vec<u32> = tables.endpoint_ids().collect();
+    let now_s = reading.now_s();
     let is_draining = |id: &&u32| {
         let endpoint = tables.endpoint(**id);
         endpoint.state & (state::DRAINING | state::WITHDRAWN) != 0 || endpoint.drain_until_s().is_some()
     };
     let flows = match ids.iter().any(|id| is_draining(&id)) {
-        true => Some(drain::flows_by_endpoint(maps)?),
+        true => Some(drain::flows_by_endpoint(reading.flows()?, now_s)?),
         false => None,
     };
-    let of_maps = ids
-        .iter()
-        .map(|id| {
-            let flows = flows.as_ref().filter(|_| is_draining(&id)).map(|flows| flows.of(*id, tables));
-            Ok(endpoint(tables, *id, flows, &maps.endpoint_traffic(*id)?, known))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Ok(of_maps.into_iter().chain(nodes.iter().flat_map(|neg| neg.endpoint_rows(known))).collect())
+    let traffic = reading.endpoints_traffic(ids.last().map_or(0, |last| last + 1))?;
+    let row = |id: &u32| {
+        let flows = flows.as_ref().filter(|_| is_draining(&id)).map(|flows| flows.of(*id, tables));
+        endpoint(tables, *id, flows, &of_id(&traffic, *id), known, now_s)
+    };
+    Ok(ids.iter().map(row).chain(nodes.iter().flat_map(|neg| neg.endpoint_rows(known))).collect())
 }
 
 fn endpoint(
@@ -441,6 +434,7 @@ fn endpoint(
     flows_left: Option<u64>,
     traffic: &Traffic,
     known: &KnownHealth,
+    now_s: u32,
 ) -> EndpointRow {
     let endpoint = tables.endpoint(id);
     let backend_service = name_of(tables, endpoint.backend_service);
@@ -458,7 +452,7 @@ fn endpoint(
         state: state_name(&endpoint).to_owned(),
         local: endpoint.is_local(),
         flows_left,
-        seconds_left: endpoint.drain_until_s().map(|until_s| until_s.saturating_sub(now_s())),
+        seconds_left: endpoint.drain_until_s().map(|until_s| until_s.saturating_sub(now_s)),
         traffic: Some(EndpointTraffic {
             packets: traffic.packets,
             bytes: traffic.bytes,

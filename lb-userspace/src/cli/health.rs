@@ -2,17 +2,15 @@
 //! agent of this node knows of it.
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use crate::admin;
 use crate::health::{DecidedBy, LastProbe, TargetHealth};
-use crate::maps::{Maps, Pins};
+use crate::snapshot::Reading;
 
+use super::ReadFrom;
 use super::get::{self, EndpointRow};
 use super::node_negs;
 use super::output::{self, Format, Row};
@@ -30,12 +28,8 @@ pub(super) struct GetHealth {
     /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-    /// Where the agent pins its maps.
-    #[arg(long, default_value = super::PIN_PATH)]
-    pin_path: PathBuf,
-    /// The agent's --run-dir.
-    #[arg(long, default_value = super::RUN_DIR)]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    place: ReadFrom,
 }
 
 /// Prints the listing.
@@ -43,14 +37,14 @@ pub(super) struct GetHealth {
 /// # Errors
 /// No maps are pinned there, or no single backend service has the name.
 pub(super) fn run(get: &GetHealth) -> Result<String> {
-    let maps = Maps::open(&Pins::new(&get.pin_path))?;
-    let tables = maps.tables()?;
+    let reading = get.place.open()?;
+    let tables = reading.tables()?;
     let names: Vec<String> = tables.backend_service_ids().map(|id| get::name_of(&tables, id)).collect();
     let name = only_one(&names, &get.backend_service)?;
-    let known = KnownHealth::ask(&get.run_dir, Some(&name));
+    let known = KnownHealth::ask(&reading, Some(&name));
     // That no agent answers has been said.
-    let nodes = node_negs::ask(&get.run_dir).unwrap_or_default();
-    let mut endpoints = get::endpoints(&maps, &tables, &known, &nodes)?;
+    let nodes = node_negs::ask(&get.place).unwrap_or_default();
+    let mut endpoints = get::endpoints(&reading, &tables, &known, &nodes)?;
     endpoints.retain(|row| row.backend_service == name);
     let rows: Vec<HealthRow> = endpoints.into_iter().map(HealthRow).collect();
     output::rows(&rows, get.output)
@@ -74,35 +68,42 @@ pub(super) fn only_one(names: &[String], text: &str) -> Result<String> {
 }
 
 /// What the agent knows of endpoints; `None` where no agent answers.
-pub(super) struct KnownHealth(Option<BTreeMap<(String, SocketAddr), TargetHealth>>);
+pub(super) struct KnownHealth {
+    targets: Option<BTreeMap<(String, SocketAddr), TargetHealth>>,
+    /// When it was so.
+    now_unix_ms: u64,
+}
 
 impl KnownHealth {
     /// Asks the agent, and says on standard error where none answers.
-    pub(super) fn ask(run_dir: &Path, backend_service: Option<&str>) -> Self {
-        match admin::health(run_dir, backend_service) {
+    pub(super) fn ask(reading: &Reading, backend_service: Option<&str>) -> Self {
+        let now_unix_ms = reading.now_unix_ms();
+        match reading.health(backend_service) {
             Ok(targets) => {
                 let key = |target: &TargetHealth| (target.backend_service.clone(), target.endpoint);
-                Self(Some(targets.into_iter().map(|target| (key(&target), target)).collect()))
+                let targets = targets.into_iter().map(|target| (key(&target), target)).collect();
+                Self { targets: Some(targets), now_unix_ms }
             }
             Err(error) => {
                 eprintln!("podway: only what stands in the maps is shown of health: {error:#}");
-                Self(None)
+                Self { targets: None, now_unix_ms }
             }
         }
     }
 
     /// Nobody was asked.
     pub(super) const fn none() -> Self {
-        Self(None)
+        Self { targets: None, now_unix_ms: 0 }
     }
 
     /// What is known of an endpoint. One that the agent does not probe is in the state that its readiness says.
     pub(super) fn of(&self, backend_service: &str, endpoint: SocketAddr) -> Option<EndpointHealth> {
-        let known = self.0.as_ref()?.get(&(backend_service.to_owned(), endpoint));
+        let known = self.targets.as_ref()?.get(&(backend_service.to_owned(), endpoint));
         Some(EndpointHealth {
             since_unix_ms: known.map(|known| known.since_unix_ms),
             decided_by: known.map_or(DecidedBy::Readiness, |known| known.decided_by),
             last_probe: known.and_then(|known| known.last_probe.clone()),
+            now_unix_ms: self.now_unix_ms,
         })
     }
 }
@@ -114,6 +115,9 @@ pub(super) struct EndpointHealth {
     since_unix_ms: Option<u64>,
     decided_by: DecidedBy,
     last_probe: Option<LastProbe>,
+    /// When it was so.
+    #[serde(skip)]
+    now_unix_ms: u64,
 }
 
 /// Headings of [`cells`].
@@ -122,9 +126,14 @@ pub(super) const HEADINGS: [&str; 5] = ["SINCE", "LAST PROBE", "LATENCY", "REASO
 /// The columns on health; all empty where no agent answered.
 pub(super) fn cells(health: Option<&EndpointHealth>) -> Vec<String> {
     let probe = health.and_then(|health| health.last_probe.as_ref());
+    // A clock that was set back makes no age negative.
+    let age = |at_unix_ms: u64| {
+        let now_unix_ms = health.map_or(at_unix_ms, |health| health.now_unix_ms);
+        age_text(now_unix_ms.saturating_sub(at_unix_ms))
+    };
     let cells = [
-        health.and_then(|health| health.since_unix_ms).map(|since| age_text(age_ms(since))),
-        probe.map(|probe| age_text(age_ms(probe.at_unix_ms))),
+        health.and_then(|health| health.since_unix_ms).map(age),
+        probe.map(|probe| age(probe.at_unix_ms)),
         probe.map(|probe| format!("{}.{}ms", probe.latency_us / 1_000, probe.latency_us / 100 % 10)),
         probe.map(|probe| probe.reason_code.name().to_owned()),
         health.map(|health| match health.decided_by {
@@ -164,12 +173,6 @@ impl Row for HealthRow {
     }
 }
 
-/// A clock that was set back makes no age negative.
-fn age_ms(at_unix_ms: u64) -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    (now.as_millis() as u64).saturating_sub(at_unix_ms)
-}
-
 /// Two digits or so of an age.
 fn age_text(age_ms: u64) -> String {
     let seconds = age_ms / 1_000;
@@ -196,7 +199,8 @@ mod tests {
     #[test]
     fn endpoint_that_is_not_probed_is_ready_by_its_conditions() {
         let endpoint = "192.0.2.1:80".parse().expect("an address");
-        let known = KnownHealth(Some(BTreeMap::new())).of("shop/web:http/TCP", endpoint);
+        let nothing = KnownHealth { targets: Some(BTreeMap::new()), now_unix_ms: 1 };
+        let known = nothing.of("shop/web:http/TCP", endpoint);
         assert_eq!(cells(known.as_ref()), ["-", "-", "-", "-", "readiness"]);
     }
 
@@ -216,11 +220,12 @@ mod tests {
             detail: "code 503".into(),
         };
         let health = EndpointHealth {
-            since_unix_ms: Some(u64::MAX),
+            since_unix_ms: Some(500),
             decided_by: DecidedBy::Probe,
             last_probe: Some(last_probe),
+            now_unix_ms: 61_500,
         };
-        assert_eq!(cells(Some(&health)), ["0.0s", "0.0s", "12.3ms", "wrong-code", "probe"]);
+        assert_eq!(cells(Some(&health)), ["61s", "0.0s", "12.3ms", "wrong-code", "probe"]);
     }
 
     #[test]

@@ -1,29 +1,35 @@
 //! The command line.
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
 mod completions;
 mod describe;
 mod diff_kube_proxy;
+mod doctor;
 mod explain;
 mod frontends;
 mod get;
 mod health;
 mod manifests;
+mod monitor;
 mod node_negs;
 mod output;
 mod plan;
 mod pressure;
 mod programs;
+mod read_from;
 mod remove;
+mod snapshot;
 mod traces;
 mod url_maps;
 mod verify;
 
 pub(crate) use url_maps::Question as UrlMapQuestion;
+
+use read_from::ReadFrom;
 
 /// Where an agent pins its maps unless it is told otherwise.
 const PIN_PATH: &str = crate::maps::PIN_PATH_DEFAULT;
@@ -48,6 +54,9 @@ enum Command {
     Plan(plan::Plan),
     Verify(verify::Verify),
     DiffKubeProxy(diff_kube_proxy::DiffKubeProxy),
+    Doctor(doctor::Doctor),
+    Monitor(monitor::Monitor),
+    Snapshot(snapshot::Snapshot),
     Remove(remove::Remove),
     Completions(completions::Completions),
     ManPages(completions::ManPages),
@@ -61,12 +70,15 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Agent(options) => crate::agent::run(&options).map(|()| ExitCode::SUCCESS),
         Command::DiffKubeProxy(diff) => diff_kube_proxy::run(&diff),
+        Command::Doctor(doctor) => doctor::run(&doctor),
+        Command::Monitor(monitor) => monitor::run(&monitor).map(|()| ExitCode::SUCCESS),
         Command::Get(get) => shown(get::run(&get)),
         Command::GetHealth(get) => shown(health::run(&get)),
         Command::Describe(describe) => shown(describe::run(&describe)),
         Command::Explain(explain) => shown(explain::run(&explain)),
         Command::Plan(plan) => shown(plan::run(&plan)),
         Command::Verify(verify) => shown(verify::run(&verify)),
+        Command::Snapshot(snapshot) => shown(snapshot::run(&snapshot)),
         Command::Remove(remove) => shown(remove::run(&remove)),
         Command::Completions(completions) => shown(Ok(completions::script(&completions))),
         Command::ManPages(pages) => shown(completions::write_pages(&pages)),
@@ -113,7 +125,7 @@ fn print(text: &str) -> Result<()> {
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct GivenFacts {
     /// Answer from the plan of this folder of manifests; needs no kernel.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "snapshot")]
     pub manifests: Option<PathBuf>,
     /// This node's name, as EndpointSlices name it.
     #[arg(long)]
@@ -131,11 +143,10 @@ impl GivenFacts {
         Some(Facts { manifests, node_name, node: self.node.clone() })
     }
 
-    /// Answers from the folder, else asks the agent of the run directory.
-    fn ask_of_url_maps(&self, question: &UrlMapQuestion, run_dir: &Path) -> Result<String> {
+    /// Answers from the folder, else from the snapshot, else asks the agent.
+    fn ask_of_url_maps(&self, question: &UrlMapQuestion, from: &ReadFrom) -> Result<String> {
         let Some(facts) = self.facts() else {
-            return crate::admin::url_maps(run_dir, serde_json::to_value(question)?)
-                .context("cannot ask the agent for its URL maps; give its --run-dir, or --manifests DIR");
+            return from.ask_of_url_maps(question);
         };
         let planned = manifests::plan(&facts)?;
         manifests::warn(&planned.problems);

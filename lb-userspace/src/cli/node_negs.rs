@@ -1,20 +1,18 @@
 //! NEGs whose endpoints are nodes, as commands show them: no BPF map has them, so the agent is asked.
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::admin;
 use crate::model::{NegType, Protocol};
 use crate::plan::{BackendService, Desired, EndpointState, NodePortNeg};
 
-use super::UrlMapQuestion;
 use super::get::{EndpointRow, NegRow};
 use super::health::KnownHealth;
 use super::output::Format;
 use super::url_maps::Topic;
+use super::{ReadFrom, UrlMapQuestion};
 
 /// One NEG.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,15 +105,14 @@ pub(super) fn of_plan(desired: &Desired) -> Vec<NodeNeg> {
 ///
 /// # Errors
 /// No agent answers there, or it does not know the question.
-pub(super) fn ask(run_dir: &Path) -> Result<Vec<NodeNeg>> {
-    let question = UrlMapQuestion { topic: Topic::NodeNegs, output: Format::Json };
-    let text = admin::url_maps(run_dir, serde_json::to_value(question)?)?;
+pub(super) fn ask(from: &ReadFrom) -> Result<Vec<NodeNeg>> {
+    let text = from.ask_of_url_maps(&UrlMapQuestion { topic: Topic::NodeNegs, output: Format::Json })?;
     serde_json::from_str(&text).with_context(|| format!("the agent says {text:?} of NEGs of nodes"))
 }
 
 /// As [`ask`]; where no agent answers that is said on standard error, and there are none.
-pub(super) fn ask_or_say(run_dir: &Path) -> Vec<NodeNeg> {
-    ask(run_dir).unwrap_or_else(|error| {
+pub(super) fn ask_or_say(from: &ReadFrom) -> Vec<NodeNeg> {
+    ask(from).unwrap_or_else(|error| {
         eprintln!("podway: only what stands in the maps is shown, no NEG of nodes: {error:#}");
         Vec::new()
     })

@@ -1,19 +1,26 @@
 //! `podway plan`: the desired state, no kernel needed.
-use anyhow::Result;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
 
-use crate::plan::{Frontend, Scope, kind_name};
+use crate::plan::{Desired, Frontend, Scope, kind_name};
+use crate::snapshot::NodeSnapshot;
 
 use super::output::{self, Format, Row};
-use super::{Facts, manifests, url_maps};
+use super::{GivenFacts, manifests, url_maps};
 
-/// Print what an agent would program from a folder of manifests. Needs no kernel and no root.
+/// Print what an agent would program from a folder of manifests, or had planned when a snapshot was made. Needs no
+/// kernel and no root.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  podway plan --manifests examples --node-name node-a -o json")]
 pub(super) struct Plan {
     #[command(flatten)]
-    facts: Facts,
+    given: GivenFacts,
+    /// Plan from the facts of an agent in a file of `podway snapshot`.
+    #[arg(long, value_name = "FILE", required_unless_present = "manifests")]
+    snapshot: Option<PathBuf>,
     /// Output format; the table forms show the frontends and the rules of URL maps.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -22,16 +29,13 @@ pub(super) struct Plan {
 /// Prints the desired state.
 ///
 /// # Errors
-/// The folder cannot be read.
+/// The folder or the snapshot cannot be read, or the node has no name.
 pub(super) fn run(plan: &Plan) -> Result<String> {
-    let mut planned = manifests::plan(&plan.facts)?;
-    manifests::tables(&mut planned);
-    manifests::warn(&planned.problems);
+    let desired = desired(plan)?;
     if matches!(plan.output, Format::Json | Format::Yaml) {
-        return output::value(&planned.desired, plan.output);
+        return output::value(&desired, plan.output);
     }
-    let rows: Vec<PlannedFrontend> = planned
-        .desired
+    let rows: Vec<PlannedFrontend> = desired
         .frontends()
         .map(|chain| PlannedFrontend {
             frontend: chain.frontend.clone(),
@@ -39,11 +43,23 @@ pub(super) fn run(plan: &Plan) -> Result<String> {
         })
         .collect();
     let mut text = output::rows(&rows, plan.output)?;
-    if !planned.desired.url_maps().maps().is_empty() {
+    if !desired.url_maps().maps().is_empty() {
         text.push('\n');
-        text.push_str(&url_maps::listing(&planned.desired, None, plan.output)?);
+        text.push_str(&url_maps::listing(&desired, None, plan.output)?);
     }
     Ok(text)
+}
+
+fn desired(plan: &Plan) -> Result<Desired> {
+    if let Some(file) = &plan.snapshot {
+        return Ok(NodeSnapshot::read(file)?.facts()?.plan());
+    }
+    let facts = plan.given.facts().filter(|facts| !facts.node_name.is_empty());
+    let facts = facts.context("cannot tell which node to plan for: give --node-name")?;
+    let mut planned = manifests::plan(&facts)?;
+    manifests::tables(&mut planned);
+    manifests::warn(&planned.problems);
+    Ok(planned.desired)
 }
 
 #[derive(Serialize)]

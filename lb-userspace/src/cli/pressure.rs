@@ -1,27 +1,21 @@
 //! `podway get pressure`: how full the maps are that programs fill.
 use anyhow::Result;
-use lb_common::affinity::AffinityKey;
-use lb_common::conntrack::FlowKey;
-use lb_common::fragment::FragmentKey;
-use lb_common::socket_flow::SocketFlowKey;
+use lb_common::maps;
 use serde::Serialize;
 
-use crate::maps::{Maps, Place, Traces};
-use crate::sweep::Found;
+use crate::maps::Occupancy;
+use crate::snapshot::Reading;
 
 use super::output::Row;
-
-/// Entries that are read at once.
-const BATCH_ENTRIES_MAX: usize = 4_096;
 
 /// A map.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PressureRow {
     map: &'static str,
-    entries: u32,
-    entries_max: u32,
-    percent: u32,
+    entries: u64,
+    entries_max: u64,
+    percent: u64,
     growing: bool,
 }
 
@@ -45,29 +39,13 @@ impl Row for PressureRow {
 }
 
 /// The maps, each counted by a walk. Entries that are over count until they are swept.
-pub(super) fn pressure(maps: &mut Maps) -> Result<Vec<PressureRow>> {
-    let is_growing = maps.is_growing();
-    Ok(vec![
-        PressureRow { growing: is_growing, ..row::<FlowKey>(maps)? },
-        row::<AffinityKey>(maps)?,
-        row::<SocketFlowKey>(maps)?,
-        row::<FragmentKey>(maps)?,
-    ])
-}
-
-fn row<K: Traces>(maps: &mut Maps) -> Result<PressureRow> {
-    let mut found = Found { entries_max: maps.entries_max::<K>(), ..Found::default() };
-    let mut place = Some(Place::default());
-    while let Some(from) = place {
-        let batch = maps.some_entries::<K>(from, BATCH_ENTRIES_MAX)?;
-        found.entries += batch.entries.len() as u32;
-        place = batch.next;
-    }
-    Ok(PressureRow {
-        map: K::NAME,
+pub(super) fn pressure(reading: &Reading) -> Result<Vec<PressureRow>> {
+    let row = |(map, found): (&'static str, Occupancy)| PressureRow {
+        map,
         entries: found.entries,
         entries_max: found.entries_max,
-        percent: found.pressure_percent(),
-        growing: false,
-    })
+        percent: found.percent(),
+        growing: map == maps::CONNTRACK && reading.is_growing(),
+    };
+    Ok(reading.trace_occupancy()?.map(row).into())
 }

@@ -2,8 +2,8 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::attach::{self, AttachedProgram, Place};
-use crate::maps::Pins;
+use crate::attach::{AttachedProgram, Place};
+use crate::snapshot::Reading;
 
 use super::output::Row;
 
@@ -47,7 +47,7 @@ impl Row for ProgramRow {
 }
 
 /// The pinned links.
-pub(super) fn programs(pins: &Pins) -> Result<Vec<ProgramRow>> {
+pub(super) fn programs(reading: &Reading) -> Result<Vec<ProgramRow>> {
     let row = |found: AttachedProgram| {
         let (interface_index, cgroup_inode) = match found.place {
             Place::Interface(index) => (Some(index), None),
@@ -63,5 +63,5 @@ pub(super) fn programs(pins: &Pins) -> Result<Vec<ProgramRow>> {
             program_id: found.program_id,
         }
     };
-    Ok(attach::inspect(pins)?.into_iter().map(row).collect())
+    Ok(reading.programs()?.into_iter().map(row).collect())
 }

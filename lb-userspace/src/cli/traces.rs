@@ -5,10 +5,8 @@ use lb_common::conntrack::{Direction, Flow, FlowKey, FlowState};
 use lb_common::counters::Reason;
 use serde::Serialize;
 
-use crate::clock::now_s;
-use crate::diff::Tables;
-use crate::maps::Maps;
 use crate::plan::socket_text;
+use crate::snapshot::Reading;
 
 use super::get::{endpoint_text, name_of, protocol_text};
 use super::output::Row;
@@ -59,9 +57,9 @@ impl Row for FlowRow {
     }
 }
 
-pub(super) fn conntrack(maps: &Maps, tables: &Tables) -> Result<Vec<FlowRow>> {
-    let now_s = now_s();
-    let mut flows = maps.flows().collect::<Result<Vec<_>>>()?;
+pub(super) fn conntrack(reading: &Reading) -> Result<Vec<FlowRow>> {
+    let (tables, now_s) = (reading.tables()?, reading.now_s());
+    let mut flows = reading.flows()?.collect::<Result<Vec<_>>>()?;
     flows.sort_by_key(|(key, flow)| (flow.backend_service, *key));
     let row = |(key, flow): (FlowKey, Flow)| FlowRow {
         protocol: protocol_text(key.protocol),
@@ -80,7 +78,7 @@ pub(super) fn conntrack(maps: &Maps, tables: &Tables) -> Result<Vec<FlowRow>> {
             FlowState::Reset => "reset",
         },
         source_nat: flow.is_source_nat(),
-        backend_service: name_of(tables, flow.backend_service),
+        backend_service: name_of(&tables, flow.backend_service),
         endpoint_id: flow.endpoint,
         age_seconds: now_s.saturating_sub(flow.created_s),
         idle_seconds: now_s.saturating_sub(flow.last_seen_s),
@@ -116,15 +114,17 @@ impl Row for AffinityRow {
     }
 }
 
-pub(super) fn affinity(maps: &Maps, tables: &Tables) -> Result<Vec<AffinityRow>> {
-    let now_s = now_s();
+pub(super) fn affinity(reading: &Reading) -> Result<Vec<AffinityRow>> {
+    let (tables, now_s) = (reading.tables()?, reading.now_s());
+    let mut affinities = reading.affinities()?;
+    affinities.sort_by_key(|(key, _)| (key.backend_service, key.client));
     let row = |(key, value): (AffinityKey, Affinity)| AffinityRow {
         client: key.client.to_string(),
-        backend_service: name_of(tables, key.backend_service),
+        backend_service: name_of(&tables, key.backend_service),
         endpoint: endpoint_text(&tables.endpoint(value.endpoint)),
         idle_seconds: now_s.saturating_sub(value.last_used_s),
     };
-    maps.affinities().map(|found| found.map(row)).collect()
+    Ok(affinities.into_iter().map(row).collect())
 }
 
 /// A reason and how many packets met it.
@@ -149,13 +149,11 @@ impl Row for CounterRow {
     }
 }
 
-pub(super) fn counters(maps: &Maps) -> Result<Vec<CounterRow>> {
-    let row = |reason: &Reason| -> Result<CounterRow> {
-        Ok(CounterRow {
-            outcome: reason.outcome().name(),
-            reason: reason.name(),
-            packets: maps.reason(*reason)?,
-        })
+pub(super) fn counters(reading: &Reading) -> Result<Vec<CounterRow>> {
+    let row = |(reason, packets): (Reason, u64)| CounterRow {
+        outcome: reason.outcome().name(),
+        reason: reason.name(),
+        packets,
     };
-    Reason::ALL.iter().map(row).collect()
+    Ok(reading.all_reasons()?.into_iter().map(row).collect())
 }

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use crate::clock::now_ms;
 use crate::diff::{self, Tables};
-use crate::maps::{Maps, Pins};
+use crate::snapshot::Reading;
 
+use super::ReadFrom;
 use super::manifests;
 use super::node_negs;
 use super::output::{self, Format};
@@ -33,12 +34,8 @@ pub(super) struct Verify {
     /// Output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-    /// Where the agent pins its maps.
-    #[arg(long, default_value = super::PIN_PATH)]
-    pin_path: PathBuf,
-    /// The agent's --run-dir, where it answers what the maps do not hold.
-    #[arg(long, default_value = super::RUN_DIR)]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    place: ReadFrom,
 }
 
 /// Looks at the maps until what is wrong stays wrong: they are many, and an agent may change one while
@@ -63,14 +60,14 @@ struct Report {
 /// # Errors
 /// The maps cannot be read, or something is wrong with them; the report is in the message then.
 pub(super) fn run(verify: &Verify) -> Result<String> {
-    let maps = Maps::open(&Pins::new(&verify.pin_path))?;
-    let (mut tables, mut violations, mut differences) = look(verify, &maps)?;
+    let reading = verify.place.open()?;
+    let (mut tables, mut violations, mut differences) = look(verify, &reading)?;
     for _ in 1..LOOKS {
         if violations.is_empty() && differences.is_empty() {
             break;
         }
         std::thread::sleep(LOOK_INTERVAL);
-        let (again, violations_again, differences_again) = look(verify, &maps)?;
+        let (again, violations_again, differences_again) = look(verify, &reading)?;
         violations.retain(|found| violations_again.contains(found));
         differences.retain(|found| differences_again.contains(found));
         tables = again;
@@ -99,8 +96,8 @@ pub(super) fn run(verify: &Verify) -> Result<String> {
 }
 
 /// One look at all maps: what they hold, and what is wrong with it.
-fn look(verify: &Verify, maps: &Maps) -> Result<(Tables, Vec<String>, Vec<String>)> {
-    let tables = maps.tables()?;
+fn look(verify: &Verify, reading: &Reading) -> Result<(Tables, Vec<String>, Vec<String>)> {
+    let tables = reading.tables()?;
     let violations = tables.check().iter().map(ToString::to_string).collect();
     let differences = differences(verify, &tables)?;
     Ok((tables, violations, differences))
@@ -121,7 +118,7 @@ fn differences(verify: &Verify, tables: &Tables) -> Result<Vec<String>> {
     let diff = diff::full(&planned.desired, tables, now_ms());
     let mut differences: Vec<String> = diff.ops.iter().map(ToString::to_string).collect();
     let nodes = node_negs::of_plan(&planned.desired);
-    match node_negs::ask(&verify.run_dir) {
+    match node_negs::ask(&verify.place) {
         Ok(found) => differences.extend(node_negs::differences(&nodes, &found)),
         Err(error) if !nodes.is_empty() => eprintln!("podway: NEGs of nodes are not compared: {error:#}"),
         Err(_) => {}

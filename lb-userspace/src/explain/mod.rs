@@ -20,7 +20,7 @@ use crate::plan::{kind_name, neg_kind_name};
 pub mod frame;
 pub mod live;
 pub mod names;
-mod origins;
+pub mod origins;
 pub mod tables;
 pub mod url;
 

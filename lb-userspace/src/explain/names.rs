@@ -5,6 +5,7 @@ use lb_common::frontend::FrontendKey;
 
 use crate::diff::Tables;
 use crate::plan::{Desired, kind_field};
+use crate::snapshot::NodeSnapshot;
 
 use super::Origins;
 
@@ -14,6 +15,8 @@ pub enum Slices<'a> {
     Desired(&'a Desired),
     /// What the agent noted when it made them.
     Noted(Origins),
+    /// The same, as a snapshot has it.
+    Recorded(&'a NodeSnapshot),
 }
 
 /// From the names in the maps, and from who knows the slices.
@@ -57,6 +60,7 @@ impl TableNames<'_> {
         let desired = match &self.slices {
             Slices::Desired(desired) => desired,
             Slices::Noted(origins) => return origins.slice(&name.service, endpoint),
+            Slices::Recorded(snapshot) => return snapshot.slice(&name.service, endpoint),
         };
         let mut endpoints = desired.backend_service(name)?.endpoints.iter();
         let found =

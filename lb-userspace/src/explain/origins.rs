@@ -33,9 +33,21 @@ impl Origins {
         Self { dir: run_dir.join("origins") }
     }
 
-    /// Where a Service's file is: a namespace has no dot (RFC 1123 label), so no two share a name.
     fn file(&self, service: &ObjectName) -> PathBuf {
-        self.dir.join(format!("{}.{}.json", service.namespace, service.name))
+        self.dir.join(file_name(service))
+    }
+
+    /// All files with their names, for a snapshot; none where there is no folder.
+    #[must_use]
+    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let file = |entry: std::fs::DirEntry| {
+            let name = entry.file_name().into_string().ok().filter(|name| name.ends_with(".json"))?;
+            Some((name, std::fs::read(entry.path()).ok()?))
+        };
+        let mut files: Vec<(String, Vec<u8>)> = entries.filter_map(file).collect();
+        files.sort_unstable();
+        files
     }
 
     /// Makes the folder and removes what is there of Services that are no more.
@@ -87,15 +99,26 @@ impl Origins {
     /// The slice of a Service's endpoint, as text with its resourceVersion; `None` where it is not known.
     #[must_use]
     pub fn slice(&self, service: &ObjectName, endpoint: SocketAddr) -> Option<String> {
-        let text = std::fs::read(self.file(service)).ok()?;
-        let slices: Vec<SliceOrigin> = serde_json::from_slice(&text).ok()?;
-        let slice = slices.into_iter().find(|slice| slice.endpoints.contains(&endpoint))?;
-        let version = match &*slice.resource_version {
-            "" => String::new(),
-            version => format!(" at resourceVersion {version}"),
-        };
-        Some(format!("EndpointSlice {}/{}{version}", service.namespace, slice.name))
+        slice_in(&std::fs::read(self.file(service)).ok()?, service, endpoint)
     }
+}
+
+/// The name of a Service's file: a namespace has no dot (RFC 1123 label), so no two share a name.
+#[must_use]
+pub fn file_name(service: &ObjectName) -> String {
+    format!("{}.{}.json", service.namespace, service.name)
+}
+
+/// As [`Origins::slice`], from the content of the Service's file.
+#[must_use]
+pub fn slice_in(file: &[u8], service: &ObjectName, endpoint: SocketAddr) -> Option<String> {
+    let slices: Vec<SliceOrigin> = serde_json::from_slice(file).ok()?;
+    let slice = slices.into_iter().find(|slice| slice.endpoints.contains(&endpoint))?;
+    let version = match &*slice.resource_version {
+        "" => String::new(),
+        version => format!(" at resourceVersion {version}"),
+    };
+    Some(format!("EndpointSlice {}/{}{version}", service.namespace, slice.name))
 }
 
 fn slices(plan: &ServicePlan) -> Vec<SliceOrigin> {

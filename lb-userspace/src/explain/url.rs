@@ -7,8 +7,8 @@ use serde::Serialize;
 use crate::l7::{Host, HostFault, HostPattern, NormalPath, PathFault, Rule};
 use crate::model::{NegType, Protocol};
 use crate::plan::{
-    BackendService, CertificateUse, Desired, HTTP_PORT, HTTPS_PORT, Neg, NodePorts, PlainHttp, Target, TlsDemand,
-    UrlMapPlan, neg_kind_name, socket_text, transport_name,
+    BackendService, CertificateUse, Desired, HTTP_PORT, HTTPS_PORT, Neg, NodePorts, PlainHttp, Target,
+    TlsDemand, UrlMapPlan, neg_kind_name, socket_text, transport_name,
 };
 
 use super::Step;

@@ -12,6 +12,7 @@ use crate::model::{ObjectName, Protocol};
 mod chains;
 mod compare;
 mod iptables;
+pub mod leftovers;
 pub mod live;
 mod nftables;
 mod podway;

@@ -92,6 +92,11 @@ impl Conntrack {
         &mut self.current.table
     }
 
+    /// The map that flows are entered into, for reading.
+    pub(super) fn current_table(&self) -> &HashTable<FlowKey, Flow> {
+        &self.current.table
+    }
+
     pub(super) fn get(&self, key: &FlowKey) -> Result<Option<Flow>, MapError> {
         match (self.current.table.get(key)?, &self.previous) {
             (None, Some(previous)) => previous.table.get(key),

@@ -7,6 +7,7 @@ use lb_common::config::Config;
 use lb_common::conntrack;
 use lb_common::counters::{Reason, Traffic};
 use lb_common::endpoint::Endpoint;
+use lb_common::event::Monitor;
 use lb_common::flow_filter::FLOW_FILTER_WORDS;
 use lb_common::fragment::{FragmentKey, FragmentPorts};
 use lb_common::frontend::{Frontend, FrontendKey};
@@ -108,6 +109,8 @@ pub(super) fn shapes(sizes: &Sizes) -> [Shape; maps::ALL.len()] {
         shape::<u32, Traffic>(maps::BACKEND_SERVICE_TRAFFIC, PerCpuArray, backend_services_max, of_services),
         shape::<u32, Traffic>(maps::ENDPOINT_TRAFFIC, PerCpuArray, endpoints_max, of_endpoints),
         shape::<u32, u64>(maps::REASONS, PerCpuArray, Reason::ALL.len() as u32, ""),
+        shape::<u32, Monitor>(maps::MONITOR, Array, 1, ""),
+        shape::<(), ()>(maps::EVENTS, RingBuf, maps::EVENTS_BYTES, ""),
     ]
 }
 

@@ -158,6 +158,19 @@ const CAPABILITY_REMEDY: &str = "run as root outside a container, or give the pr
 
 /// Names the capabilities that are missing before the kernel says a bare "not permitted".
 fn check_capabilities() -> Result<()> {
+    match &missing_capabilities()?[..] {
+        [] => Ok(()),
+        missing => {
+            bail!("cannot load BPF programs: this process lacks {}; {CAPABILITY_REMEDY}", missing.join(", "))
+        }
+    }
+}
+
+/// The capabilities that an agent needs and this process has not.
+///
+/// # Errors
+/// The kernel does not tell them.
+pub fn missing_capabilities() -> Result<Vec<&'static str>> {
     let sets = rustix::thread::capabilities(None).context("cannot read this process's capabilities")?;
     let has = |wanted: CapabilitySet| sets.effective.contains(wanted);
     // CAP_SYS_ADMIN includes the other two (capabilities(7)).
@@ -166,9 +179,5 @@ fn check_capabilities() -> Result<()> {
         ("CAP_PERFMON", has(CapabilitySet::PERFMON) || has(CapabilitySet::SYS_ADMIN)),
         ("CAP_NET_ADMIN", has(CapabilitySet::NET_ADMIN)),
     ];
-    let missing: Vec<&str> = needs.iter().filter(|(_, is_there)| !is_there).map(|(name, _)| *name).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    bail!("cannot load BPF programs: this process lacks {}; {CAPABILITY_REMEDY}", missing.join(", "))
+    Ok(needs.iter().filter(|(_, is_there)| !is_there).map(|(name, _)| *name).collect())
 }

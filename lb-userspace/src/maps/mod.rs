@@ -19,6 +19,7 @@ use crate::diff::Limits;
 
 mod conntrack;
 mod entries;
+mod events;
 mod flow_filter;
 mod flow_pins;
 mod former;
@@ -28,6 +29,7 @@ mod load;
 mod mapped;
 mod pins;
 mod range_table;
+mod raw;
 mod read;
 mod recovery;
 mod repair;
@@ -41,13 +43,16 @@ mod write;
 
 pub use conntrack::new_flow_table;
 pub use entries::{Entries, Place, Traces};
+pub use events::Events;
 pub use held_frames::HeldFrames;
 pub use layout::Sizes;
-pub use load::{Object, load};
+pub use load::{Object, load, missing_capabilities};
 pub use pins::{PIN_PATH_DEFAULT, Pins};
+pub use raw::{RawMap, pairs, values};
 pub use repair::{Fault, Repair, remove as remove_pin, repair};
 pub use route_generation::RouteGeneration;
 pub use stored_state::StoredState;
+pub(crate) use syscall::programs_on_cgroup;
 pub use totals::Occupancy;
 pub use write::EndpointStates;
 

@@ -49,6 +49,24 @@ impl Pins {
         self.version().join("links")
     }
 
+    /// Whether the path, or what is there of it, is on a BPF file system.
+    #[must_use]
+    pub fn is_on_bpf_file_system(&self) -> bool {
+        let nearest = self.root.ancestors().find(|path| path.exists());
+        nearest.is_some_and(|path| is_bpf_file_system(path).unwrap_or(false))
+    }
+
+    /// The layout versions other than this one's that have pins below the path.
+    ///
+    /// # Errors
+    /// The path cannot be read.
+    pub fn other_layouts(&self) -> Result<Vec<u32>> {
+        let mut others: Vec<u32> = self.versions()?.into_iter().map(|(version, _)| version).collect();
+        others.retain(|version| *version != LAYOUT_VERSION);
+        others.sort_unstable();
+        Ok(others)
+    }
+
     /// Makes the directories.
     ///
     /// # Errors
@@ -57,9 +75,8 @@ impl Pins {
         for dir in [self.maps(), self.links()] {
             std::fs::create_dir_all(&dir).with_context(|| self.cannot_make(&dir))?;
         }
-        let kind = rustix::fs::statfs(&self.root).with_context(|| self.cannot_make(&self.root))?;
         anyhow::ensure!(
-            kind.f_type == BPF_FS_MAGIC,
+            is_bpf_file_system(&self.root).with_context(|| self.cannot_make(&self.root))?,
             "cannot pin maps in {}: it is not on a BPF file system; mount one (mount -t bpf bpf /sys/fs/bpf), \
              and note that `ip netns exec` hides it: use `nsenter --net=` instead",
             self.root.display()
@@ -127,6 +144,10 @@ fn removed(dir: &Path) -> Result<()> {
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: rustix::fs::FsWord = 0xcafe_4a11;
+
+fn is_bpf_file_system(path: &Path) -> io::Result<bool> {
+    Ok(rustix::fs::statfs(path)?.f_type == BPF_FS_MAGIC)
+}
 
 /// Removes a directory and the pins in it; one that still has directories stays.
 fn remove_dir(dir: &Path) -> io::Result<()> {

@@ -13,6 +13,7 @@ enum Command {
     LookupElem = 1,
     UpdateElem = 2,
     DeleteElem = 3,
+    ProgQuery = 16,
     LookupBatch = 24,
     DeleteBatch = 27,
 }
@@ -58,6 +59,23 @@ struct Batch {
     map_fd: u32,
     elem_flags: u64,
     flags: u64,
+}
+
+/// `union bpf_attr` of BPF_PROG_QUERY.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Query {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    padding: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
 }
 
 /// Calls bpf(2) with an attribute whose addresses are of memory that lives through the call and is as long
@@ -212,3 +230,26 @@ pub(super) fn delete_batch<K: Pod>(map: &impl AsFd, keys: &[K]) -> (usize, io::R
     let done = if result.is_ok() { keys.len() } else { (attribute.count as usize).min(keys.len()) };
     (done, result)
 }
+
+/// The ids of the programs that run for the processes of a cgroup at a hook (`enum bpf_attach_type`), those of the
+/// cgroups above it too; at most [`CGROUP_PROGRAMS_MAX`], which is the kernel's own bound for one cgroup.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn programs_on_cgroup(cgroup: &impl AsFd, attach_type: u32) -> io::Result<Vec<u32>> {
+    const BPF_F_QUERY_EFFECTIVE: u32 = 1;
+    let mut ids = [0u32; CGROUP_PROGRAMS_MAX];
+    let mut attribute = Query {
+        target_fd: raw(cgroup),
+        attach_type,
+        query_flags: BPF_F_QUERY_EFFECTIVE,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: ids.len() as u32,
+        ..Query::zeroed()
+    };
+    bpf(Command::ProgQuery, &mut attribute)?;
+    Ok(ids.iter().take(attribute.prog_cnt as usize).copied().collect())
+}
+
+/// `BPF_CGROUP_MAX_PROGS`.
+const CGROUP_PROGRAMS_MAX: usize = 64;

@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use bytemuck::Pod;
 use lb_common::backend_service::flags;
 use lb_common::counters::{Reason, Traffic};
 use lb_common::endpoint::Endpoint;
@@ -9,6 +10,7 @@ use lb_common::maps;
 
 use super::Maps;
 use super::read::{cannot_read, sum};
+use super::table::HashTable;
 use crate::diff::StoredName;
 use crate::plan::BackendServiceName;
 
@@ -19,6 +21,20 @@ pub struct Occupancy {
     pub entries: u64,
     /// The bound.
     pub entries_max: u64,
+}
+
+impl Occupancy {
+    /// Entries in percent of the bound.
+    #[must_use]
+    pub const fn percent(&self) -> u64 {
+        let bound = if self.entries_max == 0 { 1 } else { self.entries_max };
+        self.entries * 100 / bound
+    }
+
+    fn of<K: Pod, V: Pod>(table: &HashTable<K, V>, name: &'static str) -> Result<(&'static str, Self)> {
+        let entries = table.used().with_context(|| cannot_read(name))?.into();
+        Ok((name, Self { entries, entries_max: table.entries_max().into() }))
+    }
 }
 
 impl Maps {
@@ -78,15 +94,42 @@ impl Maps {
     /// # Errors
     /// The kernel refuses a read.
     pub fn occupancy(&self) -> Result<[(&'static str, Occupancy); 2]> {
-        let nodes = self.nodes.used().with_context(|| cannot_read(maps::NODES))?;
-        let interfaces = self.interfaces.used().with_context(|| cannot_read(maps::INTERFACES))?;
-        let of = |entries: u32, entries_max: u32| Occupancy {
-            entries: entries.into(),
+        Ok([Occupancy::of(&self.nodes, maps::NODES)?, Occupancy::of(&self.interfaces, maps::INTERFACES)?])
+    }
+
+    /// How full the maps are that programs fill, each counted by a walk; of flows the map that they are entered
+    /// into. Entries that are over count until they are swept.
+    ///
+    /// # Errors
+    /// The kernel refuses a read.
+    pub fn trace_occupancy(&self) -> Result<[(&'static str, Occupancy); 4]> {
+        Ok([
+            Occupancy::of(self.conntrack.current_table(), maps::CONNTRACK)?,
+            Occupancy::of(&self.affinity, maps::AFFINITY)?,
+            Occupancy::of(&self.socket_flows, maps::SOCKET_FLOWS)?,
+            Occupancy::of(&self.fragments, maps::FRAGMENTS)?,
+        ])
+    }
+
+    /// How full the maps are that have a bound worth watching, each counted by a walk.
+    ///
+    /// # Errors
+    /// The kernel refuses a read.
+    pub fn all_occupancy(&self) -> Result<Vec<(&'static str, Occupancy)>> {
+        let of = |entries: usize, entries_max: u32| Occupancy {
+            entries: entries as u64,
             entries_max: entries_max.into(),
         };
-        Ok([
-            (maps::NODES, of(nodes, self.nodes.entries_max())),
-            (maps::INTERFACES, of(interfaces, self.interfaces.entries_max())),
-        ])
+        let services = self.backend_service_names()?.iter().flatten().count();
+        let ranges = self.source_ranges.keys().with_context(|| cannot_read(maps::SOURCE_RANGES))?.len();
+        let mut all = vec![
+            Occupancy::of(&self.frontends, maps::FRONTENDS)?,
+            (maps::BACKEND_SERVICES, of(services, self.backend_services.count())),
+            (maps::ENDPOINTS, of(self.endpoints_in_use().count(), self.arrays.endpoints.count())),
+            (maps::SOURCE_RANGES, of(ranges, self.source_ranges.entries_max())),
+        ];
+        all.extend(self.trace_occupancy()?);
+        all.extend(self.occupancy()?);
+        Ok(all)
     }
 }

@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{DrainContract, HealthCheck, HttpPolicy, ObjectName, ServicePort};
 
@@ -10,7 +10,7 @@ use super::{DrainContract, HealthCheck, HttpPolicy, ObjectName, ServicePort};
 pub type BackendConfigs = BTreeMap<ObjectName, Arc<BackendConfig>>;
 
 /// What a BackendConfig says of the backend services that name it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendConfig {
     /// Namespace and name.
     pub name: ObjectName,
@@ -25,7 +25,7 @@ pub struct BackendConfig {
 }
 
 /// The BackendConfigs that a Service names, all of its own namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendConfigNames {
     /// The one for ports without their own.
     pub default: Option<Arc<str>>,

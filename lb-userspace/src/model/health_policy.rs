@@ -1,10 +1,10 @@
 //! What is done with what is known of the endpoints' health.
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The policy of a Service, from annotations.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthPolicy {
     /// Panic threshold, percent: where fewer of a NEG's endpoints are healthy, all are used. Zero, the default,
@@ -23,7 +23,7 @@ pub struct HealthPolicy {
 
 /// When an endpoint is ejected for failures, and for how long. The settings are those of Envoy's outlier
 /// detection (`config.cluster.v3.OutlierDetection`), with its defaults but for the share.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PassivePolicy {
     /// Failures in a row that eject (`consecutive_5xx`: 5).

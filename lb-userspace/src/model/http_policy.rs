@@ -1,10 +1,10 @@
 //! How requests to a backend service are treated.
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a BackendConfig says of requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpPolicy {
     /// `timeoutSec`: time from the whole request to the whole answer, seconds.
@@ -21,7 +21,7 @@ pub struct HttpPolicy {
 }
 
 /// A header field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderField {
     /// Its name, in lower case.
     pub name: Arc<str>,
@@ -30,7 +30,7 @@ pub struct HeaderField {
 }
 
 /// What keeps a client at its endpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum RequestAffinity {
     /// Nothing.
@@ -47,7 +47,7 @@ pub enum RequestAffinity {
 }
 
 /// Which requests are logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestLogging {
     /// Requests of a million.

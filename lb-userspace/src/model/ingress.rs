@@ -2,12 +2,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{BalancerRequest, ClientVerification, ObjectName, ProxyVersions, TlsVersion};
 
 /// Whose rules hold where the Ingress specification and Google's load balancers differ.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
     /// The Ingress specification.
@@ -18,7 +18,7 @@ pub enum Dialect {
 }
 
 /// `pathType` of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PathType {
     /// The path alone.
     Exact,
@@ -29,7 +29,7 @@ pub enum PathType {
 }
 
 /// The port of an Ingress backend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BackendPort {
     /// `port.name`.
     Name(Arc<str>),
@@ -47,7 +47,7 @@ impl std::fmt::Display for BackendPort {
 }
 
 /// Where an Ingress sends requests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IngressBackend {
     /// `service`: a port of a Service in the Ingress's namespace.
     Service(Arc<str>, BackendPort),
@@ -56,7 +56,7 @@ pub enum IngressBackend {
 }
 
 /// One path of a rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressPath {
     /// `pathType`.
     pub path_type: PathType,
@@ -67,7 +67,7 @@ pub struct IngressPath {
 }
 
 /// One of `spec.rules`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressRule {
     /// `host`; empty for all hosts.
     pub host: Arc<str>,
@@ -76,7 +76,7 @@ pub struct IngressRule {
 }
 
 /// One of `spec.tls`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressTls {
     /// `hosts`; none stands for all.
     pub hosts: Vec<Arc<str>>,
@@ -85,7 +85,7 @@ pub struct IngressTls {
 }
 
 /// How an Ingress names its class.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClassChoice {
     /// Not at all: the default class is meant.
     Default,
@@ -96,7 +96,7 @@ pub enum ClassChoice {
 }
 
 /// An Ingress.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ingress {
     /// Namespace and name.
     pub name: ObjectName,
@@ -162,7 +162,7 @@ impl Ingress {
 pub const INGRESS_CONTROLLER: &str = "podway.io/ingress";
 
 /// An IngressClass.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressClass {
     /// Name.
     pub name: Arc<str>,
@@ -175,7 +175,7 @@ pub struct IngressClass {
 }
 
 /// What a FrontendConfig says of the Ingresses that name it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrontendConfig {
     /// Namespace and name.
     pub name: ObjectName,

@@ -2,13 +2,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// `spec.loadBalancerClass` of the Services that get addresses of a pool, beside those without a class.
 pub const LOAD_BALANCER_CLASS: &str = "podway.io/lb";
 
 /// Addresses of one family from the first to the last, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AddressRange {
     /// The first.
     pub first: IpAddr,
@@ -89,7 +89,7 @@ impl std::fmt::Display for AddressRange {
 }
 
 /// A `LoadBalancerPool`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadBalancerPool {
     /// Name.
     pub name: Arc<str>,
@@ -105,7 +105,7 @@ pub struct LoadBalancerPool {
 }
 
 /// What a Service of type LoadBalancer asks for, where its class leaves it to Podway.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BalancerRequest {
     /// `spec.loadBalancerIP` or the annotation `podway.io/load-balancer-ips`.
     pub wanted: Vec<IpAddr>,
@@ -114,7 +114,7 @@ pub struct BalancerRequest {
 }
 
 /// Whose load balancer a Service has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Balancer {
     /// None: it is of another type.
     #[default]

@@ -30,7 +30,7 @@ impl NegType {
 }
 
 /// From the annotation `cloud.google.com/neg`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NegRequest {
     /// Whether all ports have NEGs, for Ingresses.
     pub is_for_ingress: bool,
@@ -39,7 +39,7 @@ pub struct NegRequest {
 }
 
 /// The annotation `cloud.google.com/neg-status` as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NegStatus {
     /// Its text; `None` where there is none.
     pub text: Option<Arc<str>>,

@@ -1,8 +1,8 @@
 //! Which PROXY protocol is spoken (HAProxy, "The PROXY protocol", proxy-protocol.txt).
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A version of the PROXY protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ProxyVersion {
     /// A line of text.
@@ -12,7 +12,7 @@ pub enum ProxyVersion {
 }
 
 /// The versions with which connections to an address may begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ProxyVersions {
     /// That one alone.

@@ -1,15 +1,17 @@
 //! What hosts ask of TLS and of their clients.
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::ObjectName;
 
 /// A version of TLS; earlier ones than these are never served.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TlsVersion {
     /// TLS 1.2 (RFC 5246).
     #[default]
+    #[serde(rename = "1.2")]
     V1_2,
     /// TLS 1.3 (RFC 8446).
+    #[serde(rename = "1.3")]
     V1_3,
 }
 
@@ -30,15 +32,9 @@ impl TlsVersion {
     }
 }
 
-impl Serialize for TlsVersion {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
 /// Which clients are let in where their certificates are verified, the stricter one first. A certificate that is shown
 /// and does not hold is refused in both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ClientVerify {
     /// Those that show a certificate.
@@ -59,7 +55,7 @@ impl ClientVerify {
 }
 
 /// How the clients of an Ingress's hosts are verified.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientVerification {
     /// The Secret whose `ca.crt` signs clients' certificates.
     pub secret: ObjectName,

@@ -38,7 +38,8 @@ pub use frontend::{EmptyAction, Family, Frontend, Scope, kind_field, kind_name};
 pub use health::{HealthCheckNodePort, HealthView, ReadinessAlone};
 pub use ingress::{
     CertificateText, CertificateUse, HTTP_PORT, HTTPS_PORT, HostText, NoBackend, PathText, PlainHttp, Target,
-    TargetText, TlsDemand, TlsDemandText, UrlMapPlan, UrlMapText, UrlMaps, VipSource, VipText, is_served_class, url_maps,
+    TargetText, TlsDemand, TlsDemandText, UrlMapPlan, UrlMapText, UrlMaps, VipSource, VipText,
+    is_served_class, url_maps,
 };
 pub(crate) use json::{frontend_key_text, socket_text, transport_name};
 pub use neg::{Neg, neg_kind, neg_kind_name};

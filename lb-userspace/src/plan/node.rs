@@ -2,12 +2,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{AddressRange, Dialect, ExternalMode, NegType, Node};
 
 use super::Selection;
 
 /// What a plan must know of its node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeContext {
     /// Its name, as EndpointSlices name it.
     pub name: Arc<str>,
@@ -61,7 +63,7 @@ impl NodeContext {
 }
 
 /// Which addresses of a node its node ports answer on (`--nodeport-addresses` of kube-proxy).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodePortAddresses {
     /// Those in a prefix. A family without a prefix of its own has all of its addresses
     /// (`pkg/proxy/util/nodeport_addresses.go`, `NewNodePortAddresses`).

@@ -2,11 +2,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{ObjectName, Service};
 
 /// The Services that are served: those with one of the names and those that match the selector. With neither
 /// names nor selector, all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
     /// `--only-service`.
     pub names: BTreeSet<ObjectName>,
@@ -35,11 +37,11 @@ pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
 
 /// A label selector as `kubectl -l` takes it: requirements that must all hold, with commas between them
 /// (Kubernetes, "Labels and Selectors", API section).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabelSelector(Vec<Requirement>);
 
 /// One requirement.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Requirement {
     /// `KEY in (A, B)`, `KEY=A`, `KEY==A`.
     In(Arc<str>, BTreeSet<Arc<str>>),

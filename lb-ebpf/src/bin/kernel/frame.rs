@@ -15,6 +15,7 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::programs::TcContext;
 use lb_common::Be16;
+use lb_common::event::EVENT_PACKET_BYTES_MAX;
 use lb_common::fragment::HELD_FRAME_BYTES_MAX;
 use lb_ebpf::checksum::{Delta, apply_to_udp};
 use lb_ebpf::header::HEADERS_BYTES_MAX;
@@ -51,6 +52,42 @@ fn copy_bytes(length_bytes: usize) -> Option<u32> {
     }
     let length_bytes = core::hint::black_box(length_bytes as u32);
     Some((length_bytes.wrapping_sub(1) & (ROOM_BYTES - 1)) + 1)
+}
+
+/// A frame whose beginning can be kept.
+pub(crate) trait Capture: Packet {
+    /// Copies its beginning; how many bytes that are.
+    fn capture(&self, room: &mut [u8; EVENT_PACKET_BYTES_MAX]) -> u32;
+}
+
+/// How many bytes of a frame are kept, as the verifier wants it; see [`copy_bytes`]. A frame is never empty.
+#[inline(always)]
+fn front_bytes(length_bytes: usize) -> u32 {
+    const ROOM_BYTES: u32 = EVENT_PACKET_BYTES_MAX as u32;
+    const { assert!(ROOM_BYTES.is_power_of_two()) };
+    let length_bytes = core::hint::black_box((length_bytes as u32).min(ROOM_BYTES));
+    (length_bytes.wrapping_sub(1) & (ROOM_BYTES - 1)) + 1
+}
+
+impl Capture for XdpFrame {
+    #[inline(always)]
+    fn capture(&self, room: &mut [u8; EVENT_PACKET_BYTES_MAX]) -> u32 {
+        let length_bytes = front_bytes(self.length_bytes());
+        // SAFETY: the context is valid while the program runs, and the room is no shorter.
+        let status = unsafe { bpf_xdp_load_bytes(self.ctx, 0, room.as_mut_ptr().cast(), length_bytes) };
+        if status == 0 { length_bytes } else { 0 }
+    }
+}
+
+impl Capture for SkbFrame {
+    #[inline(always)]
+    fn capture(&self, room: &mut [u8; EVENT_PACKET_BYTES_MAX]) -> u32 {
+        let length_bytes = front_bytes(self.length_bytes());
+        // SAFETY: the context is valid while the program runs, and the room is no shorter.
+        let status =
+            unsafe { bpf_skb_load_bytes(self.skb.cast(), 0, room.as_mut_ptr().cast(), length_bytes) };
+        if status == 0 { length_bytes } else { 0 }
+    }
 }
 
 /// An XDP buffer.

@@ -15,6 +15,7 @@ use aya_ebpf::helpers::{bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::counters::Reason;
+use lb_common::event::Point;
 use lb_ebpf::parse::Form;
 use lb_ebpf::path::{self, Side};
 use lb_ebpf::tables::Tables;
@@ -39,6 +40,7 @@ fn xdp_uplink(ctx: XdpContext) -> u32 {
         Err(reason) => Verdict::Pass(reason),
     };
     tables.count(verdict.reason());
+    maps::tell(&frame, interface, Point::Xdp, verdict.reason());
     match verdict {
         Verdict::Pass(_) | Verdict::ToStack(_) => xdp_action::XDP_PASS,
         Verdict::Drop(_) | Verdict::Hold(_) => xdp_action::XDP_DROP,
@@ -78,8 +80,7 @@ fn tc_egress(ctx: TcContext) -> i32 {
         Ok(scratch) => path::to_client(&mut frame, &mut tables, scratch, frame::sender(&ctx)),
         Err(reason) => Verdict::Pass(reason),
     };
-    // An answer to what leaves is for this node.
-    tc_action(&mut tables, verdict, interface, BPF_F_INGRESS)
+    tc_action(&frame, &mut tables, verdict, Point::TcEgress)
 }
 
 /// Not attached: the agent runs it on a frame that was held, at the interface where it was, and the frame
@@ -104,20 +105,23 @@ fn tc_ingress(ctx: &TcContext, side: Side) -> i32 {
     };
     let scratch = match maps::scratch_for(&frame) {
         Ok(scratch) => scratch,
-        Err(reason) => return tc_action(&mut tables, Verdict::Pass(reason), interface, 0),
+        Err(reason) => return tc_action(&frame, &mut tables, Verdict::Pass(reason), Point::TcIngress),
     };
     let verdict = path::to_backend(&mut frame, &mut tables, scratch, side);
     // Asked for behind the path, lest the verifier walk it once for each answer.
     let is_settled = scratch.parsed.form == Form::Whole
         && matches!(verdict, Verdict::Pass(Reason::PassNotOurs) | Verdict::ToStack(_));
     frame::settle(ctx, is_settled);
-    tc_action(&mut tables, verdict, interface, 0)
+    tc_action(&frame, &mut tables, verdict, Point::TcIngress)
 }
 
-/// `back` are the flags of a redirect to where the packet came from.
 #[inline(always)]
-fn tc_action(tables: &mut KernelTables, verdict: Verdict, interface: u32, back: u32) -> i32 {
+fn tc_action(frame: &SkbFrame, tables: &mut KernelTables, verdict: Verdict, point: Point) -> i32 {
+    let interface = tables.interface;
+    // An answer to what leaves is for this node.
+    let back = if point == Point::TcEgress { BPF_F_INGRESS } else { 0 };
     tables.count(verdict.reason());
+    maps::tell(frame, interface, point, verdict.reason());
     match verdict {
         Verdict::Pass(_) | Verdict::ToStack(_) => GO_ON,
         Verdict::Drop(_) | Verdict::Hold(_) => TC_ACT_SHOT,

@@ -6,7 +6,10 @@ use core::ops::Deref;
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{self, ArrayOfMaps};
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_map_lookup_elem};
+use aya_ebpf::helpers::{
+    bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
+    bpf_map_lookup_elem,
+};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
@@ -17,6 +20,7 @@ use lb_common::config::Config;
 use lb_common::conntrack::{self, Flow, FlowKey, FlowState};
 use lb_common::counters::{Reason, Traffic};
 use lb_common::endpoint::Endpoint;
+use lb_common::event::{Event, Monitor, Point};
 use lb_common::flow_filter;
 use lb_common::fragment::{FragmentKey, FragmentPorts, HeldFrame, HeldWay};
 use lb_common::frontend::{Frontend, FrontendKey};
@@ -31,6 +35,7 @@ use lb_ebpf::parse::{Parsed, parse};
 use lb_ebpf::path::Scratch;
 use lb_ebpf::tables::{Inserted, Route, TableFull, Tables};
 
+use crate::frame::Capture;
 use crate::route::{self, Hook};
 
 #[map]
@@ -129,6 +134,11 @@ static ENDPOINT_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(bo
 #[map]
 static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
 
+#[map]
+static MONITOR: Array<Monitor> = Array::with_max_entries(1, 0);
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(bounds::EVENTS_BYTES, 0);
+
 /// A [`SourceRangeKey`] behind its length, which the trie's key type holds apart.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -207,12 +217,17 @@ impl KernelTables {
     }
 }
 
-/// What the clock said when this CPU last read it.
+/// What the clock said when this CPU last read it, and what MONITOR said then.
 #[repr(C)]
 struct Clock {
     jiffies: u64,
     now_s: u32,
-    padding: u32,
+    /// Events that may still be told in this second.
+    events_left: u32,
+    /// The reasons that are told, a bit for each; none while nobody watches.
+    reasons: u64,
+    /// The events so far, told or not.
+    events: u64,
 }
 
 #[map]
@@ -237,11 +252,75 @@ fn clock_of_tick_s() -> u32 {
     unsafe {
         let jiffies = bpf_jiffies64();
         if (*clock).jiffies != jiffies {
-            (*clock).now_s = clock_s();
+            let now_s = clock_s();
             (*clock).jiffies = jiffies;
+            look_at_monitor(clock, now_s);
+            (*clock).now_s = now_s;
         }
         (*clock).now_s
     }
+}
+
+/// Takes over what MONITOR says, once in each tick: so a packet pays for one comparison while nobody watches. A call,
+/// lest the verifier walk the path once for each answer.
+#[inline(never)]
+fn look_at_monitor(clock: *mut Clock, now_s: u32) {
+    let monitor = MONITOR.get(0).filter(|monitor| now_s < monitor.until_s);
+    // SAFETY: the pointer is to this CPU's own value, valid while the program runs.
+    unsafe {
+        (*clock).reasons = monitor.map_or(0, |monitor| monitor.reasons);
+        if (*clock).now_s != now_s {
+            (*clock).events_left = monitor.map_or(0, |monitor| monitor.events_per_second);
+        }
+    }
+}
+
+/// Tells what became of a packet, if somebody watches.
+#[inline(always)]
+pub(crate) fn tell<P: Capture>(packet: &P, interface: u32, point: Point, reason: Reason) {
+    let Some(clock) = CLOCK.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: the pointer is to this CPU's own value, valid while the program runs.
+    let reasons = unsafe { (*clock).reasons };
+    if reasons >> (reason as u32) & 1 != 0 && !is_dry_run() {
+        put_event(packet, interface, point as u32, reason as u32);
+    }
+}
+
+/// Not inlined: rare, and the verifier shall walk it once. What finds no room is numbered alone, so whoever watches
+/// sees that something is missing.
+#[inline(never)]
+fn put_event<P: Capture>(packet: &P, interface: u32, point: u32, reason: u32) {
+    let (Some(clock), Some(scratch)) = (CLOCK.get_ptr_mut(0), SCRATCH.get_ptr_mut(0)) else {
+        return;
+    };
+    // SAFETY: the pointers are to this CPU's own values, valid while the program runs.
+    unsafe {
+        (*clock).events += 1;
+        if (*clock).events_left == 0 {
+            return;
+        }
+        (*clock).events_left -= 1;
+    }
+    let Some(mut event) = EVENTS.reserve::<Event>(0) else {
+        return;
+    };
+    let record = event.as_mut_ptr();
+    // SAFETY: the record is this program's own until it is submitted, and every field but the bytes behind the
+    // packet's is written; helper calls without pointers.
+    unsafe {
+        (*record).time_ns = bpf_ktime_get_ns();
+        (*record).number = (*clock).events;
+        (*record).key = (*scratch).parsed.key;
+        (*record).cpu = bpf_get_smp_processor_id() as u32;
+        (*record).interface = interface;
+        (*record).point = point;
+        (*record).reason = reason;
+        (*record).length_bytes = packet.length_bytes() as u32;
+        (*record).captured_bytes = packet.capture(&mut (*record).bytes);
+    }
+    event.submit(0);
 }
 
 /// An entry of CONNTRACK in the map itself.
