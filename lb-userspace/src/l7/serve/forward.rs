@@ -1,7 +1,9 @@
 //! What becomes of a message's fields on its way through.
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, COOKIE, EXPECT, FORWARDED, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+};
 use http::{HeaderMap, HeaderValue, Version};
 
 use super::client::Client;
@@ -33,7 +35,11 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
             .to_str()
             .is_ok_and(|text| text.split(',').any(|token| token.trim().eq_ignore_ascii_case("trailers")))
     });
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+    if headers.remove(TRANSFER_ENCODING).is_some() {
+        // The coding framed the message, so a length beside it is wrong (RFC 9112 §6.3).
+        headers.remove(CONTENT_LENGTH);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, UPGRADE] {
         headers.remove(name);
     }
     if has_trailers {
@@ -51,7 +57,7 @@ fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 /// names the message.
 fn is_needed(name: &HeaderName) -> bool {
     let own = [FOR, HOST, PORT, PROTO, FORWARDED, VIA, REQUEST_ID, TE];
-    let other = [http::header::HOST, http::header::CONTENT_LENGTH, http::header::AUTHORIZATION, COOKIE];
+    let other = [http::header::HOST, CONTENT_LENGTH, http::header::AUTHORIZATION, COOKIE];
     own.contains(name) || other.contains(name)
 }
 
