@@ -124,7 +124,7 @@ where
         biased;
         // A connection's fault is its client's: there is nobody left to tell.
         _ = connection.as_mut() => return,
-        () = until_closing(&link, &mut closing) => connection.as_mut().graceful_shutdown(),
+        () = until_unused(&link, limits.last_request_timeout, &mut closing) => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
 }
@@ -170,6 +170,22 @@ async fn http_2_until_idle(stream: TlsStream<TcpStream>, link: Rc<Link>, mut clo
 async fn until_closing(link: &Link, closing: &mut watch::Receiver<()>) {
     let _ = closing.changed().await;
     link.asked().await;
+}
+
+/// Ends once a connection of HTTP/1 should: its client cannot be told between two answers, so the next one tells it.
+async fn until_unused(link: &Link, patience: Duration, closing: &mut watch::Receiver<()>) {
+    let _ = closing.changed().await;
+    let told = Instant::now();
+    link.close_with_next_answer();
+    link.asked().await;
+    loop {
+        let since = link.idle_since().unwrap_or_else(Instant::now);
+        let limit = told.max(since) + patience;
+        if Instant::now() >= limit {
+            return;
+        }
+        sleep_until(limit).await;
+    }
 }
 
 /// Ends once the connection has been without a request for too long, since the client was told or before.

@@ -53,6 +53,8 @@ pub(super) async fn answer(
     unanswered.answered();
     if version == Version::HTTP_2 {
         response.headers_mut().remove(CONNECTION);
+    } else if link.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.finish(record, &link, version))
 }

@@ -27,6 +27,9 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that a client's connection may be without a request (a Google load balancer keeps it for 610 s).
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(610);
+/// Time that a client's connection of HTTP/1 that is to end may be without a request: the next one, whose answer says
+/// that it is the last (RFC 9112 §9.6), may be on its way.
+pub const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two pieces of a request's body.
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time in which a client that is sent something must take some of it.
@@ -66,6 +69,7 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
+    pub last_request_timeout: Duration,
     pub body_idle_timeout: Duration,
     pub write_stall_timeout: Duration,
     pub connect_timeout: Duration,
@@ -89,6 +93,7 @@ impl Default for Limits {
             handshake_timeout: HANDSHAKE_TIMEOUT,
             header_timeout: HEADER_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
+            last_request_timeout: LAST_REQUEST_TIMEOUT,
             body_idle_timeout: BODY_IDLE_TIMEOUT,
             write_stall_timeout: WRITE_STALL_TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,

@@ -42,7 +42,7 @@ fn what_is_under_way_ends_before_the_stop() {
     asked.recv_timeout(DEADLINE).expect("a request");
     let address = stand.address;
     let stopping = thread::spawn(move || stand.front_end.stop(DEADLINE));
-    assert!(idle.is_closed(), "a connection without a request is closed at once");
+    assert!(idle.is_closed(), "a connection without a request is closed soon");
     eventually("nobody listens", || TcpStream::connect(address).is_err());
     // One that was accepted has its first request answered.
     assert_eq!(fresh.ask("GET / HTTP/1.1\r\nHost: none.example\r\n\r\n").code(), 404);
@@ -221,4 +221,21 @@ fn a_front_end_takes_over_from_another_on_the_same_address() {
     for _ in 0..10 {
         assert_eq!(Client::dial(place).ask(&get("/")).text(), "b GET / HTTP/1.1");
     }
+}
+
+#[test]
+fn a_connection_that_is_kept_has_one_more_request_answered() {
+    let web = RawEndpoint::named("web");
+    let limits = Limits { last_request_timeout: DEADLINE, ..Limits::default() };
+    let service = BackendService::new("shop/web:80", vec![web.endpoint()]);
+    let stand = Stand::of(Settings { limits, ..one_thread() }, service);
+    let mut client = stand.client();
+    assert_eq!(client.ask(&get("/")).field("connection"), None);
+    let address = stand.address;
+    let stopping = thread::spawn(move || stand.front_end.stop(DEADLINE));
+    eventually("nobody listens", || TcpStream::connect(address).is_err());
+    let answer = client.ask(&get("/"));
+    assert_eq!((answer.code(), answer.field("connection")), (200, Some("close")));
+    assert!(client.is_closed());
+    assert_eq!(stopping.join().expect("a count"), 0);
 }
