@@ -2,9 +2,11 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HeaderName, MAX_FORWARDS, TE, TRANSFER_ENCODING,
+    UPGRADE, VIA,
 };
-use http::{HeaderMap, HeaderValue, Version};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::client::Client;
 use super::custom_header::CustomHeader;
@@ -179,6 +181,14 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
     if let Ok(joined) = HeaderValue::try_from(values.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
     }
+}
+
+/// How many more times a request may be passed on, where it says so and its method heeds it (RFC 9110 §7.6.2).
+pub(super) fn hops_left(parts: &Parts) -> Option<u64> {
+    if !matches!(parts.method, Method::OPTIONS | Method::TRACE) {
+        return None;
+    }
+    parts.headers.get(MAX_FORWARDS)?.to_str().ok()?.parse().ok()
 }
 
 /// The front-end itself answers `100 Continue` once it reads the body, so nobody behind it need.

@@ -45,6 +45,8 @@ pub enum Reason {
     Target,
     /// Only a redirect is served over plain HTTP.
     Redirect,
+    /// Its `Max-Forwards` lets the request go no further.
+    LastHop,
 }
 
 impl Reason {
@@ -69,6 +71,7 @@ impl Reason {
             Self::Path => "path",
             Self::Target => "target",
             Self::Redirect => "redirect",
+            Self::LastHop => "last-hop",
         }
     }
 
@@ -85,6 +88,7 @@ impl Reason {
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooMany => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Redirect => StatusCode::MOVED_PERMANENTLY,
+            Self::LastHop => StatusCode::OK,
             Self::BodyBroken | Self::Host | Self::HostMismatch | Self::Path | Self::Target => {
                 StatusCode::BAD_REQUEST
             }
@@ -110,12 +114,15 @@ impl Reason {
             Self::Path => "400: the request's path cannot be told for certain\n",
             Self::Target => "400: the request's target must be a path\n",
             Self::Redirect => "this is served over https\n",
+            Self::LastHop => "the request goes no further\n",
         }
     }
 
     /// Whether what follows on an HTTP/1 connection cannot be trusted to be a request.
     const fn is_closing(self) -> bool {
-        self.code().as_u16() < 500 && !matches!(self, Self::NoRule | Self::NoBackendService | Self::Redirect)
+        let is_understood =
+            matches!(self, Self::NoRule | Self::NoBackendService | Self::Redirect | Self::LastHop);
+        self.code().as_u16() < 500 && !is_understood
     }
 
     /// The answer. A HEAD request's has the same head.

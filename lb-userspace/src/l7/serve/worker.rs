@@ -20,7 +20,7 @@ use super::attempt::Budget;
 use super::connection;
 use super::counters::{Totals, count};
 use super::pool::Pool;
-use super::record::AccessLog;
+use super::record::{AccessLog, UnroutedLines};
 use super::settings::{SIGNALS_MAX, Settings};
 use super::signal::EndpointSignal;
 use super::snapshot::{BackendService, Endpoint, Snapshot};
@@ -169,6 +169,7 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) pool: Rc<Pool>,
     pub(super) budget: Budget,
+    pub(super) unrouted_lines: UnroutedLines,
     snapshots: RefCell<Cache<ArcSnapshots, Arc<Snapshot>>>,
     random: RefCell<fastrand::Rng>,
     connections: Cell<usize>,
@@ -192,6 +193,7 @@ impl Worker {
         Self {
             pool: Rc::new(Pool::new(&shared.settings.limits)),
             budget: Budget::full(),
+            unrouted_lines: UnroutedLines::new(Arc::clone(&shared.totals)),
             snapshots: RefCell::new(Cache::new(ArcSnapshots(Arc::clone(&shared)))),
             random: RefCell::new(fastrand::Rng::new()),
             connections: Cell::new(0),
