@@ -155,8 +155,8 @@ impl Drop for Counted {
 /// What a thread is told.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Serve what comes to this socket as the snapshot's listener of that address.
-    Listen(SocketAddr, StdListener),
+    /// Serve what comes to these sockets as the snapshot's listener of that address.
+    Listen(SocketAddr, Vec<StdListener>),
     /// Serve that listener no longer; requests under way are answered.
     Close(SocketAddr),
     /// Serve nothing more, and end at the latest then.
@@ -229,15 +229,17 @@ pub(super) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
     let stop = loop {
         tokio::select! {
             command = commands.recv() => match command {
-                Some(Command::Listen(place, socket)) => {
+                Some(Command::Listen(place, sockets)) => {
                     let (closing, receiver) = watch::channel(());
-                    match TcpListener::from_std(socket) {
-                        Ok(listener) => {
-                            spawn_local(accept(Rc::clone(&worker), place, listener, receiver));
-                            listeners.insert(place, closing);
+                    for socket in sockets {
+                        match TcpListener::from_std(socket) {
+                            Ok(listener) => {
+                                spawn_local(accept(Rc::clone(&worker), place, listener, receiver.clone()));
+                            }
+                            Err(error) => tracing::error!(%place, %error, "cannot serve a listening socket"),
                         }
-                        Err(error) => tracing::error!(%place, %error, "cannot serve a listening socket"),
                     }
+                    listeners.insert(place, closing);
                 }
                 Some(Command::Close(place)) => drop(listeners.remove(&place)),
                 Some(Command::Stop(deadline)) => break Instant::from_std(deadline),
