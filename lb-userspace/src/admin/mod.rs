@@ -27,6 +27,8 @@ pub enum Request {
     },
     /// What probing amounts to.
     Probing,
+    /// The node, for the agent that asks: its answer is no [`Line`], and the agent that is asked has it no more.
+    TakeOver,
     /// What a command wants to know of URL maps.
     UrlMaps {
         /// The question, in the words of the command.

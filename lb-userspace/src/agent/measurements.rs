@@ -10,9 +10,9 @@ use crate::metrics::{self, Scraper};
 use super::Agent;
 
 impl Agent {
-    /// Serves metrics, unless nobody wants them. Without them all else goes on.
-    pub(super) fn start_metrics(&self) {
-        let Some(address) = self.options.metrics_address.0 else { return };
+    /// Serves metrics until what this gives is dropped, unless nobody wants them. Without them all else goes on.
+    pub(super) fn start_metrics(&self) -> Option<metrics::Server> {
+        let address = self.options.metrics_address.0?;
         let started = self.applier.maps.reader(&self.pins).and_then(|maps| {
             let services_max = self.options.metrics_backend_services_max;
             let probing = self.known.probing.clone();
@@ -22,9 +22,9 @@ impl Agent {
                 scraper.lock().unwrap_or_else(std::sync::PoisonError::into_inner).text(page, format)
             })
         });
-        if let Err(error) = started {
-            warn!(%address, error = format!("{error:#}"), "no metrics are served");
-        }
+        started
+            .inspect_err(|error| warn!(%address, error = format!("{error:#}"), "no metrics are served"))
+            .ok()
     }
 
     /// Notes an apply that began at an instant and is over.

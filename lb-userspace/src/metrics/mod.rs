@@ -22,7 +22,7 @@ pub use buckets::Buckets;
 pub use families::{FAMILIES, Family, Kind, Unit};
 pub use page::{Format, Page};
 pub use scrape::Scraper;
-pub use server::{Address, start};
+pub use server::{Address, Server, start};
 
 /// Where metrics are served, unless it is said: beside the ports of the kubelet and of kube-proxy, and none of them.
 pub const ADDRESS_DEFAULT: &str = "127.0.0.1:10247";
