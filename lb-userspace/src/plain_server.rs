@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -14,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -61,23 +62,45 @@ pub(crate) struct Place {
     pub(crate) address: SocketAddr,
 }
 
-/// Answers requests until the process ends, one at a time.
+/// Serves until it is dropped, which waits for the address to be free.
+#[derive(Debug)]
+pub struct Server {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        // A thread that has panicked serves nothing either.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Answers requests, one at a time.
 ///
 /// # Errors
 /// The system has no further thread.
 pub(crate) fn start(
     place: Place,
     respond: impl Fn(&Request<Incoming>) -> Response<String> + Send + Sync + 'static,
-) -> Result<()> {
+) -> Result<Server> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (stop, stopped) = oneshot::channel();
     let run = move || {
         runtime.block_on(async {
-            let listener = listener(place).await;
-            accept(listener, Arc::new(respond)).await;
+            let serving = async {
+                let listener = listener(place).await;
+                accept(listener, Arc::new(respond)).await;
+            };
+            tokio::select! {
+                () = serving => {}
+                _ = stopped => {}
+            }
         });
     };
-    std::thread::Builder::new().name(place.what.into()).spawn(run).context("cannot start a thread")?;
-    Ok(())
+    let thread = std::thread::Builder::new().name(place.what.into()).spawn(run);
+    Ok(Server { stop: Some(stop), thread: Some(thread.context("cannot start a thread")?) })
 }
 
 async fn listener(place: Place) -> TcpListener {

@@ -199,9 +199,7 @@ impl Agent {
     /// The binary cannot be run.
     pub fn restart(&mut self) -> Result<()> {
         self.kill();
-        let mut command = self.node.command(&self.podway.binary);
-        command.args(&self.arguments);
-        self.process = Some(Process::start(command, &format!("the agent of {}", self.node.name()))?);
+        self.process = Some(self.spawn(&[])?);
         Ok(())
     }
 
@@ -218,6 +216,35 @@ impl Agent {
         }
         self.podway = podway.clone();
         self.restart()
+    }
+
+    /// Starts one that takes over from the one that runs, if one does; gives that one.
+    ///
+    /// # Errors
+    /// The binary cannot be run.
+    pub fn take_over(&mut self) -> Result<Option<Process>> {
+        let successor = self.spawn(&["--take-over"])?;
+        Ok(self.process.replace(successor))
+    }
+
+    /// Starts another one with the same arguments, which is the caller's to watch.
+    ///
+    /// # Errors
+    /// The binary cannot be run.
+    pub fn beside(&self) -> Result<Process> {
+        self.spawn(&[])
+    }
+
+    /// Goes on with one that was replaced, after killing the one that still runs.
+    pub fn go_on_with(&mut self, process: Process) {
+        self.kill();
+        self.process = Some(process);
+    }
+
+    fn spawn(&self, further: &[&str]) -> Result<Process> {
+        let mut command = self.node.command(&self.podway.binary);
+        command.args(&self.arguments).args(further);
+        Process::start(command, &format!("the agent of {}", self.node.name()))
     }
 
     /// Kills it with SIGKILL; the programs in the kernel stay.

@@ -32,6 +32,8 @@ pub enum Request {
     Interfaces,
     /// All facts that the plan is made from, without Secrets.
     Facts,
+    /// The node, for the agent that asks: its answer is no [`Line`], and the agent that is asked has it no more.
+    TakeOver,
     /// What a command wants to know of URL maps.
     UrlMaps {
         /// The question, in the words of the command.

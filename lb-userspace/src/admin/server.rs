@@ -1,7 +1,7 @@
 //! The agent's side.
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -64,6 +64,8 @@ pub struct Known {
     pub probing: Probing,
     /// What is known of URL maps.
     pub url_maps: Option<Answer>,
+    /// Who gives the node to another agent, which waits at the other end of the stream.
+    pub take_over: Option<mpsc::Sender<StdStream>>,
 }
 
 /// Answers until it is dropped; then the socket's file goes too.
@@ -157,7 +159,19 @@ pub(super) async fn serve(mut stream: UnixStream, known: &Known, is_answered: im
         }
         Request::Facts => write(&mut stream, &facts(known).await).await,
         Request::UrlMaps { question } => write(&mut stream, &url_maps(known, question).await).await,
+        Request::TakeOver => take_over(stream, known).await,
     };
+}
+
+/// Whoever gives the node away answers in its own words, once it has.
+async fn take_over(mut stream: UnixStream, known: &Known) -> io::Result<()> {
+    let Some(giver) = &known.take_over else {
+        return write(&mut stream, &[Line::Error("this agent gives nothing away".into())]).await;
+    };
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    // An agent that is ending takes no request any more: the stream ends with it.
+    giver.send(stream).await.map_err(io::Error::other)
 }
 
 async fn request(stream: &mut UnixStream) -> io::Result<Request> {

@@ -246,3 +246,30 @@ async fn facts_are_lent_by_the_loop_and_written_down_beside_it() {
     let error = answer.await.expect("no panic").expect_err("the loop has ended").to_string();
     assert!(error.ends_with("the facts are not told"), "{error}");
 }
+
+#[tokio::test]
+async fn an_agent_that_gives_nothing_away_says_so() {
+    let fixture = Fixture::start().await;
+    let answer = fixture.say(b"\"takeOver\"\n").await;
+    assert!(answer.starts_with(r#"{"error":"this agent gives nothing away"}"#), "{answer}");
+}
+
+#[tokio::test]
+async fn whoever_asks_for_the_node_is_answered_by_its_giver() {
+    let dir = TempDir::with_prefix("podway-admin-").expect("a directory");
+    let (sender, mut successors) = mpsc::channel(1);
+    let known = Known { take_over: Some(sender), ..Known::default() };
+    let _server = Server::start(dir.path(), known).expect("a server");
+    let path = socket_path(dir.path());
+    let asking = spawn_blocking(move || {
+        let mut stream = UnixStream::connect(path).expect("a server");
+        stream.write_all(b"\"takeOver\"\n").expect("room");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer");
+        text
+    });
+    let mut successor = successors.recv().await.expect("a successor");
+    successor.write_all(b"yours").expect("room");
+    drop(successor);
+    assert_eq!(asking.await.expect("no panic"), "yours");
+}

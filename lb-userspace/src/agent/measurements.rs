@@ -6,15 +6,16 @@ use tracing::warn;
 
 use crate::maps::Occupancy;
 use crate::metrics::{self, Scraper};
+use crate::plain_server::Server;
 use crate::web;
 
 use super::Agent;
 use super::announcer::Announcer;
 
 impl Agent {
-    /// Serves metrics, unless nobody wants them. Without them all else goes on.
-    pub(super) fn start_metrics(&self) {
-        let Some(address) = self.options.metrics_address.0 else { return };
+    /// Serves metrics until what this gives is dropped, unless nobody wants them. Without them all else goes on.
+    pub(super) fn start_metrics(&self) -> Option<Server> {
+        let address = self.options.metrics_address.0?;
         let started = self.applier.maps.reader(&self.pins).and_then(|maps| {
             let services_max = self.options.metrics_backend_services_max;
             let probing = self.known.probing.clone();
@@ -24,18 +25,17 @@ impl Agent {
                 scraper.lock().unwrap_or_else(std::sync::PoisonError::into_inner).text(page, format)
             })
         });
-        if let Err(error) = started {
-            warn!(%address, error = format!("{error:#}"), "no metrics are served");
-        }
+        started
+            .inspect_err(|error| warn!(%address, error = format!("{error:#}"), "no metrics are served"))
+            .ok()
     }
 
-    /// Shows the node's chains to browsers, unless nobody wants that. Without it all else goes on.
-    pub(super) fn start_web(&self) {
-        let Some(address) = self.options.web_address.0 else { return };
-        let (pin_path, run_dir) = (self.options.pin_path.clone(), self.options.run_dir.clone());
-        if let Err(error) = web::start(address, pin_path, run_dir) {
-            warn!(%address, error = format!("{error:#}"), "no page is served");
-        }
+    /// Shows the node's chains to browsers until what this gives is dropped, unless nobody wants that. Without it all
+    /// else goes on.
+    pub(super) fn start_web(&self) -> Option<Server> {
+        let address = self.options.web_address.0?;
+        let started = web::start(address, self.options.pin_path.clone(), self.options.run_dir.clone());
+        started.inspect_err(|error| warn!(%address, error = format!("{error:#}"), "no page is served")).ok()
     }
 
     /// Notes an apply that began at an instant and is over.

@@ -1,6 +1,7 @@
 //! The node agent: the one place that knows everybody. Events only mark; one loop plans and applies.
 use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use lb_common::config::Config;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
@@ -29,6 +30,7 @@ mod applier;
 mod beginnings;
 mod chain;
 mod changes;
+mod ends;
 mod event_reports;
 mod fact_answers;
 mod fragment_holder;
@@ -52,6 +54,7 @@ mod signals;
 mod socket_mover;
 mod sweeper;
 mod switch;
+mod take_over;
 mod url_map_answers;
 
 pub use front_end::FrontEndOptions;
@@ -61,6 +64,7 @@ pub use options::{Options, RUN_DIR_DEFAULT};
 
 use api_links::{ApiLinks, Subject, news};
 use applier::Applier;
+use ends::Ends;
 use fact_answers::FactsQuestions;
 use front_end::FrontEndLink;
 use planner::Planner;
@@ -69,6 +73,7 @@ use problems::ProblemReport;
 use service_health_answers::ServiceHealthAnswers;
 use socket_mover::SocketMover;
 use sweeper::Sweeper;
+use take_over::{End, Former, Handed, Handover, Predecessor};
 use url_map_answers::UrlMapAnswers;
 
 /// Time between two looks at the drains.
@@ -85,29 +90,54 @@ pub fn run(options: &Options) -> Result<()> {
     start_log();
     raise_files_limit();
     attach::check_snat_ports(options.snat_ports)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let pins = Pins::new(&options.pin_path);
-        let _instance = Instance::take(&pins)?;
-        let object = Object::choose(options.ebpf_object.clone())?;
-        let (wanted_secrets, secrets) = watch::channel(BTreeSet::new());
-        let front_end = FrontEndLink::new(&options.front_end, &options.run_dir, wanted_secrets)?;
-        let (events, api) = beginnings::start_source(options, secrets).await?;
-        let (ebpf, maps) = beginnings::load_maps(object, &pins, options).await?;
-        // Before the programs are attached: changes from here on are not missed.
-        let links = changes::watch_links()?;
-        changes::watch_routes(RouteGeneration::open(&pins)?)?;
-        let programs = beginnings::load_programs(ebpf, &pins, options);
-        let sockets = SocketMover::start(maps.reader(&pins)?)?;
-        let applier = Applier::new(maps, sockets)?;
-        let agent = Agent::new(options, applier, pins.clone(), api, front_end)?;
-        agent.run(events, programs, links).await?;
-        if options.detach_on_exit {
-            step_back(&pins, &options.run_dir)?;
-            info!(pins = %pins.root().display(), "removed programs, maps and pins");
+    let drain = Duration::from_secs(options.front_end.front_end_drain_seconds.into());
+    let mut former = if options.take_over { Former::Other } else { Former::None };
+    let mut runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut ends = runtime.block_on(async { Ends::new() })?;
+    loop {
+        let end = runtime.block_on(serve(options, former, &mut ends))?;
+        // All that watches, answers and reports ends with its runtime.
+        drop(runtime);
+        let End::TakenOver(handover) = end else { return Ok(()) };
+        runtime = Builder::new_current_thread().enable_all().build()?;
+        match runtime.block_on(handover.run(drain, &mut ends))? {
+            Handed::Terminated => return Ok(()),
+            Handed::Back(front_end) => former = Former::Own(front_end),
         }
-        Ok(())
-    })
+    }
+}
+
+/// Is the node's agent until it is told to end or another one takes over.
+async fn serve(options: &Options, former: Former, ends: &mut Ends) -> Result<End> {
+    let pins = Pins::new(&options.pin_path);
+    let object = Object::choose(options.ebpf_object.clone())?;
+    let (wanted_secrets, secrets) = watch::channel(BTreeSet::new());
+    let asked = if matches!(former, Former::Other) { Predecessor::ask(&options.run_dir)? } else { None };
+    let _instance = Instance::take(&pins)?;
+    let mut front_end = FrontEndLink::new(&options.front_end, &options.run_dir, wanted_secrets)?;
+    let predecessor = asked.map(|(predecessor, sockets)| {
+        front_end.adopt(sockets);
+        predecessor
+    });
+    if let Former::Own(Some(serving)) = former {
+        front_end.resume(serving);
+    }
+    let (events, api) = beginnings::start_source(options, secrets).await?;
+    let (ebpf, maps) = beginnings::load_maps(object, &pins, options).await?;
+    // Before the programs are attached: changes from here on are not missed.
+    let links = changes::watch_links()?;
+    changes::watch_routes(RouteGeneration::open(&pins)?)?;
+    let programs = beginnings::load_programs(ebpf, &pins, options);
+    let sockets = SocketMover::start(maps.reader(&pins)?)?;
+    let applier = Applier::new(maps, sockets)?;
+    let mut agent = Agent::new(options, applier, pins.clone(), api, front_end)?;
+    agent.predecessor = predecessor;
+    let end = agent.run(events, programs, links, ends).await?;
+    if matches!(end, End::Stopped) && options.detach_on_exit {
+        step_back(&pins, &options.run_dir)?;
+        info!(pins = %pins.root().display(), "removed programs, maps and pins");
+    }
+    Ok(end)
 }
 
 /// Each probe has a file open: the agent takes as many as the system gives.
@@ -183,6 +213,10 @@ struct Agent {
     front_end: FrontEndLink,
     /// Where a routing daemon finds the VIPs that this node serves.
     routes: Option<RouteTable>,
+    /// Whom this agent has taken over from; open until it ends.
+    predecessor: Option<Predecessor>,
+    /// Agents that want the node.
+    successors: mpsc::Receiver<UnixStream>,
     is_synced: bool,
     /// Whether anything was applied yet.
     is_begun: bool,
@@ -211,6 +245,7 @@ impl Agent {
         let (max, limit) = (options.conntrack_max, options.conntrack_limit);
         let url_map_answers = UrlMapAnswers::default();
         let (ask_facts, facts_questions) = mpsc::channel(fact_answers::QUESTIONS_MAX);
+        let (take_over, successors) = mpsc::channel(1);
         Ok(Self {
             sweeper: Sweeper::new(&mut applier.maps, interval, max, limit),
             planner,
@@ -233,6 +268,7 @@ impl Agent {
                     move |question| answers.answer(question)
                 })),
                 facts: Some(ask_facts),
+                take_over: Some(take_over),
                 ..admin::Known::default()
             },
             url_map_answers,
@@ -245,6 +281,8 @@ impl Agent {
                 .map(RouteTable::find)
                 .transpose()
                 .context("cannot read the routes")?,
+            predecessor: None,
+            successors,
             observations: Observations::default(),
             is_synced: false,
             is_begun: false,
@@ -257,24 +295,23 @@ impl Agent {
         mut events: mpsc::Receiver<SourceEvent>,
         mut programs: JoinHandle<Result<Attachments>>,
         mut links: mpsc::Receiver<()>,
-    ) -> Result<()> {
+        ends: &mut Ends,
+    ) -> Result<End> {
         let _admin = self.start_admin();
-        self.start_metrics();
-        self.start_web();
+        let _metrics = self.start_metrics();
+        let _page = self.start_web();
         let (probing, targets) = (self.known.probing.clone(), self.targets.subscribe());
         let mut found = switch::start(probing, targets, self.applier.switch.clone())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
         let interval = Duration::from_millis(self.options.apply_interval_ms);
         let mut due = Due { apply: None, links: None };
         let mut last_apply: Option<Instant> = None;
         let mut seconds = tokio::time::interval(DRAIN_INTERVAL);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        let successor = loop {
             tokio::select! {
                 biased;
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                () = ends.told() => break None,
+                Some(successor) = self.successors.recv() => break Some(successor),
                 loaded = &mut programs, if self.attachments.is_none() => self.attach(loaded??)?,
                 Some(event) = found.recv() => self.take_health(event),
                 // Before further events, which may come without a pause.
@@ -291,6 +328,7 @@ impl Agent {
                         self.follow_front_end(&BTreeSet::new());
                         self.report_problems();
                     }
+                    self.let_predecessor_go();
                     self.tell_api();
                     self.take_announced();
                     self.front_end.renew_vips();
@@ -313,17 +351,21 @@ impl Agent {
                 let at = last_apply.map_or_else(Instant::now, |last| last + interval);
                 due.apply = Some(due.apply.map_or(at, |planned| planned.min(at)));
             }
-        }
+        };
         if self.attachments.is_none() {
             // What it attaches must be there before it is taken away.
             drop(programs.await);
+        }
+        if let Some(successor) = successor {
+            let front_end = self.front_end.release();
+            return Ok(End::TakenOver(Handover { successor, front_end, _predecessor: self.predecessor }));
         }
         info!("stopping; programs and maps stay unless --detach-on-exit is given");
         if let Some(announcer) = self.api.as_mut().and_then(|api| api.announcer.as_mut()) {
             announcer.stop().await;
         }
         self.front_end.stop().await;
-        Ok(())
+        Ok(End::Stopped)
     }
 
     /// Answers commands of this node. Without it they show what the maps hold alone.
@@ -429,6 +471,17 @@ impl Agent {
     /// Brings the front-end to the plan.
     fn follow_front_end(&mut self, changed: &BTreeSet<ObjectName>) {
         self.front_end.follow(&self.planner, changed);
+        self.let_predecessor_go();
+    }
+
+    /// Once all is served that the former agent serves, that one may leave.
+    fn let_predecessor_go(&mut self) {
+        let Some(predecessor) = self.predecessor.as_mut().filter(|former| former.waits()) else { return };
+        let has_waited = predecessor.has_waited() && self.front_end.has_begun();
+        if self.front_end.has_taken_over() || has_waited {
+            self.front_end.close_adopted();
+            predecessor.let_go();
+        }
     }
 
     /// Not before the first plan: what it names again is taken back.

@@ -112,6 +112,10 @@ pub struct Options {
     /// The eBPF object to load instead of the one in this binary.
     #[arg(long)]
     pub ebpf_object: Option<PathBuf>,
+    /// Take over from the agent that runs with the same run directory, with its listening sockets, so that no
+    /// connection to an Ingress is refused; without such an agent, start as ever. That one then waits to be told to end.
+    #[arg(long, conflicts_with = "detach_on_exit")]
+    pub take_over: bool,
     /// Remove programs, maps and pins on SIGTERM or SIGINT; traffic is no longer forwarded then.
     #[arg(long)]
     pub detach_on_exit: bool,

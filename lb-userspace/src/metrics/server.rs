@@ -5,16 +5,16 @@ use anyhow::Result;
 use http::{Method, Request, Response, StatusCode};
 
 use super::{Format, Page};
-use crate::plain_server::{self, Place, answer, plain};
+use crate::plain_server::{self, Place, Server, answer, plain};
 
-/// Serves the texts that `text` gives, at an address, until the process ends.
+/// Serves the texts that `text` gives, at an address, until what this returns is dropped.
 ///
 /// # Errors
 /// The system has no further thread.
 pub fn start(
     address: SocketAddr,
     text: impl Fn(Page, Format) -> Result<String> + Send + Sync + 'static,
-) -> Result<()> {
+) -> Result<Server> {
     let place = Place { what: "metrics", flag: "--metrics-address", address };
     plain_server::start(place, move |request| response(request, &text))
 }

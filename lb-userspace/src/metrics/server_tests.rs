@@ -67,3 +67,20 @@ fn address_may_be_empty() {
         Ok("127.0.0.1:10247".into())
     );
 }
+
+#[test]
+fn a_server_that_is_dropped_leaves_its_address_to_the_next() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("an address");
+    drop(free);
+    for _ in 0..3 {
+        let server = start(address, |_, _| Ok(String::new())).expect("a thread");
+        let until = std::time::Instant::now() + Duration::from_secs(20);
+        while StdStream::connect(address).is_err() {
+            assert!(std::time::Instant::now() < until, "it listens in time");
+            std::thread::yield_now();
+        }
+        drop(server);
+        assert!(StdStream::connect(address).is_err());
+    }
+}

@@ -11,7 +11,7 @@ use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, X_C
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::l7::Host;
-use crate::plain_server::{self, Place, answer, plain};
+use crate::plain_server::{self, Place, Server, answer, plain};
 
 /// Where the page is, unless it is said.
 pub const ADDRESS_DEFAULT: &str = "127.0.0.1:10246";
@@ -35,12 +35,12 @@ struct Question<'a> {
     filter: Option<&'a str>,
 }
 
-/// Serves the page at an address until the process ends; what it shows stands in these maps and with the agent of
+/// Serves the page at an address until what this returns is dropped; what it shows stands in these maps and with the agent of
 /// this run directory.
 ///
 /// # Errors
 /// The system has no further thread.
-pub fn start(address: SocketAddr, pin_path: PathBuf, run_dir: PathBuf) -> Result<()> {
+pub fn start(address: SocketAddr, pin_path: PathBuf, run_dir: PathBuf) -> Result<Server> {
     let place = Place { what: "the page", flag: "--web-address", address };
     plain_server::start(place, move |request| {
         respond(request, |question| told(question, &pin_path, &run_dir))

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::attach::{HostedAddresses, Life};
 use crate::health::{Signal, Target};
 use crate::l7::serve::{
-    Backend, Counters, FrontEnd, Listener, Plain, Route, Scheme, Settings, Site, Snapshot,
+    Backend, Counters, FrontEnd, Listener, ListeningSockets, Plain, Route, Scheme, Settings, Site, Snapshot,
 };
 use crate::metrics::FrontEndCounters;
 use crate::model::{ObjectName, Problem};
@@ -49,6 +49,8 @@ pub(super) struct FrontEndLink {
     counters: BTreeMap<Arc<str>, Arc<Counters>>,
     /// The counters of all that is served.
     counted: Option<Arc<FrontEndCounters>>,
+    /// Another agent's sockets, until the front-end has them.
+    adopted: ListeningSockets,
     /// What is served was made of these.
     served: Option<Arc<UrlMaps>>,
     wanted_secrets: watch::Sender<WantedSecrets>,
@@ -81,6 +83,7 @@ impl FrontEndLink {
             services: KnownServices::default(),
             counters: BTreeMap::new(),
             counted: None,
+            adopted: ListeningSockets::new(),
             served: None,
             wanted_secrets,
             problems: BTreeSet::new(),
@@ -102,6 +105,50 @@ impl FrontEndLink {
         for (vip, error) in self.hosted.renew() {
             warn!(%vip, %error, "cannot keep a VIP as an address of the loopback interface; trying again");
         }
+    }
+
+    /// Takes over another agent's sockets.
+    pub(super) fn adopt(&mut self, sockets: ListeningSockets) {
+        self.adopted = sockets;
+    }
+
+    /// Goes on with a front-end that serves already.
+    pub(super) fn resume(&mut self, front_end: FrontEnd) {
+        self.settings = None;
+        self.front_end = Some(front_end);
+    }
+
+    /// Whether all adopted sockets are served that the URL maps ask for.
+    pub(super) fn has_taken_over(&self) -> bool {
+        let Some(url_maps) = &self.served else { return false };
+        let is_wanted = |place: &SocketAddr| {
+            url_maps.maps().iter().any(|map| {
+                let has_port = match place.port() {
+                    HTTP_PORT => map.has_http,
+                    _ => map.has_https,
+                };
+                has_port && map.vips.iter().any(|(vip, _)| *vip == place.ip())
+            })
+        };
+        self.front_end.as_ref().is_none_or(|front_end| !front_end.adopted().iter().any(is_wanted))
+    }
+
+    /// Whether anything is served.
+    pub(super) fn has_begun(&self) -> bool {
+        self.served.is_some()
+    }
+
+    /// Closes adopted sockets that nothing was to be served at.
+    pub(super) fn close_adopted(&mut self) {
+        self.adopted.clear();
+        if let Some(front_end) = &self.front_end {
+            front_end.close_adopted();
+        }
+    }
+
+    /// The front-end as it serves, for whoever goes on with it.
+    pub(super) fn release(self) -> Option<FrontEnd> {
+        self.front_end
     }
 
     /// Brings the front-end to the plan, of which the part of these Services has changed.
@@ -135,7 +182,9 @@ impl FrontEndLink {
 
     fn start(&mut self) -> Result<()> {
         if let Some(settings) = self.settings.take() {
-            self.front_end = Some(FrontEnd::start(settings).context("cannot start the front-end's threads")?);
+            let front_end = FrontEnd::start(settings).context("cannot start the front-end's threads")?;
+            front_end.adopt(std::mem::take(&mut self.adopted));
+            self.front_end = Some(front_end);
             info!("front-end started");
         }
         self.front_end.as_ref().map(drop).context("the front-end could not be started")
@@ -280,8 +329,8 @@ impl FrontEndLink {
     }
 
     /// Lets the requests that have begun end. The VIPs' addresses stay, for the agent that follows.
-    pub(super) async fn stop(mut self) {
-        let Some(front_end) = self.front_end.take() else { return };
+    pub(super) async fn stop(self) {
+        let Some(front_end) = self.front_end else { return };
         let drain = self.drain;
         let cut = tokio::task::spawn_blocking(move || front_end.stop(drain)).await.unwrap_or(0);
         info!(cut, "front-end stopped");

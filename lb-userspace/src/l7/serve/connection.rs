@@ -173,7 +173,9 @@ where
         biased;
         // A connection's fault is its client's: there is nobody left to tell.
         _ = &mut connection => return None,
-        () = until_closing(link, closing) => Pin::new(&mut connection).graceful_shutdown(),
+        () = until_unused(link, limits.last_request_timeout, closing) => {
+            Pin::new(&mut connection).graceful_shutdown();
+        }
         () = until_quiet(link, limits.parked_after) => {
             // What the parser may have read is an empty line, which asks for nothing (RFC 9112 §2.2).
             return connection.into_parts().map(|parts| parts.io.into_inner());
@@ -224,6 +226,22 @@ async fn http_2_until_idle(stream: TlsStream<TcpStream>, link: Rc<Link>, mut clo
 async fn until_closing(link: &Link, closing: &mut watch::Receiver<()>) {
     let _ = closing.changed().await;
     link.asked().await;
+}
+
+/// Ends once a connection of HTTP/1 should: its client cannot be told between two answers, so the next one tells it.
+async fn until_unused(link: &Link, patience: Duration, closing: &mut watch::Receiver<()>) {
+    let _ = closing.changed().await;
+    let told = Instant::now();
+    link.close_with_next_answer();
+    link.asked().await;
+    loop {
+        let since = link.idle_since().unwrap_or_else(Instant::now);
+        let limit = told.max(since) + patience;
+        if Instant::now() >= limit {
+            return;
+        }
+        sleep_until(limit).await;
+    }
 }
 
 /// Ends once the connection has been without a request for too long, since the client was told or before.

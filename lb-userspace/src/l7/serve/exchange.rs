@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::affinity::{kept, set_cookie};
 use super::attempt::{Answer, Attempt};
 use super::body::{AnswerBody, RequestBody};
+use super::client::Client;
 use super::forward::{self, REQUEST_ID};
 use super::link::{Busy, Link, Unanswered};
 use super::pool::Lease;
@@ -55,6 +56,8 @@ pub(super) async fn answer(
     unanswered.answered();
     if version == Version::HTTP_2 {
         response.headers_mut().remove(CONNECTION);
+    } else if link.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.finish(record, &link, version))
 }
@@ -111,21 +114,25 @@ async fn pass(
     let (parts, body) = request.into_parts();
     let limits = &link.worker.shared.settings.limits;
     let site = &*listener.site;
-    let target = judge(&parts, link.client.scheme(), site, limits)?;
-    check_connection(link, listener, &target)?;
-    let route = target.route.as_ref().ok_or(Reason::NoRule)?;
-    match (route.plain, &link.client.tls) {
-        (Plain::Redirected(code), None) => return redirect(&parts, &target, code),
-        (Plain::Refused, None) => return Err(Reason::NoRule),
-        _ => {}
-    }
-    let service = match &route.backend {
-        Backend::To(slot) => slot.load(),
-        Backend::Missing(_) => return Err(Reason::NoBackendService),
+    let target = judge(&parts, link.client.scheme(), site, limits)
+        .inspect_err(|_| note_unrouted(record, link, site, &parts, host_as_sent(&parts)))?;
+    check_connection(link, listener, &target)
+        .inspect_err(|_| note_unrouted(record, link, site, &parts, target.authority.as_bytes()))?;
+    let service = match backend(&target, &parts, &link.client) {
+        Ok(service) => service,
+        Err(nowhere) => {
+            note_unrouted(record, link, site, &parts, target.authority.as_bytes());
+            return match nowhere {
+                Nowhere::Refused(reason) => Err(reason),
+                Nowhere::Redirected(code) => redirect(&parts, &target, code),
+            };
+        }
     };
     record.service = Some(Arc::clone(&service));
     if link.worker.shared.log.is_some() && record.is_sampled(&service, link.worker.random_u32()) {
-        record.line = Some(Box::new(line(link, site, &service, &parts, &target)));
+        let mut line = line(link, site, &parts, target.authority.as_bytes());
+        line.backend_service = Some(service.name.to_string());
+        record.line = Some(Box::new(line));
     }
     let announced = http_body::Body::size_hint(&body).lower();
     if limits.body_bytes_max.is_some_and(|bytes_max| announced > bytes_max) {
@@ -150,6 +157,42 @@ fn check_connection(link: &Link, listener: &Listener, target: &Target) -> Result
     if is_met { Ok(()) } else { Err(Reason::Misdirected) }
 }
 
+/// Why a request goes to no backend service.
+enum Nowhere {
+    Refused(Reason),
+    /// To the same URL by TLS.
+    Redirected(StatusCode),
+}
+
+fn backend(target: &Target, parts: &Parts, client: &Client) -> Result<Arc<BackendService>, Nowhere> {
+    let route = target.route.as_ref().ok_or(Nowhere::Refused(Reason::NoRule))?;
+    match (route.plain, &client.tls) {
+        (Plain::Redirected(code), None) => return Err(Nowhere::Redirected(code)),
+        (Plain::Refused, None) => return Err(Nowhere::Refused(Reason::NoRule)),
+        _ => {}
+    }
+    if forward::hops_left(parts) == Some(0) {
+        return Err(Nowhere::Refused(Reason::LastHop));
+    }
+    match &route.backend {
+        Backend::To(slot) => Ok(slot.load()),
+        Backend::Missing(_) => Err(Nowhere::Refused(Reason::NoBackendService)),
+    }
+}
+
+/// Logs a request that no backend service gets, and whose share of lines therefore nobody has set.
+fn note_unrouted(record: &mut Record, link: &Link, site: &Site, parts: &Parts, host: &[u8]) {
+    if link.worker.shared.log.is_some() && link.worker.unrouted_lines.may_write() {
+        record.line = Some(Box::new(line(link, site, parts, host)));
+    }
+}
+
+/// The host of a request that names none that can be, or two.
+fn host_as_sent(parts: &Parts) -> &[u8] {
+    let field = || parts.headers.get(http::header::HOST).map(HeaderValue::as_bytes);
+    parts.uri.authority().map(|authority| authority.as_str().as_bytes()).or_else(field).unwrap_or_default()
+}
+
 /// An upgrade that may be passed on: of a GET without a body over HTTP/1.1.
 fn wanted_upgrade(request: &Request<Incoming>) -> Option<HeaderValue> {
     let may = request.version() == Version::HTTP_11
@@ -171,7 +214,7 @@ fn redirect(parts: &Parts, target: &Target, code: StatusCode) -> Result<Outcome,
     Ok(Outcome::Own(response, Some(Reason::Redirect.name())))
 }
 
-fn line(link: &Link, site: &Site, service: &BackendService, parts: &Parts, target: &Target) -> Line {
+fn line(link: &Link, site: &Site, parts: &Parts, host: &[u8]) -> Line {
     Line {
         client: link.client.peer.to_string(),
         scheme: link.client.scheme(),
@@ -181,10 +224,9 @@ fn line(link: &Link, site: &Site, service: &BackendService, parts: &Parts, targe
             _ => "HTTP/1.1",
         },
         method: parts.method.to_string(),
-        host: String::from_utf8_lossy(target.authority.as_bytes()).into_owned(),
+        host: String::from_utf8_lossy(host).into_owned(),
         path: parts.uri.path().to_owned(),
         url_map: site.name.to_string(),
-        backend_service: service.name.to_string(),
         ..Line::default()
     }
 }
@@ -245,9 +287,13 @@ impl Forwarding<'_> {
     /// Makes the client's request the endpoint's.
     fn prepare(&self, parts: &mut Parts) -> Result<HeaderValue, Reason> {
         let (link, target) = (self.link, &self.target);
+        let hops_left = forward::hops_left(parts);
         let headers = &mut parts.headers;
         forward::remove_hop_by_hop(headers);
         forward::remove_expectation(headers);
+        if let Some(hops_left) = hops_left {
+            headers.insert(http::header::MAX_FORWARDS, HeaderValue::from(hops_left - 1));
+        }
         forward::remove_look_alikes(headers, &self.service.request_headers);
         forward::say_who_asks(headers, &link.client, &target.authority);
         forward::show_certificate(headers, &link.client);

@@ -1,8 +1,12 @@
 //! What becomes of a message's fields on its way through.
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, COOKIE, EXPECT, FORWARDED, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, VIA};
-use http::{HeaderMap, HeaderValue, Version};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HeaderName, MAX_FORWARDS, TE, TRANSFER_ENCODING,
+    UPGRADE, VIA,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::client::Client;
 use super::custom_header::CustomHeader;
@@ -36,7 +40,11 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
             .to_str()
             .is_ok_and(|text| text.split(',').any(|token| token.trim().eq_ignore_ascii_case("trailers")))
     });
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+    if headers.remove(TRANSFER_ENCODING).is_some() {
+        // The coding framed the message, so a length beside it is wrong (RFC 9112 §6.3).
+        headers.remove(CONTENT_LENGTH);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, UPGRADE] {
         headers.remove(name);
     }
     if has_trailers {
@@ -54,7 +62,7 @@ fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 /// names the message.
 fn is_needed(name: &HeaderName) -> bool {
     let own = [FOR, HOST, PORT, PROTO, FORWARDED, VIA, REQUEST_ID, TE];
-    let other = [http::header::HOST, http::header::CONTENT_LENGTH, http::header::AUTHORIZATION, COOKIE];
+    let other = [http::header::HOST, CONTENT_LENGTH, http::header::AUTHORIZATION, COOKIE];
     own.contains(name) || other.contains(name)
 }
 
@@ -210,6 +218,14 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
     if let Ok(joined) = HeaderValue::try_from(values.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
     }
+}
+
+/// How many more times a request may be passed on, where it says so and its method heeds it (RFC 9110 §7.6.2).
+pub(super) fn hops_left(parts: &Parts) -> Option<u64> {
+    if !matches!(parts.method, Method::OPTIONS | Method::TRACE) {
+        return None;
+    }
+    parts.headers.get(MAX_FORWARDS)?.to_str().ok()?.parse().ok()
 }
 
 /// The front-end itself answers `100 Continue` once it reads the body, so nobody behind it need.

@@ -110,3 +110,13 @@ fn an_upgrade_must_be_meant_and_be_one() {
     assert_eq!(wanted(&[("connection", "upgrade"), ("upgrade", "h2c")]), None);
     assert_eq!(wanted(&[("connection", "upgrade"), ("upgrade", "a"), ("upgrade", "b")]), None);
 }
+
+#[test]
+fn a_length_beside_a_coding_goes_with_it() {
+    let mut fields = headers(&[("content-length", "99"), ("transfer-encoding", "chunked"), ("x", "1")]);
+    remove_hop_by_hop(&mut fields);
+    assert_eq!(fields, headers(&[("x", "1")]));
+    let mut fields = headers(&[("content-length", "99")]);
+    remove_hop_by_hop(&mut fields);
+    assert_eq!(fields, headers(&[("content-length", "99")]));
+}

@@ -1,7 +1,7 @@
 //! The front-end as its owner sees it.
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -26,13 +26,30 @@ pub struct ListenFault {
     pub error: io::Error,
 }
 
+/// Listening sockets, by the addresses of their listeners: what one front-end gives another.
+pub type ListeningSockets = HashMap<SocketAddr, Vec<TcpListener>>;
+
 /// Serves snapshots to clients, until it is stopped or dropped.
 #[derive(Debug)]
 pub struct FrontEnd {
     shared: Arc<Shared>,
     threads: Vec<Serving>,
-    /// Where each listener is bound.
-    bound: Mutex<HashMap<SocketAddr, SocketAddr>>,
+    places: Mutex<Places>,
+}
+
+/// The addresses that are listened on.
+#[derive(Debug, Default)]
+struct Places {
+    bound: HashMap<SocketAddr, Bound>,
+    /// Given by another front-end, and in no snapshot yet.
+    adopted: ListeningSockets,
+}
+
+#[derive(Debug)]
+struct Bound {
+    address: SocketAddr,
+    /// The threads' sockets once more, for a front-end that takes over.
+    sockets: Vec<TcpListener>,
 }
 
 #[derive(Debug)]
@@ -53,7 +70,7 @@ impl FrontEnd {
         let shared = Arc::new(Shared::new(settings)?);
         let threads =
             (0..count).map(|index| Serving::start(index, &shared)).collect::<io::Result<Vec<Serving>>>()?;
-        Ok(Self { shared, threads, bound: Mutex::default() })
+        Ok(Self { shared, threads, places: Mutex::default() })
     }
 
     /// Serves `snapshot` from now on; requests that have begun keep the one before. Connections of listeners that are
@@ -61,7 +78,8 @@ impl FrontEnd {
     /// others are served.
     pub fn swap(&self, snapshot: Arc<Snapshot>) -> Vec<ListenFault> {
         let places: HashSet<SocketAddr> = snapshot.listeners.keys().copied().collect();
-        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let Places { bound, adopted } = &mut *held;
         self.shared.current.store(snapshot);
         bound.retain(|place, _| {
             let is_wanted = places.contains(place);
@@ -75,23 +93,62 @@ impl FrontEnd {
             if bound.contains_key(&place) {
                 continue;
             }
-            match listen::sockets(place, self.threads.len()) {
-                Ok((address, sockets)) => {
-                    for (serving, socket) in self.threads.iter().zip(sockets) {
-                        serving.tell(Command::Listen(place, socket));
-                    }
-                    bound.insert(place, address);
-                }
+            let given = adopted.remove(&place).unwrap_or_default();
+            match self.listen(place, given) {
+                Ok(listening) => drop(bound.insert(place, listening)),
                 Err(error) => faults.push(ListenFault { address: place, error }),
             }
         }
         faults
     }
 
+    /// Has the threads serve sockets of an address, each thread its share.
+    fn listen(&self, place: SocketAddr, given: Vec<TcpListener>) -> io::Result<Bound> {
+        let threads = self.threads.len();
+        let (address, sockets) = listen::sockets(place, threads, given)?;
+        let listening = Bound { address, sockets: copies(&sockets)? };
+        let mut shares: Vec<Vec<TcpListener>> = (0..threads).map(|_| Vec::new()).collect();
+        for (share, socket) in (0..threads).cycle().zip(sockets) {
+            shares[share].push(socket);
+        }
+        for (serving, share) in self.threads.iter().zip(shares) {
+            serving.tell(Command::Listen(place, share));
+        }
+        Ok(listening)
+    }
+
+    /// The listening sockets, for a front-end that takes over: they stay open with it when this one closes its own, and
+    /// so do the connections that wait in them.
+    ///
+    /// # Errors
+    /// The process has no further descriptors.
+    pub fn sockets(&self) -> io::Result<ListeningSockets> {
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.bound.iter().map(|(place, bound)| Ok((*place, copies(&bound.sockets)?))).collect()
+    }
+
+    /// Takes another front-end's sockets. Snapshots that have their listeners serve them; until then nobody here
+    /// accepts from them.
+    pub fn adopt(&self, sockets: ListeningSockets) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).adopted.extend(sockets);
+    }
+
+    /// The adopted sockets' addresses that no snapshot had yet.
+    #[must_use]
+    pub fn adopted(&self) -> Vec<SocketAddr> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).adopted.keys().copied().collect()
+    }
+
+    /// Closes the adopted sockets that no snapshot had.
+    pub fn close_adopted(&self) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).adopted.clear();
+    }
+
     /// Where the snapshot's listeners are bound, by their address in the snapshot.
     #[must_use]
     pub fn addresses(&self) -> HashMap<SocketAddr, SocketAddr> {
-        self.bound.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.bound.iter().map(|(place, bound)| (*place, bound.address)).collect()
     }
 
     /// What requests told of endpoints since the last call: to be taken every second or so, at most
@@ -111,9 +168,14 @@ impl FrontEnd {
     /// connections were cut then. Waits for that: not to be called where other tasks need the thread.
     pub fn stop(self, deadline: Duration) -> usize {
         let until = Instant::now() + deadline;
+        drop(self.places);
         self.threads.iter().for_each(|serving| serving.tell(Command::Stop(until)));
         self.threads.into_iter().map(|serving| serving.thread.join().unwrap_or(0)).sum()
     }
+}
+
+fn copies(sockets: &[TcpListener]) -> io::Result<Vec<TcpListener>> {
+    sockets.iter().map(TcpListener::try_clone).collect()
 }
 
 impl Serving {

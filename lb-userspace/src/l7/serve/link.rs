@@ -29,6 +29,7 @@ pub(super) struct Link {
     has_asked: Cell<bool>,
     first_asked: Notify,
     last_ended: Cell<Instant>,
+    is_closing: Cell<bool>,
     resets_began: Cell<Instant>,
     resets: Cell<u32>,
     /// Answers that are sent over HTTP/2.
@@ -50,6 +51,7 @@ impl Link {
             has_asked: Cell::new(false),
             first_asked: Notify::new(),
             last_ended: Cell::new(now),
+            is_closing: Cell::new(false),
             resets_began: Cell::new(now),
             resets: Cell::new(0),
             answers: RefCell::default(),
@@ -68,6 +70,16 @@ impl Link {
     /// Whether there was a request.
     pub(super) fn has_asked(&self) -> bool {
         self.has_asked.get()
+    }
+
+    /// The next answer is the last one.
+    pub(super) fn close_with_next_answer(&self) {
+        self.is_closing.set(true);
+    }
+
+    /// Whether an answer that begins now is the last one.
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.get()
     }
 
     /// Since when there is no request, if there is none.

@@ -10,14 +10,21 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 /// Connections that wait to be accepted, for each socket; the kernel's own bound is `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
 
-/// Sockets for `threads` threads on one address, and the address where port 0 asked for any.
+/// At least one socket for each of `threads` threads on one address, and the address where port 0 asked for any. Those
+/// that another process has `given` are among them, all of them: connections wait in each.
 ///
 /// SO_REUSEPORT lets a new process listen beside the one that it replaces; IP_FREEBIND lets an address come later.
-pub(super) fn sockets(address: SocketAddr, threads: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-    let first = socket(address)?;
-    let bound = first.local_addr()?;
-    let mut sockets = vec![first];
-    for _ in 1..threads {
+pub(super) fn sockets(
+    address: SocketAddr,
+    threads: usize,
+    given: Vec<TcpListener>,
+) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    let mut sockets = given;
+    if sockets.is_empty() {
+        sockets.push(socket(address)?);
+    }
+    let bound = sockets[0].local_addr()?;
+    while sockets.len() < threads {
         sockets.push(socket(bound)?);
     }
     Ok((bound, sockets))

@@ -51,7 +51,7 @@ pub use affinity::COOKIE_NAME;
 pub use certificate::{Certificate, CertificateFault, CertificateRemark, Certificates};
 pub use counters::{Counters, Durations, Totals};
 pub use custom_header::{CustomHeader, CustomHeaderFault};
-pub use front_end::{FrontEnd, ListenFault};
+pub use front_end::{FrontEnd, ListenFault, ListeningSockets};
 pub use refusal::{REASON, Reason};
 pub use settings::*;
 pub use signal::EndpointSignal;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
 use super::link::Link;
@@ -70,9 +70,12 @@ pub(super) async fn until_asked(
     let limit = link.idle_since().unwrap_or_else(Instant::now) + patience;
     tokio::select! {
         biased;
-        readable = socket.readable() => readable.is_ok(),
+        readable = socket.readable() => return readable.is_ok(),
         // Before its first request it is left open: that may be on its way, and nobody else would answer it.
-        _ = closing.changed(), if link.has_asked() => false,
-        () = sleep_until(limit) => false,
+        _ = closing.changed(), if link.has_asked() => {}
+        () = sleep_until(limit) => return false,
     }
+    // So may be the next one. Its answer tells the client that it is the last.
+    link.close_with_next_answer();
+    timeout(limits.last_request_timeout, socket.readable()).await.is_ok_and(|readable| readable.is_ok())
 }

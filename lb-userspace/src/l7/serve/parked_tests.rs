@@ -14,7 +14,7 @@ use crate::health::tls::HTTP_1;
 const PARKED_AFTER: Duration = Duration::from_millis(20);
 
 fn limits() -> Limits {
-    Limits { parked_after: PARKED_AFTER, ..Limits::default() }
+    Limits { parked_after: PARKED_AFTER, last_request_timeout: PARKED_AFTER, ..Limits::default() }
 }
 
 fn stand(limits: Limits, web: &RawEndpoint) -> Stand {
@@ -101,7 +101,7 @@ fn a_parked_connection_is_closed_when_its_time_is_over() {
 }
 
 #[test]
-fn a_parked_connection_is_closed_at_once_at_the_stop() {
+fn a_parked_connection_is_closed_at_the_stop() {
     let stand = stand(limits(), &RawEndpoint::named("web"));
     let mut client = stand.client();
     assert_eq!(client.ask(&get("/")).code(), 200);

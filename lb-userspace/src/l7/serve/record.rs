@@ -1,9 +1,10 @@
 //! What is noted of a request: counters for all, a line of the access log for some.
+use std::cell::Cell;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 use serde::Serialize;
@@ -14,6 +15,38 @@ use super::snapshot::BackendService;
 
 /// Lines that wait to be written; further ones are dropped and counted.
 const LINES_MAX: usize = 8_192;
+
+/// Lines that a thread writes in a second for requests that no backend service gets; further ones are dropped and
+/// counted: nobody has to know a host to send such requests.
+pub(super) const UNROUTED_LINES_MAX: u32 = 100;
+
+/// The lines of a thread for requests that no backend service gets.
+#[derive(Debug)]
+pub(super) struct UnroutedLines {
+    began: Cell<Instant>,
+    lines: Cell<u32>,
+    totals: Arc<Totals>,
+}
+
+impl UnroutedLines {
+    pub(super) fn new(totals: Arc<Totals>) -> Self {
+        Self { began: Cell::new(Instant::now()), lines: Cell::new(0), totals }
+    }
+
+    /// Counts a line, and tells whether it is to be written.
+    pub(super) fn may_write(&self) -> bool {
+        if self.began.get().elapsed() >= Duration::from_secs(1) {
+            self.began.set(Instant::now());
+            self.lines.set(0);
+        }
+        self.lines.set(self.lines.get().saturating_add(1));
+        let may = self.lines.get() <= UNROUTED_LINES_MAX;
+        if !may {
+            count(&self.totals.log_lines_dropped);
+        }
+        may
+    }
+}
 
 /// A line of the access log; field names are stable.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -27,7 +60,7 @@ pub(super) struct Line {
     pub(super) host: String,
     pub(super) path: String,
     pub(super) url_map: String,
-    pub(super) backend_service: String,
+    pub(super) backend_service: Option<String>,
     pub(super) endpoint: Option<String>,
     pub(super) code: u16,
     pub(super) reason: Option<&'static str>,

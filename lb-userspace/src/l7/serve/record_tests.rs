@@ -102,3 +102,57 @@ fn answers_are_counted_by_url_map_and_backend_service() {
     assert_eq!(of_site.classes(), [0, 2, 1, 2, 1]);
     assert_eq!(of_service.answer_bytes.load(Ordering::SeqCst), 20);
 }
+
+#[test]
+fn a_request_without_a_backend_service_is_logged_with_its_reason() {
+    let (stand, lines, _web) = stand(0);
+    let asked = [
+        "GET /a?b HTTP/1.1\r\nHost: none.example\r\n\r\n",
+        "GET /%2e%2e%2fa HTTP/1.1\r\nHost: shop.example\r\n\r\n",
+        "GET http://other.example/ HTTP/1.1\r\nHost: shop.example\r\n\r\n",
+        "OPTIONS / HTTP/1.1\r\nHost: shop.example\r\nMax-Forwards: 0\r\n\r\n",
+        "GET /served HTTP/1.1\r\nHost: shop.example\r\n\r\n",
+    ];
+    for request in asked {
+        stand.ask(request);
+    }
+    stand.front_end.stop(DEADLINE);
+    eventually("a line for each but the last", || lines.values().len() == asked.len() - 1);
+    let told: Vec<_> = lines
+        .values()
+        .iter()
+        .map(|line| {
+            assert!(line["backendService"].is_null(), "{line}");
+            format!("{} {} {} {}", line["host"], line["path"], line["code"], line["reason"])
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            r#""none.example" "/a" 404 "no-rule""#,
+            r#""shop.example" "/%2e%2e%2fa" 400 "path""#,
+            r#""other.example" "/" 400 "host-mismatch""#,
+            r#""shop.example" "/" 200 "last-hop""#,
+        ]
+    );
+}
+
+#[test]
+fn a_flood_of_requests_without_a_backend_service_does_not_fill_the_log() {
+    let (stand, lines, _web) = stand(0);
+    let asked = 3 * record::UNROUTED_LINES_MAX;
+    let began = std::time::Instant::now();
+    let mut client = stand.client();
+    for _ in 0..asked {
+        client.ask("GET / HTTP/1.1\r\nHost: none.example\r\n\r\n");
+    }
+    let seconds = began.elapsed().as_secs() + 2;
+    let totals = stand.front_end.totals();
+    drop(client);
+    stand.front_end.stop(DEADLINE);
+    let dropped = totals.log_lines_dropped.load(Ordering::SeqCst);
+    eventually("all lines that were not dropped", || {
+        lines.values().len() as u64 == u64::from(asked) - dropped
+    });
+    assert!(lines.values().len() as u64 <= u64::from(record::UNROUTED_LINES_MAX) * seconds);
+}

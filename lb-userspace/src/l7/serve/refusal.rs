@@ -47,6 +47,8 @@ pub enum Reason {
     Misdirected,
     /// Only a redirect is served over plain HTTP.
     Redirect,
+    /// Its `Max-Forwards` lets the request go no further.
+    LastHop,
 }
 
 impl Reason {
@@ -72,6 +74,7 @@ impl Reason {
             Self::Target => "target",
             Self::Misdirected => "misdirected",
             Self::Redirect => "redirect",
+            Self::LastHop => "last-hop",
         }
     }
 
@@ -89,6 +92,7 @@ impl Reason {
             Self::HeadersTooMany => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Redirect => StatusCode::MOVED_PERMANENTLY,
+            Self::LastHop => StatusCode::OK,
             Self::BodyBroken | Self::Host | Self::HostMismatch | Self::Path | Self::Target => {
                 StatusCode::BAD_REQUEST
             }
@@ -115,12 +119,15 @@ impl Reason {
             Self::Target => "400: the request's target must be a path\n",
             Self::Misdirected => "421: this host needs a connection that was opened for it\n",
             Self::Redirect => "this is served over https\n",
+            Self::LastHop => "the request goes no further\n",
         }
     }
 
     /// Whether what follows on an HTTP/1 connection cannot be trusted to be a request.
     const fn is_closing(self) -> bool {
-        self.code().as_u16() < 500 && !matches!(self, Self::NoRule | Self::NoBackendService | Self::Redirect)
+        let is_understood =
+            matches!(self, Self::NoRule | Self::NoBackendService | Self::Redirect | Self::LastHop);
+        self.code().as_u16() < 500 && !is_understood
     }
 
     /// The answer. A HEAD request's has the same head.

@@ -29,6 +29,9 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(610);
 /// Time without a request after which a connection gives back what it keeps to read one.
 pub const PARKED_AFTER: Duration = Duration::from_millis(250);
+/// Time that a client's connection of HTTP/1 that is to end may be without a request: the next one, whose answer says
+/// that it is the last (RFC 9112 §9.6), may be on its way.
+pub const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two pieces of a request's body.
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time in which a client that is sent something must take some of it.
@@ -69,6 +72,7 @@ pub struct Limits {
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
     pub parked_after: Duration,
+    pub last_request_timeout: Duration,
     pub body_idle_timeout: Duration,
     pub write_stall_timeout: Duration,
     pub connect_timeout: Duration,
@@ -93,6 +97,7 @@ impl Default for Limits {
             header_timeout: HEADER_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             parked_after: PARKED_AFTER,
+            last_request_timeout: LAST_REQUEST_TIMEOUT,
             body_idle_timeout: BODY_IDLE_TIMEOUT,
             write_stall_timeout: WRITE_STALL_TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,

@@ -42,7 +42,7 @@ fn what_is_under_way_ends_before_the_stop() {
     asked.recv_timeout(DEADLINE).expect("a request");
     let address = stand.address;
     let stopping = thread::spawn(move || stand.front_end.stop(DEADLINE));
-    assert!(idle.is_closed(), "a connection without a request is closed at once");
+    assert!(idle.is_closed(), "a connection without a request is closed soon");
     eventually("nobody listens", || TcpStream::connect(address).is_err());
     // One that was accepted has its first request answered.
     assert_eq!(fresh.ask("GET / HTTP/1.1\r\nHost: none.example\r\n\r\n").code(), 404);
@@ -222,4 +222,68 @@ fn a_front_end_takes_over_from_another_on_the_same_address() {
     for _ in 0..10 {
         assert_eq!(Client::dial(place).ask(&get("/")).text(), "b GET / HTTP/1.1");
     }
+}
+
+#[test]
+fn a_connection_that_is_kept_has_one_more_request_answered() {
+    let web = RawEndpoint::named("web");
+    let limits = Limits { last_request_timeout: DEADLINE, ..Limits::default() };
+    let service = BackendService::new("shop/web:80", vec![web.endpoint()]);
+    let stand = Stand::of(Settings { limits, ..one_thread() }, service);
+    let mut client = stand.client();
+    assert_eq!(client.ask(&get("/")).field("connection"), None);
+    let address = stand.address;
+    let stopping = thread::spawn(move || stand.front_end.stop(DEADLINE));
+    eventually("nobody listens", || TcpStream::connect(address).is_err());
+    let answer = client.ask(&get("/"));
+    assert_eq!((answer.code(), answer.field("connection")), (200, Some("close")));
+    assert!(client.is_closed());
+    assert_eq!(stopping.join().expect("a count"), 0);
+}
+
+#[test]
+fn connections_that_wait_in_adopted_sockets_are_served() {
+    let (a, b) = (RawEndpoint::named("a"), RawEndpoint::named("b"));
+    let of = |endpoint: &RawEndpoint| {
+        let service = BackendService::new("shop/web:80", vec![endpoint.endpoint()]);
+        site(vec![rule("shop.example", "/", Route::to(service))], Plain::Served)
+    };
+    let former = Settings { threads: 2, ..Settings::default() };
+    let former = Stand::start(former, snapshot(Scheme::Http, of(&a)));
+    let place = former.address;
+    let mut sockets = former.front_end.sockets().expect("descriptors");
+    assert_eq!(sockets[&anywhere()].len(), 2);
+    // Fewer threads than sockets, and then more.
+    let next = FrontEnd::start(one_thread()).expect("a front-end");
+    next.adopt([(place, sockets.remove(&anywhere()).expect("sockets"))].into());
+    assert_eq!(former.front_end.stop(DEADLINE), 0);
+    let serve = |front_end: &FrontEnd| {
+        let mut waiting: Vec<Client> = (0..20).map(|_| Client::dial(place)).collect();
+        waiting.iter_mut().for_each(|client| client.send(get("/")));
+        assert_eq!(front_end.adopted(), [place]);
+        let listener = Listener { scheme: Scheme::Http, site: of(&b) };
+        assert!(front_end.swap(Arc::new(Snapshot { listeners: [(place, listener)].into() })).is_empty());
+        assert_eq!(front_end.adopted(), []);
+        for client in &mut waiting {
+            assert_eq!(client.answer(false).text(), "b GET / HTTP/1.1");
+        }
+    };
+    serve(&next);
+    let last = FrontEnd::start(Settings { threads: 3, ..Settings::default() }).expect("a front-end");
+    last.adopt(next.sockets().expect("descriptors"));
+    assert_eq!(next.stop(DEADLINE), 0);
+    serve(&last);
+    assert!(last.swap(Arc::default()).is_empty());
+    eventually("nobody listens", || TcpStream::connect(place).is_err());
+}
+
+#[test]
+fn adopted_sockets_that_are_not_wanted_are_closed() {
+    let stand = Stand::with(Vec::new());
+    let next = FrontEnd::start(one_thread()).expect("a front-end");
+    next.adopt(stand.front_end.sockets().expect("descriptors"));
+    assert_eq!(stand.front_end.stop(DEADLINE), 0);
+    assert!(TcpStream::connect(stand.address).is_ok(), "it waits");
+    next.close_adopted();
+    assert!(TcpStream::connect(stand.address).is_err());
 }

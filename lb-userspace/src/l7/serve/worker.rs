@@ -20,7 +20,7 @@ use super::attempt::Budget;
 use super::connection;
 use super::counters::{Totals, count};
 use super::pool::Pool;
-use super::record::AccessLog;
+use super::record::{AccessLog, UnroutedLines};
 use super::settings::{SIGNALS_MAX, Settings};
 use super::signal::EndpointSignal;
 use super::snapshot::{BackendService, Endpoint, Snapshot};
@@ -170,8 +170,8 @@ impl Drop for Counted {
 /// What a thread is told.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Serve what comes to this socket as the snapshot's listener of that address.
-    Listen(SocketAddr, StdListener),
+    /// Serve what comes to these sockets as the snapshot's listener of that address.
+    Listen(SocketAddr, Vec<StdListener>),
     /// Serve that listener no longer; requests under way are answered.
     Close(SocketAddr),
     /// Serve nothing more, and end at the latest then.
@@ -184,6 +184,7 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) pool: Rc<Pool>,
     pub(super) budget: Budget,
+    pub(super) unrouted_lines: UnroutedLines,
     snapshots: RefCell<Cache<ArcSnapshots, Arc<Snapshot>>>,
     random: RefCell<fastrand::Rng>,
     connections: Cell<usize>,
@@ -207,6 +208,7 @@ impl Worker {
         Self {
             pool: Rc::new(Pool::new(&shared.settings.limits)),
             budget: Budget::full(),
+            unrouted_lines: UnroutedLines::new(Arc::clone(&shared.totals)),
             snapshots: RefCell::new(Cache::new(ArcSnapshots(Arc::clone(&shared)))),
             random: RefCell::new(fastrand::Rng::new()),
             connections: Cell::new(0),
@@ -242,15 +244,17 @@ pub(super) async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiv
     let stop = loop {
         tokio::select! {
             command = commands.recv() => match command {
-                Some(Command::Listen(place, socket)) => {
+                Some(Command::Listen(place, sockets)) => {
                     let (closing, receiver) = watch::channel(());
-                    match TcpListener::from_std(socket) {
-                        Ok(listener) => {
-                            spawn_local(accept(Rc::clone(&worker), place, listener, receiver));
-                            listeners.insert(place, closing);
+                    for socket in sockets {
+                        match TcpListener::from_std(socket) {
+                            Ok(listener) => {
+                                spawn_local(accept(Rc::clone(&worker), place, listener, receiver.clone()));
+                            }
+                            Err(error) => tracing::error!(%place, %error, "cannot serve a listening socket"),
                         }
-                        Err(error) => tracing::error!(%place, %error, "cannot serve a listening socket"),
                     }
+                    listeners.insert(place, closing);
                 }
                 Some(Command::Close(place)) => drop(listeners.remove(&place)),
                 Some(Command::Stop(deadline)) => break Instant::from_std(deadline),

@@ -1,0 +1,11 @@
+//! Host tier: the front-end between clients and endpoints of others, and its protocols case by case.
+mod bulk;
+mod frames;
+mod grpc;
+mod http_1;
+mod http_2;
+mod http_2_floods;
+mod messages;
+mod reload;
+mod stand;
+mod websocket;
