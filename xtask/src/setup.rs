@@ -20,7 +20,7 @@ const NIGHTLY_COMMIT: &str = "e50aa6fba";
 const BPF_LINKER_VERSION: &str = "0.10.3";
 
 /// Programs that the demo and the netns tests use, with the Debian packages that hold them.
-const SYSTEM_PROGRAMS: [(&str, &str); 7] = [
+const SYSTEM_PROGRAMS: [(&str, &str); 9] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
