@@ -40,8 +40,13 @@ impl Image {
         // What a debugger needs is most of a program, and takes long to pack.
         let stripped = dir.path().join("podway");
         run(Command::new("strip").arg("-o").arg(&stripped).arg(program))?;
-        run(Command::new(&xtask).arg("dist").arg("--binary").arg(&stripped).arg("--to").arg(&dist))
-            .context("cargo build --workspace makes xtask")?;
+        let mut pack = Command::new(&xtask);
+        pack.arg("dist").arg("--binary").arg(&stripped).arg("--to").arg(&dist);
+        // The bill of materials asks cargo, which an administrator's PATH may not name.
+        let tools = Path::new(env!("CARGO")).parent().context("cargo is in a folder")?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        pack.env("CARGO", env!("CARGO")).env("PATH", format!("{}:{path}", tools.display()));
+        run(&mut pack).context("cargo build --workspace makes xtask")?;
         run(Command::new("tar").arg("-xzf").arg(dist.join("podway-image.tar.gz")).arg("-C").arg(&context))?;
         let root = dir.path().join("root");
         let text = std::fs::read_to_string(context.join("Dockerfile"))?;

@@ -54,7 +54,7 @@ fn certificates_change_under_load_and_no_request_fails() {
         world.wait("the next certificate", || ask(&world, SHOP, SHOP, &[]).subject() == Some(&subject));
         let goal = answers.load(Ordering::SeqCst) + REQUESTS;
         world.wait("requests", || {
-            answers.load(Ordering::SeqCst) >= goal || clients.iter().any(|c| c.is_finished())
+            answers.load(Ordering::SeqCst) >= goal || clients.iter().any(thread::JoinHandle::is_finished)
         });
     }
     is_over.store(true, Ordering::SeqCst);

@@ -19,8 +19,10 @@ const NAMES: [(Option<&str>, &str, [&str; 2]); 6] = [
     (None, RSA, ["RSA-PSS", "RSA-PSS"]),
 ];
 
+type Offer = (Option<&'static str>, Result<Option<&'static str>, ()>);
+
 /// What a client offers, and what comes of it; `Err` is no connection (RFC 7301 §3.2).
-const PROTOCOLS: [(Option<&str>, Result<Option<&str>, ()>); 4] = [
+const PROTOCOLS: [Offer; 4] = [
     (Some("http/1.1,h2"), Ok(Some("h2"))),
     (Some("http/1.1"), Ok(Some("http/1.1"))),
     (None, Ok(None)),

@@ -40,6 +40,9 @@ impl Tally {
     }
 }
 
+/// Asks until its tally says that it is over; what was no answer.
+type Client = Box<dyn FnOnce(&Host, &Tally) -> Vec<String> + Send>;
+
 pub(crate) struct Load(Vec<(Arc<Tally>, JoinHandle<Vec<String>>)>);
 
 impl Load {
@@ -50,7 +53,7 @@ impl Load {
         trusted: &CertificateDer<'static>,
     ) -> Self {
         let client = topology.client();
-        let start = |run: Box<dyn FnOnce(&Host, &Tally) -> Vec<String> + Send>| {
+        let start = |run: Client| {
             let (tally, client) = (Arc::<Tally>::default(), client.clone());
             let of_client = Arc::clone(&tally);
             (tally, thread::spawn(move || run(&client, &of_client)))
