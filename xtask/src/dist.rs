@@ -99,7 +99,7 @@ fn fill(project: &Project, binary: &Path, folder: &Path) -> Result<()> {
     archive::write(&folder.join("podway.yaml"), &read(&project.deploy().join("podway.yaml"))?, PLAIN)?;
     let profile = read(&project.deploy().join("seccomp/podway.json"))?;
     archive::write(&folder.join("seccomp-podway.json"), &profile, PLAIN)?;
-    let image = image_context(project, program, bill.into_bytes())?;
+    let image = image_context(project, program, &bill)?;
     archive::write(&folder.join("podway-image.tar.gz"), &archive::tar_gz(image)?, PLAIN)?;
     let chart = format!("podway-{}.tgz", env!("CARGO_PKG_VERSION"));
     archive::write(&folder.join(chart), &archive::tar_gz(chart_files(project)?)?, PLAIN)?;
@@ -114,7 +114,7 @@ fn is_empty(folder: &Path) -> Result<bool> {
 }
 
 /// What `docker build -` takes: the Dockerfile and what it copies.
-fn image_context(project: &Project, program: Vec<u8>, bill: Vec<u8>) -> Result<Vec<Entry>> {
+fn image_context(project: &Project, program: Vec<u8>, bill: &str) -> Result<Vec<Entry>> {
     let dockerfile = read(&project.deploy().join("Dockerfile"))?;
     let mut entries = vec![
         Entry { path: "Dockerfile".into(), content: dockerfile, mode: PLAIN },
@@ -122,7 +122,7 @@ fn image_context(project: &Project, program: Vec<u8>, bill: Vec<u8>) -> Result<V
     ];
     for name in IMAGE_TEXTS {
         let content = match name {
-            "THIRD-PARTY.json" => bill.clone(),
+            "THIRD-PARTY.json" => bill.as_bytes().to_vec(),
             name => read(&project.root().join(name))?,
         };
         entries.push(Entry { path: name.into(), content, mode: PLAIN });

@@ -106,6 +106,7 @@ mod tests {
             kind: Some((*kind).to_owned()).filter(|kind| !kind.is_empty()),
             master: index(master),
             xdp: None,
+            mac: None,
             takes_xdp_frames: false,
         };
         given.iter().map(link).collect()

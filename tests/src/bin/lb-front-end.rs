@@ -36,7 +36,7 @@ fn main() -> Result<()> {
     let site =
         Site { name: "shop/web".into(), url_map: UrlMap::new(vec![rule], None), counters: Arc::default() };
     let scheme = if cli.tls { https()? } else { Scheme::Http };
-    let listener = Listener { scheme, site: Arc::new(site) };
+    let listener = Listener { scheme, proxied: None, site: Arc::new(site) };
     let front_end = FrontEnd::start(Settings { threads: cli.threads, ..Settings::default() })?;
     let faults = front_end.swap(Arc::new(Snapshot { listeners: [(PLACE, listener)].into() }));
     ensure!(faults.is_empty(), "cannot listen: {faults:?}");

@@ -70,7 +70,7 @@ impl Stand {
         let site = Arc::new(Site { name: "shop/web".into(), url_map, counters: Arc::default() });
         let secure = Scheme::Https(Arc::clone(&self.certificates));
         let listeners = [(PLAIN, Scheme::Http), (SECURE, secure)]
-            .map(|(place, scheme)| (place, Listener { scheme, site: Arc::clone(&site) }));
+            .map(|(place, scheme)| (place, Listener { scheme, proxied: None, site: Arc::clone(&site) }));
         let faults = self.front_end.swap(Arc::new(Snapshot { listeners: listeners.into() }));
         assert!(faults.is_empty(), "{faults:?}");
     }

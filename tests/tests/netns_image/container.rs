@@ -164,7 +164,7 @@ fn build(dockerfile: &str, context: &Path, root: &Path) -> Result<Vec<String>> {
     for instruction in Dockerfile::parse(dockerfile)?.instructions {
         match instruction {
             Instruction::From(from) => {
-                ensure!(from.image.content == "scratch", "from {}", from.image.content)
+                ensure!(from.image.content == "scratch", "from {}", from.image.content);
             }
             Instruction::Copy(copy) => {
                 let to = &copy.destination.content;

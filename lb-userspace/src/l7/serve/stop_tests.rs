@@ -261,7 +261,7 @@ fn connections_that_wait_in_adopted_sockets_are_served() {
         let mut waiting: Vec<Client> = (0..20).map(|_| Client::dial(place)).collect();
         waiting.iter_mut().for_each(|client| client.send(get("/")));
         assert_eq!(front_end.adopted(), [place]);
-        let listener = Listener { scheme: Scheme::Http, site: of(&b) };
+        let listener = Listener { scheme: Scheme::Http, proxied: None, site: of(&b) };
         assert!(front_end.swap(Arc::new(Snapshot { listeners: [(place, listener)].into() })).is_empty());
         assert_eq!(front_end.adopted(), []);
         for client in &mut waiting {
