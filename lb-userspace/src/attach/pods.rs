@@ -97,6 +97,10 @@ fn is_a_pods(link: &Link, links: &[Link]) -> bool {
 mod tests {
     use super::*;
 
+    /// What it is, its links, and the names of those that are found.
+    type Case =
+        (&'static str, &'static [(&'static str, &'static str, &'static str)], &'static [&'static str]);
+
     /// Links given as name, kind and, for a port, the name of its bridge; a physical one has no kind.
     fn links(given: &[(&str, &str, &str)]) -> Vec<Link> {
         let index = |name: &str| given.iter().position(|(of, ..)| *of == name).map(|at| at as u32 + 1);
@@ -123,7 +127,7 @@ mod tests {
     #[test]
     fn pods_of_the_usual_cnis_are_found_among_the_other_interfaces() {
         let outside = [("lo", "", ""), ("eth0", "", ""), ("ens5", "", "")];
-        let cases: [(&str, &[(&str, &str, &str)], &[&str]); 8] = [
+        let cases: [Case; 8] = [
             (
                 "Calico by BGP, in IP-in-IP or VXLAN",
                 &[("tunl0", "ipip", ""), ("vxlan.calico", "vxlan", ""), ("cali0a1b2c3d4e5", "veth", "")],

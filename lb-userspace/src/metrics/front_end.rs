@@ -12,6 +12,9 @@ use crate::plan::BackendServiceName;
 /// Classes of codes, as labels.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// A family, and what of a reading it has.
+type Counted = (&'static Family, fn(&Reading) -> u64);
+
 /// The counters of a front-end, by what they are of.
 #[derive(Debug, Default)]
 pub struct FrontEndCounters {
@@ -123,7 +126,7 @@ pub(super) fn encode(reading: Option<&FrontEndReading>, out: &mut Exposition<'_>
     out.family(&families::SERVICE_REQUEST_TIME, |f| {
         services().try_for_each(|(name, of)| f.histogram_of(&name.values(), of.sum_s, &of.durations))
     })?;
-    let counters: [(&Family, fn(&Reading) -> u64); 4] = [
+    let counters: [Counted; 4] = [
         (&families::SERVICE_RETRIES, |of| of.retries),
         (&families::SERVICE_CONNECT_FAILURES, |of| of.connects_failed),
         (&families::SERVICE_UPGRADES, |of| of.tunnels),
