@@ -138,7 +138,7 @@ fn every_object_has_the_fields_of_its_kind_and_no_others() {
     let expected = [
         ("ClusterRole", 1),
         ("ClusterRoleBinding", 1),
-        ("CustomResourceDefinition", 2),
+        ("CustomResourceDefinition", 3),
         ("DaemonSet", 1),
         ("IngressClass", 1),
         ("Namespace", 1),
@@ -199,12 +199,13 @@ fn secrets_can_be_bound_to_namespaces_or_left_out() {
 #[test]
 fn what_is_off_takes_its_rights_and_capabilities_with_it() {
     let Some(program) = need::helm() else { return };
-    let all = ["BPF", "NET_ADMIN", "PERFMON", "NET_BIND_SERVICE", "SYS_PTRACE", "DAC_READ_SEARCH"];
+    let all = ["BPF", "NET_ADMIN", "PERFMON", "NET_BIND_SERVICE", "NET_RAW", "SYS_PTRACE", "DAC_READ_SEARCH"];
     assert_eq!(capabilities(&objects(MANIFESTS).expect("YAML")), all);
     let off = [
         "ingress.enabled=false",
         "moveSockets=false",
         "events=false",
+        "loadBalancer.enabled=false",
         "readinessGates=false",
         "negStatus=false",
     ];

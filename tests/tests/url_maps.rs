@@ -318,8 +318,8 @@ fn without_manifests_the_agent_is_asked_and_the_remedy_named() {
     {
         let arguments = [arguments, &["--run-dir", "/nonexistent"]].concat();
         let error = printed(arguments).expect_err("nobody to ask");
-        let expected = "cannot ask the agent for its URL maps; give its --run-dir, or --manifests DIR: no agent answers at \
-                        /nonexistent/agent.sock: No such file or directory (os error 2)";
+        let expected = "cannot ask the agent for its URL maps; give its --run-dir, --manifests DIR or --snapshot FILE: no agent \
+                        answers at /nonexistent/agent.sock: No such file or directory (os error 2)";
         assert_eq!(format!("{error:#}"), expected);
     }
     let error = print(&["get", "frontends"]).expect_err("of maps alone").to_string();

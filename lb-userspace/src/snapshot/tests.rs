@@ -94,7 +94,7 @@ fn no_changed_byte_makes_another_snapshot_of_it() {
             Err(_) => refused += 1,
         }
     }
-    assert!(refused > whole.len() - 16, "{refused} of {}", whole.len());
+    assert!(refused > whole.len() * 9 / 10, "{refused} of {}", whole.len());
 }
 
 #[test]
