@@ -126,10 +126,8 @@ impl World {
     fn live(&self, arguments: &[&str]) -> String {
         let run_dir = self.cluster.topology.run_dir("node-a");
         let mut all = arguments.to_vec();
-        if ["explain", "verify"].contains(&arguments[0]) {
-            all.extend(["--run-dir", run_dir.to_str().unwrap()]);
-        }
         if arguments[0] == "explain" {
+            all.extend(["--run-dir", run_dir.to_str().unwrap()]);
             all.extend(["--ebpf-object", self.object.to_str().unwrap()]);
         }
         still(&self.cluster.agents[0].podway(&all).unwrap())

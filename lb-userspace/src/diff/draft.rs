@@ -319,6 +319,8 @@ impl<'a> Draft<'a> {
             self.ranges.put,
             vips.put,
             self.put_frontends,
+            vips.refuse,
+            vips.relent,
             delete_frontends,
             vips.delete,
             self.ranges.delete,

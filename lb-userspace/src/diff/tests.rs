@@ -75,9 +75,10 @@ fn what_is_referred_to_is_written_first() {
             "write ring of NEG 0 (clusterV4 of backend service 0): 1 slot at slot 0",
             "switch NEG 0 (clusterV4 of backend service 0) to 1 slot at slot 0",
             "put backend service 0: shop/cart:http/TCP",
-            "put VIP 10.96.0.1: ClusterIP, refuses other ports",
+            "put VIP 10.96.0.1: ClusterIP",
             "put frontend 10.96.0.1:80/TCP: ClusterIP, backend service 0, NEG 0 (clusterV4 of backend service 0) \
              from inside and 0 (clusterV4 of backend service 0) from outside",
+            "put VIP 10.96.0.1: ClusterIP, refuses other ports",
         ]
     );
 }
@@ -90,6 +91,7 @@ fn what_refers_is_deleted_first() {
     assert_eq!(
         texts(&diff),
         [
+            "put VIP 10.96.0.1: ClusterIP",
             "delete frontend 10.96.0.1:80/UDP",
             "delete VIP 10.96.0.1",
             "delete backend service 0",
@@ -111,9 +113,10 @@ fn operations_have_stable_json() {
             {"op": "switchNeg", "neg": 0, "position": 0, "length": 1},
             {"op": "putBackendService", "id": 0, "name": "shop/cart:http/TCP", "resourceVersion": "7",
              "affinityTimeoutSeconds": null},
-            {"op": "putVip", "vip": "10.96.0.1", "kind": "ClusterIP", "flags": ["refuses other ports"]},
+            {"op": "putVip", "vip": "10.96.0.1", "kind": "ClusterIP", "flags": []},
             {"op": "putFrontend", "frontend": "10.96.0.1:80/TCP", "kind": "ClusterIP", "backendService": 0,
              "negInternal": 0, "negExternal": 0, "flags": []},
+            {"op": "putVip", "vip": "10.96.0.1", "kind": "ClusterIP", "flags": ["refuses other ports"]},
         ])
     );
 }

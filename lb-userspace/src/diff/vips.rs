@@ -1,6 +1,10 @@
 //! The entries of VIPs, which say that an address is ours whatever the port. One stands from before
 //! the first frontend on its address until after the last one; Services may share an address, so what
 //! it says follows from all frontends there.
+//!
+//! An entry refuses unused ports only while the frontends stand: it learns so after they are put, and forgets it before
+//! they are deleted. Else a port that is about to be served, or is served by kube-proxy again, would be unused for a
+//! moment, and connections that kube-proxy has opened would be reset.
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::Address;
@@ -25,6 +29,11 @@ fn value(frontends: impl Iterator<Item = Frontend>) -> Option<Frontend> {
     })
 }
 
+/// The entry without a word on unused ports.
+const fn lenient(vip: Frontend) -> Frontend {
+    Frontend { flags: vip.flags & !flags::REFUSE_OTHER_PORTS, ..vip }
+}
+
 /// Whether a frontend needs an entry for its address.
 pub(super) fn needs_entry(frontend: &Frontend) -> bool {
     frontend.kind().is_some_and(|kind| kind != Kind::NodePort)
@@ -35,6 +44,10 @@ pub(super) fn needs_entry(frontend: &Frontend) -> bool {
 pub(super) struct VipOps {
     /// Before frontends are put.
     pub(super) put: Vec<Op>,
+    /// After frontends are put.
+    pub(super) refuse: Vec<Op>,
+    /// Before frontends are deleted.
+    pub(super) relent: Vec<Op>,
     /// After frontends are deleted.
     pub(super) delete: Vec<Op>,
 }
@@ -57,8 +70,18 @@ impl VipOps {
             let own = wanted.range(FrontendKey::vip(address)..);
             let own = own.take_while(|(key, _)| key.address == address).map(|(_, value)| *value);
             match (tables.vip(&address), value(others.chain(own))) {
-                (former, Some(vip)) if former != Some(&vip) => ops.put.push(Op::PutVip { address, vip }),
-                (Some(_), None) => ops.delete.push(Op::DeleteVip { address }),
+                (former, Some(vip)) if former != Some(&vip) => {
+                    ops.put.push(Op::PutVip { address, vip: lenient(vip) });
+                    if lenient(vip) != vip {
+                        ops.refuse.push(Op::PutVip { address, vip });
+                    }
+                }
+                (Some(vip), None) => {
+                    if lenient(*vip) != *vip {
+                        ops.relent.push(Op::PutVip { address, vip: lenient(*vip) });
+                    }
+                    ops.delete.push(Op::DeleteVip { address });
+                }
                 _ => {}
             }
         }

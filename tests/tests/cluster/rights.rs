@@ -6,6 +6,7 @@ use std::time::Duration;
 use lb_tests::api_server::{ApiServer, Resource, Right};
 use lb_tests::deployment;
 use lb_userspace::gates::{self, GateReason, Met};
+use lb_userspace::lb_pool::{self, Owner, OwnerKind};
 use lb_userspace::model::{GatedPod, ObjectName, Protocol, ReadinessGate};
 use lb_userspace::peers::{self, Known, Local};
 use lb_userspace::plan::{BackendServiceName, Condition};
@@ -102,6 +103,13 @@ async fn write_statuses(server: &ApiServer) {
     let vips = ["203.0.113.80".parse().expect("an address")].into();
     let correction = ingress_status::Correction { ingress: name("a"), resource_version, vips };
     ingress_status::run(config(server), queue([correction]).await).await.expect("a client");
+    let correction = lb_pool::Correction {
+        owner: Owner { kind: OwnerKind::Service, object: name("a") },
+        resource_version: server.versions(Resource::Services, "")["shop/a"].clone().into(),
+        addresses: vec!["203.0.113.1".parse().expect("an address")],
+    };
+    let tasks = queue([lb_pool::Task::Correct(correction)]).await;
+    lb_pool::run(config(server), "node-a".to_owned(), tasks).await.expect("a client");
 }
 
 /// Tells and collects, until the report of a node that is no more is gone.
