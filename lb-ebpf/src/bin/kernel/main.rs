@@ -80,7 +80,7 @@ fn tc_egress(ctx: TcContext) -> i32 {
         Ok(scratch) => path::to_client(&mut frame, &mut tables, scratch, frame::sender(&ctx)),
         Err(reason) => Verdict::Pass(reason),
     };
-    tc_action(&frame, &mut tables, verdict, Point::TcEgress)
+    tc_action(&frame, &mut tables, &verdict, Point::TcEgress)
 }
 
 /// Not attached: the agent runs it on a frame that was held, at the interface where it was, and the frame
@@ -105,24 +105,26 @@ fn tc_ingress(ctx: &TcContext, side: Side) -> i32 {
     };
     let scratch = match maps::scratch_for(&frame) {
         Ok(scratch) => scratch,
-        Err(reason) => return tc_action(&frame, &mut tables, Verdict::Pass(reason), Point::TcIngress),
+        Err(reason) => return tc_action(&frame, &mut tables, &Verdict::Pass(reason), Point::TcIngress),
     };
     let verdict = path::to_backend(&mut frame, &mut tables, scratch, side);
     // Asked for behind the path, lest the verifier walk it once for each answer.
     let is_settled = scratch.parsed.form == Form::Whole
         && matches!(verdict, Verdict::Pass(Reason::PassNotOurs) | Verdict::ToStack(_));
     frame::settle(ctx, is_settled);
-    tc_action(&frame, &mut tables, verdict, Point::TcIngress)
+    tc_action(&frame, &mut tables, &verdict, Point::TcIngress)
 }
 
-#[inline(always)]
-fn tc_action(frame: &SkbFrame, tables: &mut KernelTables, verdict: Verdict, point: Point) -> i32 {
+/// Not inlined, so that its stack is not below that of the path: together they may have 512 bytes (Linux 6.1 counts 32
+/// more than later ones).
+#[inline(never)]
+fn tc_action(frame: &SkbFrame, tables: &mut KernelTables, verdict: &Verdict, point: Point) -> i32 {
     let interface = tables.interface;
     // An answer to what leaves is for this node.
     let back = if point == Point::TcEgress { BPF_F_INGRESS } else { 0 };
     tables.count(verdict.reason());
     maps::tell(frame, interface, point, verdict.reason());
-    match verdict {
+    match *verdict {
         Verdict::Pass(_) | Verdict::ToStack(_) => GO_ON,
         Verdict::Drop(_) | Verdict::Hold(_) => TC_ACT_SHOT,
         // SAFETY: helper calls without pointers, but for one that may be null.
