@@ -258,7 +258,9 @@ fn clock_of_tick_s() -> u32 {
         if (*clock).jiffies != jiffies {
             let now_s = clock_s();
             (*clock).jiffies = jiffies;
-            look_at_monitor(clock, now_s);
+            if TELLS_NOTHING.load() == 0 {
+                look_at_monitor(clock, now_s);
+            }
             (*clock).now_s = now_s;
         }
         (*clock).now_s
