@@ -9,7 +9,7 @@ const BUDGETS: [(&str, u32); 13] = [
     ("xdp_uplink", 189_000),
     ("tc_uplink_in", 200_000),
     ("tc_pod_in", 177_000),
-    ("tc_egress", 208_000),
+    ("tc_egress", 200_000),
     ("tc_again", 5),
     ("connect4", 8_000),
     ("connect6", 8_000),
