@@ -17,7 +17,6 @@ use lb_common::source_range::SourceRangeKey;
 use lb_common::{Address, flow_filter, maps, vip_filter};
 use lb_ebpf::host::HostTables;
 use lb_userspace::maps::new_flow_table;
-use lb_userspace::monitor;
 
 /// Every program in the object, by kind.
 pub const CLASSIFIERS: [&str; 4] = ["tc_uplink_in", "tc_pod_in", "tc_egress", "tc_again"];
@@ -79,10 +78,7 @@ impl Kernel {
     pub fn load(conntrack_max: u32) -> Result<Self> {
         let path = object_path();
         let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut ebpf = EbpfLoader::new()
-            .override_global(monitor::TELLS_NOTHING, &u8::from(!monitor::is_supported()), true)
-            .load(&bytes)
-            .context("cannot load the eBPF object")?;
+        let mut ebpf = EbpfLoader::new().load(&bytes).context("cannot load the eBPF object")?;
         places(&mut ebpf)?.set(conntrack::CURRENT, &new_flow_table(conntrack_max)?, 0)?;
         Self::of(ebpf)
     }

@@ -33,6 +33,7 @@ fn every_program_loads_within_its_budget() {
     for name in CLASSIFIERS.iter().chain(&SOCKET_HOOKS).chain(&[XDP]) {
         let (_, budget) = BUDGETS.iter().find(|(program, _)| program == name).unwrap();
         let count = kernel.verified_instructions(name).unwrap();
+        println!("{name}: {count} instructions");
         let is_newer = release::is_at_least((6, 12));
         let bound = if is_newer { *budget } else { OLDER_KERNELS_MAX };
         if count > bound {

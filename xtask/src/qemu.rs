@@ -10,9 +10,14 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::project::{self, Project, output_of, run};
 
-/// Debian's packages that depend on the kernel of a series. That of Debian 12 itself, 6.1, takes `xdp_uplink` no more:
-/// its verifier walks a million instructions and gives up.
-pub(crate) const KERNELS: [&str; 1] = ["linux-image-6.12-amd64"];
+/// Debian's releases whose kernels are tried: 12 (Linux 6.1, the lowest that is supported), 13 (6.12), and the newest.
+pub(crate) const SUITES: [&str; 3] = ["bookworm", "trixie", "sid"];
+/// What depends on a release's current kernel.
+const META_PACKAGE: &str = "linux-image-amd64";
+/// Later kernels' packages come in parts, one for each of these and the kernel's release.
+const PARTS: [&str; 4] = ["linux-image-", "linux-base-", "linux-binary-", "linux-modules-"];
+/// The keys of all of Debian's releases, where this machine has them apart.
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Programs with their packages.
 pub(crate) const PROGRAMS: [(&str, &str); 5] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -40,19 +45,26 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Debian's current one of a series, downloaded and unpacked below the target folder where it is not yet.
+    /// The current one of a release of Debian, downloaded and unpacked below the target folder where it is not yet.
     ///
     /// # Errors
-    /// The package cannot be had or read.
-    pub(crate) fn prepare(project: &Project, series: &str) -> Result<Self> {
-        let package = package_of(series)?;
-        let folder = project.target().join("kernels").join(&package);
-        if !folder.join("boot").is_dir() {
-            download(&package, &folder).with_context(|| format!("cannot get Debian's package {package}"))?;
+    /// No archive of Debian is known to apt, or the packages cannot be had or read.
+    pub(crate) fn prepare(project: &Project, suite: &str) -> Result<Self> {
+        let kernels = project.target().join("kernels");
+        let archive = Archive::of(suite, &kernels.join("apt"))
+            .with_context(|| format!("cannot read Debian's packages of {suite}"))?;
+        let release = archive.kernel_release()?;
+        let folder = kernels.join(format!("{suite}-{release}"));
+        if !folder.is_dir() {
+            archive
+                .unpack(&release, &folder)
+                .with_context(|| format!("cannot get Debian's kernel {release} of {suite}"))?;
         }
-        let release = package.trim_start_matches("linux-image-").to_owned();
+        // Newer packages have it beside the modules.
+        let images = [format!("boot/vmlinuz-{release}"), format!("lib/modules/{release}/vmlinuz")];
+        let mut images = images.iter().map(|path| folder.join(path));
         let kernel = Self {
-            image: folder.join(format!("boot/vmlinuz-{release}")),
+            image: images.find(|path| path.is_file()).context("its packages have no kernel")?,
             modules: folder.join("lib/modules"),
             first_files: folder.join("initramfs.gz"),
             release,
@@ -175,27 +187,80 @@ fn tool(name: &str) -> Command {
     Command::new(project::find_program(name).unwrap_or_else(|| name.into()))
 }
 
-/// The package that a series' package depends on.
-fn package_of(series: &str) -> Result<String> {
-    let text = output_of(Command::new("apt-cache").args(["depends", series]));
-    let text = text.with_context(|| format!("there is no Debian package {series} here"))?;
-    let depends = text.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
-    depends.map(str::to_owned).with_context(|| format!("{series} depends on no kernel"))
+/// The packages of one of Debian's releases, which need not be this machine's, from where this machine has its own. apt
+/// keeps what it knows of them below the target folder.
+struct Archive {
+    folder: PathBuf,
 }
 
-fn download(package: &str, folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder)?;
-    eprintln!("setup: downloading {package} (apt-get download)");
-    run(Command::new("apt-get")
-        .args(["download", "--quiet", package])
-        .current_dir(folder)
-        .stdout(std::io::stderr()))?;
-    let files = std::fs::read_dir(folder)?.collect::<std::io::Result<Vec<_>>>()?;
-    let archive =
-        files.iter().map(std::fs::DirEntry::path).find(|path| path.extension().is_some_and(|e| e == "deb"));
-    let archive = archive.context("apt-get downloaded nothing")?;
-    run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(folder))?;
-    Ok(std::fs::remove_file(archive)?)
+impl Archive {
+    fn of(suite: &str, folder: &Path) -> Result<Self> {
+        let folder = folder.join(suite);
+        for part in ["lists/partial", "cache/archives/partial"] {
+            std::fs::create_dir_all(folder.join(part))?;
+        }
+        let format = "$(LABEL) $(REPO_URI)";
+        let mut targets = Command::new("apt-get");
+        targets.args(["indextargets", "--format", format, "Created-By: Packages"]);
+        let known = output_of(&mut targets).context("apt-get does not say where it has packages from")?;
+        let uri = known.lines().find_map(|line| line.strip_prefix("Debian "));
+        let uri = uri.context("apt knows no archive of Debian")?;
+        let keys = if Path::new(KEYS).exists() { format!("[signed-by={KEYS}] ") } else { String::new() };
+        std::fs::write(folder.join("sources.list"), format!("deb {keys}{uri} {suite} main\n"))?;
+        let archive = Self { folder };
+        let mut update = archive.apt("apt-get");
+        run(update.args(["update", "--quiet"]).stdout(std::io::stderr()))?;
+        Ok(archive)
+    }
+
+    /// A program of apt that knows these packages alone.
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let list = self.folder.join("sources.list");
+        command.arg("-o").arg(format!("Dir::Etc::sourcelist={}", list.display()));
+        command.args(["-o", "Dir::Etc::sourceparts=-"]);
+        command.arg("-o").arg(format!("Dir::State::lists={}", self.folder.join("lists").display()));
+        command.arg("-o").arg(format!("Dir::Cache={}", self.folder.join("cache").display()));
+        command
+    }
+
+    /// What a package depends on.
+    fn depends(&self, package: &str) -> Result<Vec<String>> {
+        let text = output_of(self.apt("apt-cache").args(["depends", package]));
+        let text = text.with_context(|| format!("there is no package {package}"))?;
+        Ok(text.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).map(str::to_owned).collect())
+    }
+
+    fn kernel_release(&self) -> Result<String> {
+        let depends = self.depends(META_PACKAGE)?;
+        let release = depends.iter().find_map(|package| package.strip_prefix(PARTS[0]));
+        release.map(str::to_owned).with_context(|| format!("{META_PACKAGE} depends on no kernel"))
+    }
+
+    /// Downloads a kernel's packages and unpacks them into a folder.
+    fn unpack(&self, release: &str, folder: &Path) -> Result<()> {
+        let image = format!("{}{release}", PARTS[0]);
+        let mut packages: Vec<String> = PARTS.iter().map(|part| format!("{part}{release}")).collect();
+        let depends = self.depends(&image)?;
+        packages.retain(|package| *package == image || depends.contains(package));
+        let parts = self.folder.join("unpacked");
+        if parts.exists() {
+            std::fs::remove_dir_all(&parts)?;
+        }
+        std::fs::create_dir_all(&parts)?;
+        eprintln!("setup: downloading {} (apt-get download)", packages.join(", "));
+        let mut download = self.apt("apt-get");
+        download.args(["download", "--quiet"]).args(&packages);
+        run(download.current_dir(&parts).stdout(std::io::stderr()))?;
+        for file in std::fs::read_dir(&parts)?.collect::<std::io::Result<Vec<_>>>()? {
+            run(Command::new("dpkg-deb").arg("-x").arg(file.path()).arg(&parts))?;
+            std::fs::remove_file(file.path())?;
+        }
+        if !parts.join("lib").exists() {
+            std::os::unix::fs::symlink("usr/lib", parts.join("lib"))?;
+        }
+        Ok(std::fs::rename(&parts, folder)?)
+    }
 }
 
 /// The first program of the machine.

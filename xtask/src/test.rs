@@ -265,7 +265,7 @@ impl Run<'_> {
         };
         let prepare = || {
             setup::programs(privilege, &qemu::PROGRAMS)?;
-            qemu::KERNELS.iter().map(|series| qemu::Kernel::prepare(self.project, series)).collect()
+            qemu::SUITES.iter().map(|suite| qemu::Kernel::prepare(self.project, suite)).collect()
         };
         let kernels: Vec<qemu::Kernel> = match prepare() {
             Ok(kernels) => kernels,

@@ -99,11 +99,6 @@ impl Monitor {
 /// # Errors
 /// No maps are pinned there, somebody else watches, or a file cannot be written.
 pub(super) fn run(monitor: &Monitor) -> Result<()> {
-    if !crate::monitor::is_supported() {
-        bail!(
-            "cannot monitor: before Linux 6.12 the verifier refuses programs that tell of packets; see `podway get counters`"
-        );
-    }
     let mut events = Events::open(&Pins::new(&monitor.pin_path))?;
     let filter = monitor.filter();
     let mut output = Output::new(monitor)?;

@@ -8,7 +8,6 @@ use lb_ebpf::host::HostFrame;
 
 use super::{Entry, Question, frame};
 use crate::maps::{Maps, Pins};
-use crate::monitor;
 
 /// Longest frame that a program may give back.
 const FRAME_BYTES_MAX: usize = 2048;
@@ -72,8 +71,6 @@ fn load(object: &[u8], pins: &Pins) -> Result<Ebpf> {
     let is_dry_run: u8 = 1;
     let mut loader = EbpfLoader::new();
     loader.override_global("DRY_RUN", &is_dry_run, true);
-    let tells_nothing = u8::from(!monitor::is_supported());
-    loader.override_global(monitor::TELLS_NOTHING, &tells_nothing, true);
     for name in maps::ALL {
         loader.map_pin_path(name, pins.map(name));
         loader.map_max_entries(name, aya::maps::MapInfo::from_pin(pins.map(name))?.max_entries());

@@ -14,7 +14,6 @@ use super::layout::{Shape, shapes};
 use super::repair::{Fault, Repair, repair};
 use super::table::io_error;
 use super::{Maps, Pins, Sizes};
-use crate::monitor;
 
 /// The eBPF object, and where it came from for messages.
 #[derive(Clone, Debug)]
@@ -82,8 +81,6 @@ pub fn load(object: &Object, pins: &Pins, sizes: &Sizes) -> Result<(Ebpf, Maps)>
         warn!(map, %fault, "cannot use what is pinned in the place of a map; it is made anew");
     }
     let mut loader = EbpfLoader::new();
-    let tells_nothing = u8::from(!monitor::is_supported());
-    loader.override_global(monitor::TELLS_NOTHING, &tells_nothing, true);
     for shape in shapes(sizes) {
         let entries_max = kept_or_wanted(pins, &shape)?;
         loader.map_max_entries(shape.name, entries_max);

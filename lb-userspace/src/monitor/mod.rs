@@ -1,5 +1,5 @@
 //! What became of single packets, from the events of the programs: who the client is, the VIP and the endpoint, which
-//! events are wanted, and how many were missed. Pure, but for [`is_supported`].
+//! events are wanted, and how many were missed. Pure.
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,25 +18,6 @@ mod tests;
 pub use pcap::PcapFile;
 
 use crate::model::Protocol;
-
-/// The first kernel whose verifier takes the programs with what tells of packets in them: Linux 6.1 walks more than a
-/// million instructions.
-const SINCE: (u32, u32) = (6, 12);
-/// The programs' constant that leaves it out.
-pub const TELLS_NOTHING: &str = "TELLS_NOTHING";
-
-/// Whether this kernel's programs tell of packets.
-#[must_use]
-pub fn is_supported() -> bool {
-    let uname = rustix::system::uname();
-    is_since(&uname.release().to_string_lossy())
-}
-
-fn is_since(release: &str) -> bool {
-    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
-    let mut next = || numbers.next().unwrap_or(0);
-    (next(), next()) >= SINCE
-}
 
 /// What became of a packet. JSON field names are stable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

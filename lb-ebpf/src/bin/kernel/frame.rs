@@ -54,10 +54,14 @@ fn copy_bytes(length_bytes: usize) -> Option<u32> {
     Some((length_bytes.wrapping_sub(1) & (ROOM_BYTES - 1)) + 1)
 }
 
-/// A frame whose beginning can be kept.
-pub(crate) trait Capture: Packet {
+/// A packet of which the beginning can be kept: no more than its context, so that it goes to a call in a register. A
+/// frame would have to lie in memory for that, known ranges and all, from the program's first instruction on: Linux 6.1
+/// then walks the path more than twice as long.
+pub(crate) trait Capture: Copy {
+    fn length_bytes(self) -> usize;
+
     /// Copies its beginning; how many bytes that are.
-    fn capture(&self, room: &mut [u8; EVENT_PACKET_BYTES_MAX]) -> u32;
+    fn capture(self, room: &mut [u8; EVENT_PACKET_BYTES_MAX]) -> u32;
 }
 
 /// How many bytes of a frame are kept, as the verifier wants it; see [`copy_bytes`]. A frame is never empty.
@@ -69,23 +73,32 @@ fn front_bytes(length_bytes: usize) -> u32 {
     (length_bytes.wrapping_sub(1) & (ROOM_BYTES - 1)) + 1
 }
 
-impl Capture for XdpFrame {
+impl Capture for *mut xdp_md {
     #[inline(always)]
-    fn capture(&self, room: &mut [u8; EVENT_PACKET_BYTES_MAX]) -> u32 {
+    fn length_bytes(self) -> usize {
+        XdpFrame::new(self).length_bytes()
+    }
+
+    #[inline(always)]
+    fn capture(self, room: &mut [u8; EVENT_PACKET_BYTES_MAX]) -> u32 {
         let length_bytes = front_bytes(self.length_bytes());
         // SAFETY: the context is valid while the program runs, and the room is no shorter.
-        let status = unsafe { bpf_xdp_load_bytes(self.ctx, 0, room.as_mut_ptr().cast(), length_bytes) };
+        let status = unsafe { bpf_xdp_load_bytes(self, 0, room.as_mut_ptr().cast(), length_bytes) };
         if status == 0 { length_bytes } else { 0 }
     }
 }
 
-impl Capture for SkbFrame {
+impl Capture for *mut __sk_buff {
     #[inline(always)]
-    fn capture(&self, room: &mut [u8; EVENT_PACKET_BYTES_MAX]) -> u32 {
+    fn length_bytes(self) -> usize {
+        SkbFrame { skb: self }.length_bytes()
+    }
+
+    #[inline(always)]
+    fn capture(self, room: &mut [u8; EVENT_PACKET_BYTES_MAX]) -> u32 {
         let length_bytes = front_bytes(self.length_bytes());
         // SAFETY: the context is valid while the program runs, and the room is no shorter.
-        let status =
-            unsafe { bpf_skb_load_bytes(self.skb.cast(), 0, room.as_mut_ptr().cast(), length_bytes) };
+        let status = unsafe { bpf_skb_load_bytes(self.cast(), 0, room.as_mut_ptr().cast(), length_bytes) };
         if status == 0 { length_bytes } else { 0 }
     }
 }

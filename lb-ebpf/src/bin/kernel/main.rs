@@ -10,7 +10,7 @@ mod route;
 mod sock_addr;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::helpers::{bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -18,7 +18,6 @@ use lb_common::counters::Reason;
 use lb_common::event::Point;
 use lb_ebpf::parse::Form;
 use lb_ebpf::path::{self, Side};
-use lb_ebpf::tables::Tables;
 use lb_ebpf::verdict::Verdict;
 
 use frame::{SkbFrame, XdpFrame};
@@ -39,8 +38,8 @@ fn xdp_uplink(ctx: XdpContext) -> u32 {
         Ok(scratch) => path::to_backend(&mut frame, &mut tables, scratch, Side::Uplink),
         Err(reason) => Verdict::Pass(reason),
     };
-    tables.count(verdict.reason());
-    maps::tell(&frame, interface, Point::Xdp, verdict.reason());
+    maps::count(verdict.reason());
+    maps::tell(ctx.ctx, interface, Point::Xdp, verdict.reason());
     match verdict {
         Verdict::Pass(_) | Verdict::ToStack(_) => xdp_action::XDP_PASS,
         Verdict::Drop(_) | Verdict::Hold(_) => xdp_action::XDP_DROP,
@@ -80,7 +79,7 @@ fn tc_egress(ctx: TcContext) -> i32 {
         Ok(scratch) => path::to_client(&mut frame, &mut tables, scratch, frame::sender(&ctx)),
         Err(reason) => Verdict::Pass(reason),
     };
-    tc_action(&frame, &mut tables, &verdict, Point::TcEgress)
+    tc_action(ctx.skb.skb, interface, &verdict, Point::TcEgress)
 }
 
 /// Not attached: the agent runs it on a frame that was held, at the interface where it was, and the frame
@@ -105,25 +104,24 @@ fn tc_ingress(ctx: &TcContext, side: Side) -> i32 {
     };
     let scratch = match maps::scratch_for(&frame) {
         Ok(scratch) => scratch,
-        Err(reason) => return tc_action(&frame, &mut tables, &Verdict::Pass(reason), Point::TcIngress),
+        Err(reason) => return tc_action(ctx.skb.skb, interface, &Verdict::Pass(reason), Point::TcIngress),
     };
     let verdict = path::to_backend(&mut frame, &mut tables, scratch, side);
     // Asked for behind the path, lest the verifier walk it once for each answer.
     let is_settled = scratch.parsed.form == Form::Whole
         && matches!(verdict, Verdict::Pass(Reason::PassNotOurs) | Verdict::ToStack(_));
     frame::settle(ctx, is_settled);
-    tc_action(&frame, &mut tables, &verdict, Point::TcIngress)
+    tc_action(ctx.skb.skb, interface, &verdict, Point::TcIngress)
 }
 
 /// Not inlined, so that its stack is not below that of the path: together they may have 512 bytes (Linux 6.1 counts 32
 /// more than later ones).
 #[inline(never)]
-fn tc_action(frame: &SkbFrame, tables: &mut KernelTables, verdict: &Verdict, point: Point) -> i32 {
-    let interface = tables.interface;
+fn tc_action(skb: *mut __sk_buff, interface: u32, verdict: &Verdict, point: Point) -> i32 {
     // An answer to what leaves is for this node.
     let back = if point == Point::TcEgress { BPF_F_INGRESS } else { 0 };
-    tables.count(verdict.reason());
-    maps::tell(frame, interface, point, verdict.reason());
+    maps::count(verdict.reason());
+    maps::tell(skb, interface, point, verdict.reason());
     match *verdict {
         Verdict::Pass(_) | Verdict::ToStack(_) => GO_ON,
         Verdict::Drop(_) | Verdict::Hold(_) => TC_ACT_SHOT,

@@ -196,10 +196,6 @@ fn read_apart<P: Packet>(packet: &P, parsed: &mut Parsed) -> Option<Reason> {
 #[unsafe(no_mangle)]
 static DRY_RUN: Global<u8> = Global::new(0);
 
-/// Set where the verifier, which walks the path once for each verdict to tell of, would walk too long.
-#[unsafe(no_mangle)]
-static TELLS_NOTHING: Global<u8> = Global::new(0);
-
 #[inline(always)]
 fn is_dry_run() -> bool {
     DRY_RUN.load() != 0
@@ -258,9 +254,7 @@ fn clock_of_tick_s() -> u32 {
         if (*clock).jiffies != jiffies {
             let now_s = clock_s();
             (*clock).jiffies = jiffies;
-            if TELLS_NOTHING.load() == 0 {
-                look_at_monitor(clock, now_s);
-            }
+            look_at_monitor(clock, now_s);
             (*clock).now_s = now_s;
         }
         (*clock).now_s
@@ -283,10 +277,7 @@ fn look_at_monitor(clock: *mut Clock, now_s: u32) {
 
 /// Tells what became of a packet, if somebody watches.
 #[inline(always)]
-pub(crate) fn tell<P: Capture>(packet: &P, interface: u32, point: Point, reason: Reason) {
-    if TELLS_NOTHING.load() != 0 {
-        return;
-    }
+pub(crate) fn tell<P: Capture>(packet: P, interface: u32, point: Point, reason: Reason) {
     let Some(clock) = CLOCK.get_ptr_mut(0) else {
         return;
     };
@@ -300,7 +291,7 @@ pub(crate) fn tell<P: Capture>(packet: &P, interface: u32, point: Point, reason:
 /// Not inlined: rare, and the verifier shall walk it once. What finds no room is numbered alone, so whoever watches
 /// sees that something is missing.
 #[inline(never)]
-fn put_event<P: Capture>(packet: &P, interface: u32, point: u32, reason: u32) {
+fn put_event<P: Capture>(packet: P, interface: u32, point: u32, reason: u32) {
     let (Some(clock), Some(scratch)) = (CLOCK.get_ptr_mut(0), SCRATCH.get_ptr_mut(0)) else {
         return;
     };
@@ -603,12 +594,18 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn count(&mut self, reason: Reason) {
-        if is_dry_run() {
-            return;
-        }
-        if let Some(count) = REASONS.get_ptr_mut(reason as u32) {
-            // SAFETY: the pointer is to this CPU's own value, valid while the program runs.
-            unsafe { *count += 1 };
-        }
+        count(reason);
+    }
+}
+
+/// Counts the one reason of a packet.
+#[inline(always)]
+pub(crate) fn count(reason: Reason) {
+    if is_dry_run() {
+        return;
+    }
+    if let Some(count) = REASONS.get_ptr_mut(reason as u32) {
+        // SAFETY: the pointer is to this CPU's own value, valid while the program runs.
+        unsafe { *count += 1 };
     }
 }
