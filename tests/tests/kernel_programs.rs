@@ -3,13 +3,13 @@ use lb_tests::kernel::{CLASSIFIERS, Kernel, SOCKET_HOOKS, XDP};
 use lb_tests::{need, release};
 
 /// Instructions that the verifier walks, at most: what 6.18 counted when this was last changed, and a
-/// fifth more for other kernels from 6.12 on. A program that outgrows its budget has got paths that nobody meant;
+/// fifth more for other kernels from 6.12 on and before 7.0. A program that outgrows its budget has got paths that nobody meant;
 /// kernels before 5.2 took 131,072 at most, later ones a million.
 const BUDGETS: [(&str, u32); 13] = [
-    ("xdp_uplink", 189_000),
-    ("tc_uplink_in", 200_000),
-    ("tc_pod_in", 177_000),
-    ("tc_egress", 200_000),
+    ("xdp_uplink", 178_000),
+    ("tc_uplink_in", 199_000),
+    ("tc_pod_in", 176_000),
+    ("tc_egress", 132_000),
     ("tc_again", 5),
     ("connect4", 8_000),
     ("connect6", 8_000),
@@ -21,9 +21,9 @@ const BUDGETS: [(&str, u32); 13] = [
     ("getpeername6", 60),
 ];
 
-/// The same for kernels that see less of what they have seen before: Linux 6.1 walks 491,163 of `xdp_uplink`. They take a
-/// million.
-const OLDER_KERNELS_MAX: u32 = 700_000;
+/// The same for kernels that see less of what they have seen before: Linux 6.1 walks 583,010 of `xdp_uplink`, 7.2 367,873
+/// of `tc_uplink_in`. They take a million.
+const OTHER_KERNELS_MAX: u32 = 700_000;
 
 #[test]
 fn every_program_loads_within_its_budget() {
@@ -34,12 +34,12 @@ fn every_program_loads_within_its_budget() {
         let (_, budget) = BUDGETS.iter().find(|(program, _)| program == name).unwrap();
         let count = kernel.verified_instructions(name).unwrap();
         println!("{name}: {count} instructions");
-        let is_newer = release::is_at_least((6, 12));
-        let bound = if is_newer { *budget } else { OLDER_KERNELS_MAX };
+        let is_recorded = release::is_at_least((6, 12)) && !release::is_at_least((7, 0));
+        let bound = if is_recorded { *budget } else { OTHER_KERNELS_MAX };
         if count > bound {
             faults.push(format!("{name}: {count} instructions, the budget is {bound}"));
         }
-        if is_newer && count * 2 < *budget {
+        if is_recorded && count * 2 < *budget {
             faults.push(format!("{name}: {count} instructions, the budget of {budget} is loose"));
         }
     }

@@ -31,7 +31,7 @@ const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 /// What the machine says last, before the status of the script.
 const STATUS: &str = "exit status ";
 /// Longest run, seconds; then the machine is stopped.
-const SECONDS_MAX: u32 = 1_200;
+const SECONDS_MAX: u32 = 1_800;
 const CPUS: &str = "2";
 const MEMORY_MIB: &str = "3072";
 

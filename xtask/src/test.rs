@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::ValueEnum;
 
 use crate::build::{BINARY_VARIABLE, OBJECT_VARIABLE};
@@ -275,32 +275,16 @@ impl Run<'_> {
             Tier::of(binary) == Tier::Kernels || IN_OTHER_KERNELS.contains(&binary.name.as_str())
         };
         let script = self.kernel_script(binaries.iter().filter(is_wanted))?;
+        // Side by side: each keeps one processor busy for most of its time.
         let mut count = Count::default();
-        for kernel in &kernels {
-            println!("{}: Linux {}", Tier::Kernels.name(), kernel.release);
-            let mut of_kernel = Count::default();
-            let mut has_begun = false;
-            let mut each = |line: &str| {
-                println!("{line}");
-                has_begun |= line.starts_with("running ");
-                of_kernel += test_binary::count_of(line).unwrap_or_default();
-            };
-            let mut ended = kernel.run(&script, &mut each);
-            if ended.is_err() && !has_begun {
-                // A kernel patches its own code while it starts, which the emulation of two processors now and then
-                // trips over: before any test, and never twice so far.
-                println!("{}: Linux {} did not start; once more", Tier::Kernels.name(), kernel.release);
-                ended = kernel.run(&script, |line| {
-                    println!("{line}");
-                    of_kernel += test_binary::count_of(line).unwrap_or_default();
-                });
+        std::thread::scope(|scope| -> Result<()> {
+            let runs: Vec<_> =
+                kernels.iter().map(|kernel| scope.spawn(|| run_kernel(kernel, &script))).collect();
+            for run in runs {
+                count += run.join().map_err(|_| anyhow!("what runs a kernel fell"))??;
             }
-            let is_well = ended?;
-            if !is_well && of_kernel.failed == 0 {
-                of_kernel.failed += 1;
-            }
-            count += of_kernel;
-        }
+            Ok(())
+        })?;
         if count == Count::default() && self.test_arguments.is_empty() {
             return Ok(Outcome::HasNoTests);
         }
@@ -397,6 +381,26 @@ impl Run<'_> {
         }
         test_binary::run_counted(&mut command)
     }
+}
+
+/// Runs the script in one kernel and prints what it said once it has ended.
+fn run_kernel(kernel: &qemu::Kernel, script: &Path) -> Result<Count> {
+    let title = format!("{}: Linux {}", Tier::Kernels.name(), kernel.release);
+    let mut told = vec![title.clone()];
+    let mut ended = kernel.run(script, |line| told.push(line.to_owned()));
+    if ended.is_err() && !told.iter().any(|line| line.starts_with("running ")) {
+        // A kernel patches its own code while it starts, which the emulation of two processors now and then trips over:
+        // before any test, and never twice so far.
+        told.push(format!("{title} did not start; once more"));
+        ended = kernel.run(script, |line| told.push(line.to_owned()));
+    }
+    println!("{}", told.join("\n"));
+    let mut count = Count::default();
+    told.iter().filter_map(|line| test_binary::count_of(line)).for_each(|found| count += found);
+    if !ended? && count.failed == 0 {
+        count.failed += 1;
+    }
+    Ok(count)
 }
 
 fn timed(tier: Tier, run: impl FnOnce() -> Result<Outcome>) -> Result<Row> {
