@@ -72,6 +72,23 @@ pub fn routing() -> Option<(Netns, PathBuf)> {
     met_or_skipped("netns", find_netns().and_then(|need| Ok((need, find_bird()?))))
 }
 
+/// The netns tier's need and the library that shifts the time of day of a program (libfaketime), or `None` after a
+/// printed line that names what is missing.
+///
+/// # Panics
+/// The need is not met although `PODWAY_REQUIRE` names the tier.
+#[must_use]
+pub fn clocks() -> Option<(Netns, PathBuf)> {
+    met_or_skipped("netns", find_netns().and_then(|need| Ok((need, find_faketime()?))))
+}
+
+fn find_faketime() -> Result<PathBuf, String> {
+    // One folder for each architecture.
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let mut files = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    files.find(|file| file.is_file()).ok_or_else(|| "missing: libfaketime; install faketime".to_owned())
+}
+
 fn find_bird() -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);

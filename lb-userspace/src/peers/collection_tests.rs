@@ -46,6 +46,17 @@ fn cluster_is_as_far_as_the_agent_that_is_last() {
 }
 
 #[test]
+fn report_by_a_clock_that_was_set_back_is_renewed() {
+    let mut fixture = Fixture::new();
+    let hour_us = 3_600_000_000;
+    fixture.collection.note("node-b", heard(report(7), 2 * hour_us), 0);
+    fixture.collection.note("node-b", heard(report(8), hour_us), 20_000);
+    fixture.note("node-c", report(9), 20_000);
+    let summary = fixture.summary(20_000 + HOLDS_MS - 1);
+    assert_eq!((summary.programmed, absent(&summary)), (8, vec![]));
+}
+
+#[test]
 fn agent_that_does_not_renew_is_not_waited_for() {
     let mut fixture = Fixture::new();
     fixture.note("node-b", report(7), 0);

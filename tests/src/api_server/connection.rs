@@ -47,6 +47,8 @@ struct Progress {
     disconnects: u64,
     bookmarks: u64,
     is_list_due: bool,
+    /// The version that was asked for, as text.
+    asked: Option<String>,
 }
 
 impl Connection {
@@ -161,7 +163,8 @@ impl Connection {
     async fn list(&mut self, resource: Resource, query: &BTreeMap<String, String>) -> io::Result<()> {
         let limit = query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX);
         let token = query.get("continue").map(String::as_str);
-        let page = self.shared.lock().store.page(resource, &selector(query), limit, token);
+        let asked = query.get("resourceVersion").map(String::as_str);
+        let page = self.shared.lock().listed_from(asked).page(resource, &selector(query), limit, token);
         match page {
             Ok(page) => self.send_json(200, None, &answer::list(resource, page)).await,
             Err(Gone) => {
@@ -182,7 +185,8 @@ impl Connection {
             let state = self.shared.lock();
             let from = query.get("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
             let (disconnects, bookmarks) = (state.disconnects, state.bookmarks);
-            Progress { version: from, disconnects, bookmarks, is_list_due: wants_list }
+            let asked = query.get("resourceVersion").cloned();
+            Progress { version: from, disconnects, bookmarks, is_list_due: wants_list, asked }
         };
         let is_refused = {
             let state = self.shared.lock();
@@ -212,15 +216,19 @@ impl Connection {
         if self.fault == Some(Fault::GoneEvent) {
             return (gone(), true);
         }
-        let state = self.shared.lock();
+        let mut state = self.shared.lock();
         if state.disconnects != progress.disconnects {
             return (Vec::new(), true);
         }
         let mut lines = Vec::new();
         if std::mem::take(&mut progress.is_list_due) {
-            progress.version = state.store.version();
-            lines.extend(state.store.texts(resource, selector).map(|text| answer::event("ADDED", text)));
+            let listed = state.listed_from(progress.asked.as_deref());
+            progress.version = listed.version();
+            lines.extend(listed.texts(resource, selector).map(|text| answer::event("ADDED", text)));
             lines.push(answer::bookmark(resource, progress.version, true));
+        }
+        if state.is_behind_for(progress.asked.as_deref()) {
+            return (lines, false);
         }
         match state.store.events_after(progress.version, resource, selector) {
             Ok(events) => lines.extend(events.iter().map(|(kind, object)| answer::event(kind, object))),

@@ -22,6 +22,9 @@ pub use right::Right;
 pub use store::Resource;
 use store::Store;
 
+/// The `resourceVersion` of those that take a list of any age.
+const ANY_VERSION: &str = "0";
+
 /// A request that came in.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -77,6 +80,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     store: Store,
+    /// What lists of any age are answered from, once the server has fallen behind.
+    cache: Option<Store>,
     requests: Vec<Request>,
     /// What clients may ask for; none is all.
     granted: Option<BTreeSet<Right>>,
@@ -97,6 +102,19 @@ impl State {
             self.granted.as_ref().is_none_or(|granted| granted.iter().any(|right| right.covers(&asked)));
         self.asked.insert(asked);
         is_granted
+    }
+
+    /// Whether those that ask for a version get what the cache has.
+    fn is_behind_for(&self, version: Option<&str>) -> bool {
+        version == Some(ANY_VERSION) && self.cache.is_some()
+    }
+
+    /// What a list of a version is answered from.
+    fn listed_from(&mut self, version: Option<&str>) -> &mut Store {
+        match &mut self.cache {
+            Some(cache) if version == Some(ANY_VERSION) => cache,
+            _ => &mut self.store,
+        }
     }
 }
 
@@ -160,6 +178,13 @@ impl ApiServer {
     /// Forgets the history: a watch from an older version, and a list's next page, get a 410.
     pub fn compact(&self) {
         self.shared.lock().store.compact();
+    }
+
+    /// From now on answers those that take a list of any age (`resourceVersion=0`) with the objects of this moment, and
+    /// tells them nothing after it, as an API server does whose cache is behind.
+    pub fn fall_behind(&self) {
+        let mut state = self.shared.lock();
+        state.cache = Some(state.store.clone());
     }
 
     /// Sends a bookmark with the current version on every watch that asked for them.

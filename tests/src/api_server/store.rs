@@ -122,14 +122,14 @@ struct Change {
 const HISTORY_MAX: usize = 1024;
 
 /// An object with its text, which is made once: lists may be long.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Stored {
     object: Value,
     text: String,
 }
 
 /// Objects, and their history since the last compaction.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Store {
     version: u64,
     compacted: u64,

@@ -15,4 +15,6 @@ mod peers;
 mod real;
 mod rights;
 mod secrets;
+mod several;
+mod stale;
 mod watching;

@@ -141,6 +141,28 @@ async fn agent_that_no_longer_renews_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn agents_that_are_gone_are_missed_however_far_ahead_their_clocks_were() {
+    let server = ApiServer::start().await;
+    let leave = |name: &str, content: Value, holds_s: u32| {
+        let annotations = json!({"podway.io/content": content.to_string()});
+        let metadata = json!({"namespace": "podway", "name": name, "annotations": annotations});
+        let renewed = "2126-01-01T00:00:00.000000Z";
+        let spec = json!({"holderIdentity": "node-b", "leaseDurationSeconds": holds_s, "renewTime": renewed});
+        server.put(Resource::Leases, json!({"metadata": metadata, "spec": spec}));
+    };
+    // Of the collector, and its own report.
+    leave("podway", json!({}), 15);
+    leave("podway.node-b", json!(programmed(3)), 2);
+    let mut peer = Peer::start(&server, "node-a", &["node-a", "node-b"], programmed(7));
+    peer.until("it collects, without node-b", DEADLINE, |known| {
+        known.is_collector
+            && known.summary.programmed == 7
+            && known.summary.absent.iter().any(|node| **node == *"node-b")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn another_agent_collects_when_the_collector_is_gone() {
     let server = ApiServer::start().await;
     let nodes = ["node-a", "node-b"];

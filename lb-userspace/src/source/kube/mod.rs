@@ -48,7 +48,8 @@ pub struct Settings {
     pub backoff_max: Duration,
     /// Objects per page where the server cannot stream a list: a bound on memory.
     pub page_objects_max: u32,
-    /// Time after which the server is asked to end a watch, so that a dead connection is found.
+    /// Longest time after which the server is asked to end a watch, so that a dead connection is found. Each watch has
+    /// one of its own between half of this and the whole: those that began together do not end together.
     pub watch_timeout: Duration,
     /// Time after which a kind that the server lacks, or does not let us read, is asked for again, with
     /// jitter: every node of a cluster asks.

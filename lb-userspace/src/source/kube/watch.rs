@@ -127,10 +127,11 @@ where
     }
 
     fn config(&self) -> watcher::Config {
+        let timeout = jittered(self.settings.watch_timeout, random());
         watcher::Config {
             label_selector: self.kind.selector.map(str::to_owned),
             field_selector: self.kind.fields.clone(),
-            timeout: Some(u32::try_from(self.settings.watch_timeout.as_secs()).unwrap_or(u32::MAX)),
+            timeout: Some(u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)),
             initial_list_strategy: self.strategy.clone(),
             page_size: Some(self.settings.page_objects_max),
             ..watcher::Config::default()
@@ -239,10 +240,9 @@ where
         if !is_missing && self.sender.send(SourceEvent::Interrupted(self.kind.name)).await.is_err() {
             return Next::End;
         }
-        let random = RandomState::new().hash_one(0u8) as u32;
         let wait = match is_missing {
-            true => jittered(self.settings.missing_kind_wait, random),
-            false => self.backoff.delay(Instant::now(), random),
+            true => jittered(self.settings.missing_kind_wait, random()),
+            false => self.backoff.delay(Instant::now(), random()),
         };
         sleep(wait).await;
         match (error, code) {
@@ -264,6 +264,11 @@ where
             info!(kind = self.kind.name, "watch is well again");
         }
     }
+}
+
+/// Differs from agent to agent and from call to call.
+fn random() -> u32 {
+    RandomState::new().hash_one(0u8) as u32
 }
 
 /// The HTTP status, or the code of an error event.
