@@ -40,6 +40,7 @@ pub mod kube_proxy;
 pub mod doctor;
 pub mod monitor;
 pub mod snapshot;
+pub mod top;
 
 pub mod metrics;
 pub mod plain_server;
