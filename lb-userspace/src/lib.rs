@@ -11,6 +11,7 @@ pub mod ring;
 
 pub mod clock;
 pub mod diff;
+pub mod kernel_release;
 pub mod stable_hash;
 
 pub mod ebpf_object;

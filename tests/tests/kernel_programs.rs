@@ -1,6 +1,7 @@
 //! Kernel tier: every program loads within its recorded budget.
 use lb_tests::kernel::{CLASSIFIERS, Kernel, SOCKET_HOOKS, XDP};
-use lb_tests::{need, release};
+use lb_tests::need;
+use lb_userspace::kernel_release;
 
 /// Instructions that the verifier walks, at most: what 6.18 counted when this was last changed, and a
 /// fifth more for other kernels from 6.12 on. A program that outgrows its budget has got paths that nobody meant;
@@ -33,7 +34,7 @@ fn every_program_loads_within_its_budget() {
     for name in CLASSIFIERS.iter().chain(&SOCKET_HOOKS).chain(&[XDP]) {
         let (_, budget) = BUDGETS.iter().find(|(program, _)| program == name).unwrap();
         let count = kernel.verified_instructions(name).unwrap();
-        let is_newer = release::is_at_least((6, 12));
+        let is_newer = kernel_release::is_at_least((6, 12));
         let bound = if is_newer { *budget } else { OLDER_KERNELS_MAX };
         if count > bound {
             faults.push(format!("{name}: {count} instructions, the budget is {bound}"));

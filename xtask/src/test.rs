@@ -279,21 +279,21 @@ impl Run<'_> {
         for kernel in &kernels {
             println!("{}: Linux {}", Tier::Kernels.name(), kernel.release);
             let mut of_kernel = Count::default();
-            let mut has_begun = false;
-            let mut each = |line: &str| {
-                println!("{line}");
-                has_begun |= line.starts_with("running ");
-                of_kernel += test_binary::count_of(line).unwrap_or_default();
+            let mut attempt = || {
+                let mut has_begun = false;
+                let ended = kernel.run(&script, |line| {
+                    println!("{line}");
+                    has_begun |= line.starts_with("running ");
+                    of_kernel += test_binary::count_of(line).unwrap_or_default();
+                });
+                (ended, has_begun)
             };
-            let mut ended = kernel.run(&script, &mut each);
+            let (mut ended, has_begun) = attempt();
             if ended.is_err() && !has_begun {
                 // A kernel patches its own code while it starts, which the emulation of two processors now and then
                 // trips over: before any test, and never twice so far.
                 println!("{}: Linux {} did not start; once more", Tier::Kernels.name(), kernel.release);
-                ended = kernel.run(&script, |line| {
-                    println!("{line}");
-                    of_kernel += test_binary::count_of(line).unwrap_or_default();
-                });
+                (ended, _) = attempt();
             }
             let is_well = ended?;
             if !is_well && of_kernel.failed == 0 {

@@ -17,6 +17,7 @@ mod tests;
 
 pub use pcap::PcapFile;
 
+use crate::kernel_release;
 use crate::model::Protocol;
 
 /// The first kernel whose verifier takes the programs with what tells of packets in them: Linux 6.1 walks more than a
@@ -28,14 +29,7 @@ pub const TELLS_NOTHING: &str = "TELLS_NOTHING";
 /// Whether this kernel's programs tell of packets.
 #[must_use]
 pub fn is_supported() -> bool {
-    let uname = rustix::system::uname();
-    is_since(&uname.release().to_string_lossy())
-}
-
-fn is_since(release: &str) -> bool {
-    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
-    let mut next = || numbers.next().unwrap_or(0);
-    (next(), next()) >= SINCE
+    kernel_release::is_at_least(SINCE)
 }
 
 /// What became of a packet. JSON field names are stable.
