@@ -3,6 +3,7 @@ mod bulk;
 mod frames;
 mod grpc;
 mod http_1;
+mod http_1_stops;
 mod http_2;
 mod http_2_floods;
 mod messages;
