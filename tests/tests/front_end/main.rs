@@ -9,4 +9,5 @@ mod http_2_floods;
 mod messages;
 mod reload;
 mod stand;
+mod trace_context;
 mod websocket;
