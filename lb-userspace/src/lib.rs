@@ -11,6 +11,7 @@ pub mod ring;
 
 pub mod clock;
 pub mod diff;
+pub mod kernel_release;
 pub mod stable_hash;
 
 pub mod ebpf_object;
@@ -40,6 +41,7 @@ pub mod kube_proxy;
 pub mod doctor;
 pub mod monitor;
 pub mod snapshot;
+pub mod top;
 
 pub mod metrics;
 pub mod plain_server;

@@ -375,7 +375,10 @@ impl Agent {
     pub fn podway_and_remarks(&self, arguments: &[&str]) -> Result<(String, String)> {
         let mut command = self.node.command(&self.podway.binary);
         command.args(arguments).arg("--pin-path").arg(&self.pins);
-        if arguments.first().is_some_and(|name| ["get", "get-health", "describe", "verify"].contains(name)) {
+        if arguments
+            .first()
+            .is_some_and(|name| ["get", "get-health", "describe", "top", "verify"].contains(name))
+        {
             command.arg("--run-dir").arg(&self.run_dir);
         }
         let output = command.output().with_context(|| format!("cannot run {command:?}"))?;

@@ -1,8 +1,9 @@
 //! The programs in the kernel with private, unpinned maps: load, fill, run on a frame.
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Error, Result, anyhow};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{CgroupSockAddr, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
@@ -17,6 +18,8 @@ use lb_common::source_range::SourceRangeKey;
 use lb_common::{Address, flow_filter, maps, vip_filter};
 use lb_ebpf::host::HostTables;
 use lb_userspace::maps::new_flow_table;
+
+use crate::packet::five_tuple;
 
 /// Every program in the object, by kind.
 pub const CLASSIFIERS: [&str; 4] = ["tc_uplink_in", "tc_pod_in", "tc_egress", "tc_again"];
@@ -307,4 +310,20 @@ impl Kernel {
         out.truncate(result.data_size_out as usize);
         Ok(Run { code: result.return_value, frame: out })
     }
+}
+
+/// Where a tc program sends the packet of a frame, as if a process of this machine had sent it.
+///
+/// # Errors
+/// The kernel refuses the frame, or what comes out has no ports.
+pub fn destination(program: &SchedClassifier, frame: &[u8]) -> Result<SocketAddr> {
+    let mut out = vec![0; FRAME_BYTES_MAX];
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        repeat: 1,
+        ..TestRunOptions::default()
+    })?;
+    out.truncate(result.data_size_out as usize);
+    Ok(five_tuple(&out).map_err(Error::msg)?.destination)
 }

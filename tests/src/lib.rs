@@ -9,7 +9,6 @@ pub mod cgroup;
 pub mod footprint;
 pub mod foreign;
 pub mod netns;
-pub mod release;
 pub mod topology;
 mod wiring;
 mod xdp_pass;

@@ -11,12 +11,12 @@ use lb_tests::footprint::Footprint;
 use lb_tests::kernel::Kernel;
 use lb_tests::need;
 use lb_tests::netns::{self, Namespace};
-use lb_tests::release::is_at_least;
 use lb_tests::wait::wait_until;
 use lb_userspace::attach::{
     AttachedProgram, AttachedXdp, Attachments, Settings, SocketHooks, XdpChoice, inspect, links,
 };
 use lb_userspace::diff::Limits;
+use lb_userspace::kernel_release::is_at_least;
 use lb_userspace::maps::{self, Maps, Object, Pins, Sizes};
 
 /// Index of the uplink `eth0`.

@@ -10,9 +10,10 @@ use lb_common::conntrack::{CURRENT, Flow, FlowKey, FlowState, PREVIOUS};
 use lb_common::endpoint::{Endpoint, state};
 use lb_common::flow_filter::{self, Half};
 use lb_common::{Address, Be16, maps as names, protocol};
+use lb_tests::kernel::destination;
 use lb_tests::need;
+use lb_tests::packet::PacketBuilder;
 use lb_tests::packet::build::tcp_flags::ACK;
-use lb_tests::packet::{PacketBuilder, five_tuple};
 use lb_tests::pins::TestPins;
 use lb_userspace::clock::now_s;
 use lb_userspace::diff::{Limits, Op};
@@ -118,16 +119,7 @@ fn begin(need: &need::Kernel, pins: &TestPins) -> (Ebpf, Maps) {
 /// Where the program sends a packet of a flow.
 fn led_to(program: &SchedClassifier, flow: u32) -> SocketAddr {
     let frame = PacketBuilder::tcp(client(flow), VIP, ACK).build();
-    let mut out = vec![0; 256];
-    let options = TestRunOptions {
-        data_in: Some(&frame),
-        data_out: Some(&mut out),
-        repeat: 1,
-        ..TestRunOptions::default()
-    };
-    let result = program.test_run(options).unwrap();
-    out.truncate(result.data_size_out as usize);
-    five_tuple(&out).unwrap().destination
+    destination(program, &frame).unwrap()
 }
 
 fn assert_all_found(program: &SchedClassifier, step: &str) {

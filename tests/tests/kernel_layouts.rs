@@ -6,12 +6,13 @@ use std::process::Command;
 
 use aya::Ebpf;
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
-use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::{ProgramError, SchedClassifier};
 use lb_common::counters::{Reason, Traffic};
 use lb_common::{Address, maps as names};
+use lb_tests::kernel::destination;
 use lb_tests::need;
+use lb_tests::packet::PacketBuilder;
 use lb_tests::packet::build::tcp_flags::{ACK, SYN};
-use lb_tests::packet::{PacketBuilder, five_tuple};
 use lb_tests::pins::TestPins;
 use lb_userspace::clock::now_s;
 use lb_userspace::maps::{Maps, Object, Sizes, load, new_flow_table};
@@ -153,16 +154,7 @@ fn led_to(ebpf: &mut Ebpf, client: &str, tcp_flags: u8) -> SocketAddr {
         }
     }
     let frame = PacketBuilder::tcp(client.parse().unwrap(), VIP.parse().unwrap(), tcp_flags).build();
-    let mut out = vec![0; 256];
-    let options = TestRunOptions {
-        data_in: Some(&frame),
-        data_out: Some(&mut out),
-        repeat: 1,
-        ..TestRunOptions::default()
-    };
-    let result = program.test_run(options).unwrap();
-    out.truncate(result.data_size_out as usize);
-    five_tuple(&out).unwrap().destination
+    destination(program, &frame).unwrap()
 }
 
 fn assert_all_is_in_use(ebpf: &mut Ebpf, maps: &Maps) {

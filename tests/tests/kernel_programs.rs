@@ -1,10 +1,11 @@
 //! Kernel tier: every program loads within its recorded budget.
 use lb_tests::kernel::{CLASSIFIERS, Kernel, SOCKET_HOOKS, XDP};
-use lb_tests::{need, release};
+use lb_tests::need;
+use lb_userspace::kernel_release;
 
 /// Instructions that the verifier walks, at most: what 6.18 counted when this was last changed, and a
-/// fifth more for other kernels from 6.12 on and before 7.0. A program that outgrows its budget has got paths that nobody meant;
-/// kernels before 5.2 took 131,072 at most, later ones a million.
+/// fifth more for other kernels from 6.12 on and before 7.0. A program that outgrows its budget has got paths that
+/// nobody meant; kernels before 5.2 took 131,072 at most, later ones a million.
 const BUDGETS: [(&str, u32); 13] = [
     ("xdp_uplink", 178_000),
     ("tc_uplink_in", 199_000),
@@ -34,7 +35,7 @@ fn every_program_loads_within_its_budget() {
         let (_, budget) = BUDGETS.iter().find(|(program, _)| program == name).unwrap();
         let count = kernel.verified_instructions(name).unwrap();
         println!("{name}: {count} instructions");
-        let is_recorded = release::is_at_least((6, 12)) && !release::is_at_least((7, 0));
+        let is_recorded = kernel_release::is_at_least((6, 12)) && !kernel_release::is_at_least((7, 0));
         let bound = if is_recorded { *budget } else { OTHER_KERNELS_MAX };
         if count > bound {
             faults.push(format!("{name}: {count} instructions, the budget is {bound}"));

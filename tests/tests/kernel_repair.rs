@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::maps::{ArrayOfMaps, HashMap, Map, MapData};
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::SchedClassifier;
 use lb_common::conntrack::{CURRENT, Flow, FlowKey, FlowState};
 use lb_common::{Address, Be16, maps as names, protocol};
+use lb_tests::kernel::destination;
 use lb_tests::need;
+use lb_tests::packet::PacketBuilder;
 use lb_tests::packet::build::tcp_flags::ACK;
-use lb_tests::packet::{PacketBuilder, five_tuple};
 use lb_tests::pins::TestPins;
 use lb_userspace::clock::now_s;
 use lb_userspace::diff::{self, Limits};
@@ -139,16 +140,7 @@ fn assert_connection_goes_on(ebpf: &mut Ebpf, what: &str) {
     let program: &mut SchedClassifier = ebpf.program_mut("tc_pod_in").unwrap().try_into().unwrap();
     program.load().unwrap();
     let frame = PacketBuilder::tcp(CLIENT.parse().unwrap(), VIP.parse().unwrap(), ACK).build();
-    let mut out = vec![0; 256];
-    let options = TestRunOptions {
-        data_in: Some(&frame),
-        data_out: Some(&mut out),
-        repeat: 1,
-        ..TestRunOptions::default()
-    };
-    let result = program.test_run(options).unwrap();
-    out.truncate(result.data_size_out as usize);
-    assert_eq!(five_tuple(&out).unwrap().destination, ENDPOINT.parse().unwrap(), "{what}");
+    assert_eq!(destination(program, &frame).unwrap(), ENDPOINT.parse().unwrap(), "{what}");
 }
 
 /// What is done to the pin of a map.

@@ -33,7 +33,8 @@ const SYSTEM_PROGRAMS: [(&str, &str); 9] = [
 ];
 
 /// Programs that tests in network namespaces use beside those.
-const TEST_PROGRAMS: [(&str, &str); 2] = [("chromium", "chromium"), ("faketime", "faketime")];
+const TEST_PROGRAMS: [(&str, &str); 3] =
+    [("chromium", "chromium"), ("faketime", "faketime"), ("tmux", "tmux")];
 
 /// Programs that the front-end is measured beside and with. Their packages may start services of their own; nothing
 /// here needs those.

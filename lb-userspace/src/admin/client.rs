@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Line, Request, socket_path};
+use super::{Line, Request, ServiceRequests, socket_path};
 use crate::attach::ServedInterface;
 use crate::health::{ProbingStats, TargetHealth};
 
@@ -54,6 +54,20 @@ pub fn interfaces(run_dir: &Path) -> Result<Vec<ServedInterface>> {
         }
     })?;
     Ok(interfaces)
+}
+
+/// How many requests the agent's front-end has answered, by backend service; none where it has no front-end.
+///
+/// # Errors
+/// As [`health`], or the agent is of a version that does not tell.
+pub fn requests(run_dir: &Path) -> Result<Vec<ServiceRequests>> {
+    let mut services = Vec::new();
+    ask(run_dir, &Request::Requests, |line| {
+        if let Line::Requests(found) = line {
+            services.push(found);
+        }
+    })?;
+    Ok(services)
 }
 
 /// The facts that the agent plans from, as the JSON of [`crate::snapshot::RecordedFacts`].

@@ -14,8 +14,8 @@ use crate::health::{ProbingStats, TargetHealth};
 mod client;
 mod server;
 
-pub use client::{facts, health, interfaces, probing, url_maps};
-pub use server::{Answer, FactsQuestion, Interfaces, Known, Server};
+pub use client::{facts, health, interfaces, probing, requests, url_maps};
+pub use server::{Answer, FactsQuestion, Interfaces, Known, RequestCounts, Server};
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub enum Request {
     Probing,
     /// The interfaces that are served, and how.
     Interfaces,
+    /// How many requests the front-end has answered, by backend service.
+    Requests,
     /// All facts that the plan is made from, without Secrets.
     Facts,
     /// The node, for the agent that asks: its answer is no [`Line`], and the agent that is asked has it no more.
@@ -51,12 +53,24 @@ pub enum Line {
     Probing(ProbingStats),
     /// An interface.
     Interface(ServedInterface),
+    /// The requests of a backend service.
+    Requests(ServiceRequests),
     /// What the command shall print, or a part of it that it knows how to read.
     Text(String),
     /// Nothing more comes, since the request cannot be answered.
     Error(String),
     /// All was said.
     End,
+}
+
+/// What a front-end has answered for a backend service since its agent began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRequests {
+    /// The backend service's name.
+    pub backend_service: String,
+    /// Requests, whatever their answer.
+    pub requests: u64,
 }
 
 /// Where an agent listens.

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use super::{Line, Request, socket_path};
+use super::{Line, Request, ServiceRequests, socket_path};
 use crate::attach::ServedInterface;
 use crate::health::Probing;
 
@@ -34,6 +34,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers a question in a command's words; an error is told to the command.
 pub type Answer = Arc<dyn Fn(serde_json::Value) -> Result<String> + Send + Sync>;
+
+/// Gives the requests of backend services, as they are counted at that moment.
+pub type RequestCounts = Arc<dyn Fn() -> Vec<ServiceRequests> + Send + Sync>;
 
 /// A question to the agent's loop, which has the facts: how their JSON is made, away from the loop.
 pub type FactsQuestion = oneshot::Sender<Box<dyn FnOnce() -> Result<String> + Send>>;
@@ -62,6 +65,8 @@ pub struct Known {
     pub facts: Option<mpsc::Sender<FactsQuestion>>,
     /// What probes have found.
     pub probing: Probing,
+    /// What the front-end has answered.
+    pub requests: Option<RequestCounts>,
     /// What is known of URL maps.
     pub url_maps: Option<Answer>,
     /// Who gives the node to another agent, which waits at the other end of the stream.
@@ -153,9 +158,11 @@ pub(super) async fn serve(mut stream: UnixStream, known: &Known, is_answered: im
         }
         Request::Probing => write(&mut stream, &[Line::Probing(known.probing.stats()), Line::End]).await,
         Request::Interfaces => {
-            let mut lines: Vec<Line> = known.interfaces.all().into_iter().map(Line::Interface).collect();
-            lines.push(Line::End);
-            write(&mut stream, &lines).await
+            write_all(&mut stream, known.interfaces.all().into_iter().map(Line::Interface)).await
+        }
+        Request::Requests => {
+            let counts = known.requests.as_ref().map(|counts| counts()).unwrap_or_default();
+            write_all(&mut stream, counts.into_iter().map(Line::Requests)).await
         }
         Request::Facts => write(&mut stream, &facts(known).await).await,
         Request::UrlMaps { question } => write(&mut stream, &url_maps(known, question).await).await,
@@ -235,6 +242,11 @@ fn told(text: Result<String>) -> [Line; 2] {
         Ok(text) => [Line::Text(text), Line::End],
         Err(error) => [Line::Error(format!("{error:#}")), Line::End],
     }
+}
+
+async fn write_all(stream: &mut UnixStream, lines: impl Iterator<Item = Line>) -> io::Result<()> {
+    let lines: Vec<Line> = lines.chain([Line::End]).collect();
+    write(stream, &lines).await
 }
 
 async fn write(stream: &mut UnixStream, lines: &[Line]) -> io::Result<()> {

@@ -3,6 +3,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -225,6 +226,31 @@ async fn interfaces_are_told_as_they_were_published_last() {
     let path = dir.path().to_owned();
     let told = spawn_blocking(move || interfaces(&path)).await.expect("no panic").expect("an answer");
     assert_eq!(told, [served("eth1", Some("the driver does not support it"))]);
+}
+
+#[tokio::test]
+async fn requests_are_told_as_they_are_counted_when_asked() {
+    let dir = TempDir::with_prefix("podway-admin-").expect("a directory");
+    let counted = Arc::new(AtomicU64::new(7));
+    let of_web = |requests| vec![ServiceRequests { backend_service: "shop/web:http/TCP".into(), requests }];
+    let now = Arc::clone(&counted);
+    let counts = move || of_web(now.load(Ordering::Relaxed));
+    let known = Known { requests: Some(Arc::new(counts)), ..Known::default() };
+    let _server = Server::start(dir.path(), known).expect("a server");
+    let ask = || {
+        let path = dir.path().to_owned();
+        spawn_blocking(move || requests(&path))
+    };
+    assert_eq!(ask().await.expect("no panic").expect("an answer"), of_web(7));
+    counted.store(9, Ordering::Relaxed);
+    assert_eq!(ask().await.expect("no panic").expect("an answer"), of_web(9));
+}
+
+#[tokio::test]
+async fn an_agent_without_a_front_end_tells_no_requests() {
+    let fixture = Fixture::start().await;
+    let path = fixture.dir.path().to_owned();
+    assert_eq!(spawn_blocking(move || requests(&path)).await.expect("no panic").expect("an answer"), []);
 }
 
 #[tokio::test]

@@ -244,6 +244,7 @@ impl Agent {
         let interval = Duration::from_secs(options.sweep_interval_seconds.into());
         let (max, limit) = (options.conntrack_max, options.conntrack_limit);
         let url_map_answers = UrlMapAnswers::default();
+        let observations = Observations::default();
         let (ask_facts, facts_questions) = mpsc::channel(fact_answers::QUESTIONS_MAX);
         let (take_over, successors) = mpsc::channel(1);
         Ok(Self {
@@ -267,6 +268,10 @@ impl Agent {
                     let answers = url_map_answers.clone();
                     move |question| answers.answer(question)
                 })),
+                requests: Some(Arc::new({
+                    let observations = observations.clone();
+                    move || observations.service_requests()
+                })),
                 facts: Some(ask_facts),
                 take_over: Some(take_over),
                 ..admin::Known::default()
@@ -283,7 +288,7 @@ impl Agent {
                 .context("cannot read the routes")?,
             predecessor: None,
             successors,
-            observations: Observations::default(),
+            observations,
             is_synced: false,
             is_begun: false,
             options: options.clone(),

@@ -23,6 +23,7 @@ mod programs;
 mod read_from;
 mod remove;
 mod snapshot;
+mod top;
 mod traces;
 mod url_maps;
 mod verify;
@@ -55,6 +56,7 @@ enum Command {
     Verify(verify::Verify),
     DiffKubeProxy(diff_kube_proxy::DiffKubeProxy),
     Doctor(doctor::Doctor),
+    Top(top::Top),
     Monitor(monitor::Monitor),
     Snapshot(snapshot::Snapshot),
     Remove(remove::Remove),
@@ -71,6 +73,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Agent(options) => crate::agent::run(&options).map(|()| ExitCode::SUCCESS),
         Command::DiffKubeProxy(diff) => diff_kube_proxy::run(&diff),
         Command::Doctor(doctor) => doctor::run(&doctor),
+        Command::Top(top) => top::run(&top).map(|()| ExitCode::SUCCESS),
         Command::Monitor(monitor) => monitor::run(&monitor).map(|()| ExitCode::SUCCESS),
         Command::Get(get) => shown(get::run(&get)),
         Command::GetHealth(get) => shown(health::run(&get)),

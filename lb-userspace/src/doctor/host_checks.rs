@@ -1,6 +1,7 @@
 //! Checks of the node as a whole.
 use super::facts::MapFacts;
 use super::{Facts, Said};
+use crate::kernel_release;
 
 /// The oldest kernel that tests run on, and the first with tcx links.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -10,15 +11,9 @@ const PRESSURE_PERCENT: u64 = 90;
 /// `bpf_jit_enable`: programs are interpreted. With 1 and 2 they are compiled.
 const JIT_OFF: u32 = 0;
 
-/// Major and minor number of a release like `6.12.4-amd64`.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|byte: char| !byte.is_ascii_digit()).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
 pub(super) fn kernel(facts: &Facts) -> Vec<Said> {
     let release = &facts.kernel_release;
-    let said = match version(release) {
+    let said = match kernel_release::version(release) {
         Some(found) if found >= KERNEL_TCX => Said::ok(format!("Linux {release}")),
         Some(found) if found >= KERNEL_MIN => Said::warn(
             format!("Linux {release} has no tcx links: tc programs are filters of clsact"),

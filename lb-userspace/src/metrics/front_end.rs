@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::exposition::Exposition;
 use super::scrape::Name;
 use super::{Family, OTHERS, families};
+use crate::admin::ServiceRequests;
 use crate::l7::serve::{Counters, Totals};
 use crate::plan::BackendServiceName;
 
@@ -24,6 +25,16 @@ pub struct FrontEndCounters {
     pub url_maps: Vec<(Arc<str>, Arc<Counters>)>,
     /// Of each backend service that a URL map leads to.
     pub backend_services: Vec<(Arc<BackendServiceName>, Arc<Counters>)>,
+}
+
+impl FrontEndCounters {
+    pub(super) fn requests(&self) -> Vec<ServiceRequests> {
+        let services = self.backend_services.iter().map(|(name, counters)| ServiceRequests {
+            backend_service: name.to_string(),
+            requests: counters.classes().iter().sum(),
+        });
+        services.collect()
+    }
 }
 
 /// What they are at one time.

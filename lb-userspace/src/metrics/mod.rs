@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use crate::admin::ServiceRequests;
 use crate::health::{HealthState, StateReason};
 use crate::maps::Occupancy;
 use crate::plan::BackendServiceName;
@@ -107,5 +108,12 @@ impl Observations {
     /// Held for moments only.
     pub fn lock(&self) -> MutexGuard<'_, Observed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many requests the front-end has answered, by backend service.
+    #[must_use]
+    pub fn service_requests(&self) -> Vec<ServiceRequests> {
+        let counters = self.lock().front_end.clone();
+        counters.map_or_else(Vec::new, |counters| counters.requests())
     }
 }
