@@ -1,5 +1,8 @@
-//! The page for operators says what every reason means and what to do.
+//! The page for operators says what every reason, of a packet and of an Event, means and what to do.
+use std::collections::BTreeSet;
+
 use lb_common::counters::{Outcome, Reason};
+use lb_userspace::events;
 
 const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md"));
 
@@ -36,4 +39,20 @@ fn no_row_is_about_a_reason_that_is_none() {
     for name in names {
         assert!(Reason::ALL.iter().any(|reason| reason.name() == name), "{name}");
     }
+}
+
+#[test]
+fn every_event_has_one_row_with_its_object_its_meaning_and_a_remedy_and_there_are_no_others() {
+    let (_, events) = PAGE.split_once("\n## Events\n").expect("a heading");
+    let events = events.split("\n## ").next().unwrap_or(events);
+    let rows = events.lines().filter(|line| line.starts_with("| `"));
+    let names: Vec<&str> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+            assert!(cells.len() == 4 && cells.iter().all(|cell| !cell.is_empty()), "{row}");
+            cells[0].trim_matches('`')
+        })
+        .collect();
+    assert_eq!(names.iter().copied().collect::<BTreeSet<_>>(), events::reasons().collect());
+    assert_eq!(names.len(), events::reasons().count());
 }

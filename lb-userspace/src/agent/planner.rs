@@ -21,6 +21,7 @@ use super::programming::Programming;
 
 mod addresses;
 mod node_negs;
+mod users;
 
 /// Snapshot, plan, and which Services must be planned again.
 #[derive(Debug)]
@@ -484,6 +485,7 @@ mod tests {
         planner.change(Change::BackendConfig(crate::model::BackendConfig {
             name: ObjectName::new("shop", "plain"),
             resource_version: "1".into(),
+            uid: "".into(),
             health_check: None,
             drain,
             http: Arc::default(),

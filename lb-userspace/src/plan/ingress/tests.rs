@@ -357,6 +357,7 @@ fn plain_http(facts: Ingress, redirect_code: Option<u16>) -> (PlainHttp, bool, b
     let config = FrontendConfig {
         name: name.clone(),
         resource_version: "1".into(),
+        uid: "".into(),
         redirect_code,
         min_tls_version: None,
     };
