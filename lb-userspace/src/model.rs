@@ -247,8 +247,8 @@ pub struct ServicePort {
     pub transport: HttpTransport,
 }
 
-/// A Service with cluster IPs. Headless and `ExternalName` Services carry no traffic that Podway
-/// could forward; the source leaves them out.
+/// A Service with cluster IPs, or a headless one, which Ingresses alone may lead to. `ExternalName` Services carry no
+/// traffic that Podway could forward; the source leaves them out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Namespace and name.
@@ -262,6 +262,9 @@ pub struct Service {
     pub created_s: Option<i64>,
     /// `metadata.labels`, by which a node may choose the Services that it serves.
     pub labels: Arc<BTreeMap<Arc<str>, Arc<str>>>,
+    /// Whether `spec.clusterIPs` is `None`: it has no address of any kind, and no load balancer.
+    #[serde(default)]
+    pub is_headless: bool,
     /// `spec.clusterIPs`.
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.externalIPs`.
@@ -315,6 +318,7 @@ impl Service {
             uid: "".into(),
             created_s: None,
             labels: Arc::default(),
+            is_headless: false,
             cluster_ips: Vec::new(),
             external_ips: Vec::new(),
             load_balancer_ips: Vec::new(),
@@ -406,6 +410,9 @@ pub struct EndpointSlice {
     pub service: Arc<str>,
     /// `metadata.resourceVersion`; empty from a manifest without one.
     pub resource_version: Arc<str>,
+    /// Whether the label `service.kubernetes.io/headless` says that it is of a headless Service.
+    #[serde(default)]
+    pub is_headless: bool,
     /// The change of a pod or Service that the newest version comes from, milliseconds since 1970: the annotation
     /// `endpoints.kubernetes.io/last-change-trigger-time`.
     pub change_trigger_unix_ms: Option<u64>,

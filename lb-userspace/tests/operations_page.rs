@@ -1,11 +1,12 @@
-//! The page for operators says what every reason and every error means and what to do; flags and annotations are on one
-//! page or the other.
+//! The page for operators says what every reason, of a packet and of an Event, and every error means and what to do; flags
+//! and annotations are on one page or the other.
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory as _;
 use lb_common::counters::{Outcome, Reason};
 use lb_userspace::cli::Cli;
+use lb_userspace::events;
 
 const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md"));
 
@@ -172,4 +173,20 @@ fn every_annotation_is_on_a_page_and_every_one_on_a_page_is_one() {
         let name = format!("podway.io/{name}");
         assert!(code.contains(&name), "no code reads {name}");
     }
+}
+
+#[test]
+fn every_event_has_one_row_with_its_object_its_meaning_and_a_remedy_and_there_are_no_others() {
+    let (_, events) = PAGE.split_once("\n## Events\n").expect("a heading");
+    let events = events.split("\n## ").next().unwrap_or(events);
+    let rows = events.lines().filter(|line| line.starts_with("| `"));
+    let names: Vec<&str> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+            assert!(cells.len() == 4 && cells.iter().all(|cell| !cell.is_empty()), "{row}");
+            cells[0].trim_matches('`')
+        })
+        .collect();
+    assert_eq!(names.iter().copied().collect::<BTreeSet<_>>(), events::reasons().collect());
+    assert_eq!(names.len(), events::reasons().count());
 }

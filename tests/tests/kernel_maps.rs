@@ -293,6 +293,7 @@ fn facts() -> Snapshot {
         service: "cart".into(),
         resource_version: "82".into(),
         change_trigger_unix_ms: None,
+        is_headless: false,
         endpoints: vec![endpoint("10.4.2.8", "node-a"), endpoint("10.4.2.9", "node-b")],
         ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
     };

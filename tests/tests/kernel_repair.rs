@@ -55,6 +55,7 @@ fn service(name: &str, vip: &str, endpoint: &str, snapshot: &mut Snapshot) {
         service: name.into(),
         resource_version: "82".into(),
         change_trigger_unix_ms: None,
+        is_headless: false,
         endpoints: vec![SliceEndpoint::new(endpoint.parse().unwrap())],
         ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
     };

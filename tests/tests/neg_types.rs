@@ -2,7 +2,7 @@
 use lb_userspace::cli::printed;
 use serde_json::{Value, json};
 
-/// `pods` and `nodes` have the same pods, `bare` has no node port; node-c is not ready.
+/// `pods`, `nodes` and `headless` have the same pods, `bare` has no node port; node-c is not ready.
 const MANIFESTS: &str = "
 {apiVersion: v1, kind: Node, metadata: {name: node-a, labels: {topology.kubernetes.io/zone: zone-1}},
  status: {addresses: [{type: InternalIP, address: 192.0.2.11}, {type: ExternalIP, address: 203.0.113.11}]}}
@@ -46,6 +46,19 @@ addressType: IPv4
 endpoints: [{addresses: [10.244.2.8], nodeName: node-b}]
 ports: [{name: http, port: 8080}]
 ---
+apiVersion: v1
+kind: Service
+metadata: {namespace: shop, name: headless}
+spec: {clusterIP: None, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  {namespace: shop, name: headless-1, labels: {kubernetes.io/service-name: headless, service.kubernetes.io/headless: ''}}
+addressType: IPv4
+endpoints: [{addresses: [10.244.2.8], nodeName: node-b}]
+ports: [{name: http, port: 8080}]
+---
 apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata:
@@ -59,6 +72,7 @@ spec:
       paths:
       - {path: /pods, pathType: Prefix, backend: {service: {name: pods, port: {number: 80}}}}
       - {path: /nodes, pathType: Prefix, backend: {service: {name: nodes, port: {number: 80}}}}
+      - {path: /headless, pathType: Prefix, backend: {service: {name: headless, port: {name: http}}}}
       - {path: /bare, pathType: Prefix, backend: {service: {name: bare, port: {number: 80}}}}
 ";
 
@@ -90,16 +104,18 @@ fn an_ingress_is_described_with_the_endpoints_of_either_type() {
     let text = print(&["describe", "ingress", "shop/shop"]);
     let expected = "\
 Backend services
-NAME                 SPOKEN TO BY  NEG TYPE        ENDPOINTS  TIMEOUT  AFFINITY
-shop/bare:http/TCP   HTTP          GCE_VM_IP_PORT  0          -        -
-shop/nodes:http/TCP  HTTP          GCE_VM_IP_PORT  2          -        -
-shop/pods:http/TCP   HTTP          GCE_POD         1          -        -
+NAME                    SPOKEN TO BY  NEG TYPE        ENDPOINTS  TIMEOUT  AFFINITY
+shop/bare:http/TCP      HTTP          GCE_VM_IP_PORT  0          -        -
+shop/headless:http/TCP  HTTP          GCE_POD         1          -        -
+shop/nodes:http/TCP     HTTP          GCE_VM_IP_PORT  2          -        -
+shop/pods:http/TCP      HTTP          GCE_POD         1          -        -
 
 Endpoints
-BACKEND SERVICE      ENDPOINT          STATE    NODE
-shop/nodes:http/TCP  192.0.2.11:30081  healthy  node-a
-shop/nodes:http/TCP  192.0.2.12:30081  healthy  node-b
-shop/pods:http/TCP   10.244.2.8:8080   healthy  node-b
+BACKEND SERVICE         ENDPOINT          STATE    NODE
+shop/headless:http/TCP  10.244.2.8:8080   healthy  node-b
+shop/nodes:http/TCP     192.0.2.11:30081  healthy  node-a
+shop/nodes:http/TCP     192.0.2.12:30081  healthy  node-b
+shop/pods:http/TCP      10.244.2.8:8080   healthy  node-b
 ";
     assert!(text.ends_with(expected), "{text}");
     assert_eq!(print(&["describe", "url-map", "shop/shop"]), text);
@@ -120,6 +136,30 @@ fn a_request_is_led_to_pods_or_to_nodes() {
         [("192.0.2.11:30081, healthy", "Node node-a"), ("192.0.2.12:30081, healthy", "Node node-b")];
     let endpoints = endpoints.map(|(found, origin)| (found.to_owned(), origin.into()));
     assert_eq!(steps(&told, "endpoint"), endpoints);
+}
+
+#[test]
+fn a_request_is_led_to_the_pods_of_a_headless_service_which_has_no_frontend() {
+    let told = explain("headless", &[]);
+    assert_eq!((&told["verdict"], &told["negType"]), (&"forward".into(), &"GCE_POD".into()));
+    assert_eq!((&told["negs"], &told["endpoints"]), (&json!(["clusterV4"]), &json!(["10.244.2.8:8080"])));
+    let plan = json_of(&["plan"]);
+    let frontends = plan["frontends"].as_array().expect("frontends");
+    assert!(
+        frontends.iter().all(|frontend| frontend["backendService"] != "shop/headless:http/TCP"),
+        "{plan:#}"
+    );
+    assert!(!frontends.is_empty());
+}
+
+#[test]
+fn a_headless_service_has_no_neg_of_nodes() {
+    let told = explain("headless", &["--neg-type", "GCE_VM_IP_PORT"]);
+    assert_eq!((&told["verdict"], &told["status"]), (&"refuse".into(), &503.into()));
+    assert_eq!(
+        steps(&told, "NEG"),
+        [("GCE_VM_IP_PORT, and the port has no node port".to_owned(), Value::Null)]
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use lb_tests::manifests::{EXTERNAL_IP, LOAD_BALANCER_IPS, NAMESPACE, Service};
 use lb_tests::need;
 use lb_tests::topology::{NODE_NAMES, Topology};
 use lb_tests::wait::wait_until;
-use lb_tests::web::{HTTP_PORT, Web, ask_by_tls, certificate};
+use lb_tests::web::{HTTP_PORT, Web, ask, ask_by_tls, certificate};
 use lb_userspace::model::Protocol;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
@@ -137,4 +137,45 @@ fn a_status_follows_the_vips_until_another_controller_writes_it() {
     };
     world.wait_for("the status of a later Ingress", is_later_told);
     assert!(is_told(LOAD_BALANCER_IPS[1]), "{}", world.ingress());
+}
+
+#[test]
+fn a_headless_service_is_served_by_its_pods_and_what_is_wrong_stands_on_the_ingress() {
+    let mut faulty = ingress("gone");
+    faulty["metadata"]["uid"] = "0d4f".into();
+    faulty["metadata"]["annotations"]["podway.io/other"] = "x".into();
+    let backend = json!({"service": {"name": "pods", "port": {"name": "http"}}});
+    let paths = json!([{"path": "/pods", "pathType": "Prefix", "backend": backend}]);
+    faulty["spec"]["rules"] = json!([{"host": HOST, "http": {"paths": paths}}]);
+    let Some(world) = World::start(&[], faulty) else { return };
+    let pods = Service::new("pods", 81).port("http", Protocol::Tcp, 80, HTTP_PORT);
+    let pods = pods.with_spec("clusterIP", "None".into()).with_spec("clusterIPs", json!(["None"]));
+    for mut object in pods.backed_by_all(&world.topology).objects(1) {
+        let resource = match object["kind"].as_str() {
+            Some("Service") => Resource::Services,
+            _ => {
+                object["metadata"]["labels"]["service.kubernetes.io/headless"] = "".into();
+                Resource::EndpointSlices
+            }
+        };
+        world.api.server.put(resource, object);
+    }
+    let vip = SocketAddr::new(LOAD_BALANCER_IPS[0], 80);
+    world.wait_for("an answer of a pod", || {
+        ask(world.topology.client(), vip, HOST, "/pods").is_ok_and(|answer| answer.code == 200)
+    });
+    let told = || -> BTreeSet<String> {
+        let events = world.api.server.objects(Resource::Events).into_iter();
+        let of_ingress = events.filter(|event| {
+            event["regarding"]["kind"] == "Ingress"
+                && event["regarding"]["uid"] == "0d4f"
+                && event["reason"] == "IngressFault"
+        });
+        of_ingress.filter_map(|event| Some(event["note"].as_str()?.to_owned())).collect()
+    };
+    let expected = [
+        "Secret gone: cannot serve TLS from it: it is not there; its hosts have no certificate",
+        "annotation podway.io/other is not served; the rest holds",
+    ];
+    world.wait_for("the faults", || told() == expected.map(str::to_owned).into());
 }

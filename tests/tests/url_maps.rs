@@ -140,7 +140,7 @@ fn a_url_map_is_written_with_stable_names() {
                 {"path": "/cart", "kind": "prefix", "backendService": "shop/cart:http/TCP", "ingress": "shop/web",
                  "plainHttp": "redirected", "redirectCode": 301},
                 {"path": "/gone", "kind": "exact", "backendService": null,
-                 "reason": "Service shop/gone is missing, headless or of type ExternalName", "ingress": "shop/web",
+                 "reason": "Service shop/gone is missing or of type ExternalName", "ingress": "shop/web",
                  "plainHttp": "redirected", "redirectCode": 301},
                 {"path": "/", "kind": "prefix", "backendService": "shop/web:http/TCP", "ingress": "shop/web",
                  "plainHttp": "redirected", "redirectCode": 301},
@@ -194,7 +194,7 @@ shop/cart:http/TCP  10.244.1.9:8080  healthy  node-a
 shop/cart:http/TCP  10.244.2.8:8080  healthy  node-b
 
 Problems
-Ingress shop/web: cannot serve path \"/gone\" of host \"shop.example.com\": Service shop/gone is missing, headless or of type \
+Ingress shop/web: cannot serve path \"/gone\" of host \"shop.example.com\": Service shop/gone is missing or of type \
 ExternalName; its requests are answered with 404
 ";
     assert_eq!(print(&["describe", "ingress", "shop/web"]).expect("a text"), expected);
@@ -258,7 +258,7 @@ fn what_is_not_forwarded_is_told_with_its_code() {
             "refuse",
             404,
             "backend service",
-            "Service shop/gone is missing, headless or of type ExternalName; answered with 404",
+            "Service shop/gone is missing or of type ExternalName; answered with 404",
         ),
         ("https://shop.example.com/", "refuse", 503, "endpoint", "none is usable; answered with 503"),
         (

@@ -54,6 +54,7 @@ pub(crate) fn facts(number: u32, endpoints: u32) -> (Service, EndpointSlice) {
         service: name.as_str().into(),
         resource_version: "1".into(),
         change_trigger_unix_ms: None,
+        is_headless: false,
         endpoints: (0..endpoints).map(endpoint).collect(),
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
     };

@@ -103,6 +103,11 @@ impl Agent {
         if let Some(api) = &mut self.api {
             api.events.tell(&self.planner);
             if self.is_begun {
+                // Addresses that could not be given have Events of their own.
+                let other = self.report.all().filter(|problem| !api.lb_pool.problems.contains(problem));
+                api.events.tell_problems(other, &self.planner);
+            }
+            if self.is_begun {
                 api.neg_statuses.tell(&self.planner);
                 api.ingress_statuses.tell(&self.planner);
                 let known = api.peers.known();

@@ -21,6 +21,7 @@ use super::programming::Programming;
 
 mod addresses;
 mod node_negs;
+mod users;
 
 /// Snapshot, plan, and which Services must be planned again.
 #[derive(Debug)]
@@ -81,7 +82,11 @@ impl Planner {
             Change::ServiceGone(name) => self.note_service(name),
             Change::EndpointSlice(slice) => {
                 let former = self.snapshot.endpoint_slices.get(&slice.name);
-                self.programming.note(&service_of(slice), slice, former.map(|slice| &**slice));
+                let service = service_of(slice);
+                // What is in no plan gets into no map, so there is nothing to measure.
+                if !slice.is_headless || self.desired.service(&service).is_some() {
+                    self.programming.note(&service, slice, former.map(|slice| &**slice));
+                }
                 self.forget_slice(&slice.name);
             }
             Change::EndpointSliceGone(name) => self.forget_slice(name),
@@ -216,12 +221,13 @@ impl Planner {
     }
 
     fn plan_service(&self, name: &ObjectName) -> Option<ServicePlan> {
-        let service = self.snapshot.services.get(name)?;
+        let url_maps = self.desired.url_maps();
+        let service = self.snapshot.services.get(name).filter(|facts| plan::is_planned(facts, url_maps))?;
         let slices = self.slices.get(name);
         let slices: Vec<_> = slices.map(|slices| slices.values().cloned().collect()).unwrap_or_default();
         let Snapshot { backend_configs, nodes, .. } = &self.snapshot;
         let mut planned = plan::service(service, &slices, backend_configs, &self.node, &self.findings);
-        if self.desired.url_maps().names_service(name) {
+        if url_maps.names_service(name) {
             plan::add_node_ports(&mut planned, service, nodes, &self.node, &self.findings);
         }
         Some(planned)
@@ -479,6 +485,7 @@ mod tests {
         planner.change(Change::BackendConfig(crate::model::BackendConfig {
             name: ObjectName::new("shop", "plain"),
             resource_version: "1".into(),
+            uid: "".into(),
             health_check: None,
             drain,
             http: Arc::default(),

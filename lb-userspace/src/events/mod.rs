@@ -1,41 +1,68 @@
 //! Events on Services whose backend services have no endpoint left or use such as fail their check, and on
-//! those that are well again. [`Ledger`] decides, and is pure; [`run`] writes.
+//! those that are well again ([`Ledger`]); and on objects of which something cannot be used ([`FaultLedger`]). The
+//! ledgers decide, and are pure; [`run`] writes.
 //!
 //! Every agent sees the same, so few of them write: [`is_writer`]. They write one object for all
 //! (`writer`), so that more agents or a condition that comes and goes do not mean more objects.
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::lb_pool;
 use crate::model::ObjectName;
 use crate::plan::{BackendServiceName, Condition, ServicePlan};
 
+mod allowance;
+mod fault;
 mod writer;
 
+use allowance::Allowance;
+pub use fault::{Fault, FaultLedger, FaultyKind};
 pub use writer::run;
 
 /// How long a condition must last to be told: what comes and goes within it is not.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// Most events of one agent at once; further ones wait, and what is over by then is not told.
-const ALLOWANCE_MAX: u32 = 20;
-
-/// Time in which one more may be told.
-const ALLOWANCE_INTERVAL: Duration = Duration::from_secs(3);
+/// An event of one kind about one thing is one object in so many seconds, for as long as an API server keeps an event
+/// unless told otherwise (`--event-ttl`).
+const PERIOD_S: u64 = 3_600;
 
 /// How many of the cluster's nodes write an event: where one is away, others are there.
 const WRITERS: usize = 3;
 
-/// Something to tell of a backend service.
+/// Something to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// The backend service.
-    pub backend_service: Arc<BackendServiceName>,
-    /// `metadata.uid` of its Service; empty from a manifest without one.
-    pub uid: Arc<str>,
-    /// How it is now.
-    pub condition: Condition,
+pub enum Report {
+    /// Of a backend service.
+    Condition {
+        /// The backend service.
+        backend_service: Arc<BackendServiceName>,
+        /// `metadata.uid` of its Service; empty from a manifest without one.
+        uid: Arc<str>,
+        /// How it is now.
+        condition: Condition,
+    },
+    /// Of an object.
+    Fault {
+        /// What of it cannot be used.
+        fault: Fault,
+        /// `metadata.uid` of the object; empty where it is unknown.
+        uid: Arc<str>,
+    },
+}
+
+/// The reasons of all Events that agents write.
+pub fn reasons() -> impl Iterator<Item = &'static str> {
+    let conditions = [Condition::Empty, Condition::NoNodePort, Condition::Panic, Condition::Well];
+    let faults = FaultyKind::ALL.into_iter().map(FaultyKind::reason);
+    conditions.map(writer::reason).into_iter().chain(faults).chain([lb_pool::EVENT_REASON])
+}
+
+/// The period that a time lies in.
+#[must_use]
+pub fn period(now: SystemTime) -> u64 {
+    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / PERIOD_S
 }
 
 /// What is known of one backend service.
@@ -54,8 +81,7 @@ pub struct Ledger {
     services: BTreeMap<ObjectName, BTreeMap<Arc<BackendServiceName>, Entry>>,
     /// Services with something that may have to be told.
     unsettled: BTreeSet<ObjectName>,
-    allowance: u32,
-    allowance_at: Instant,
+    allowance: Allowance,
 }
 
 impl Ledger {
@@ -63,7 +89,7 @@ impl Ledger {
     #[must_use]
     pub fn new(now: Instant) -> Self {
         let (services, unsettled) = (BTreeMap::new(), BTreeSet::new());
-        Self { services, unsettled, allowance: ALLOWANCE_MAX, allowance_at: now }
+        Self { services, unsettled, allowance: Allowance::full(now) }
     }
 
     /// Takes the plan of a Service; none where it is gone.
@@ -91,31 +117,25 @@ impl Ledger {
         now: Instant,
         is_ours: impl Fn(&ObjectName) -> bool,
     ) -> Vec<(Arc<BackendServiceName>, Condition)> {
-        self.grow_allowance(now);
+        self.allowance.grow(now);
         let mut due = Vec::new();
         for service in std::mem::take(&mut self.unsettled) {
             let Some(entries) = self.services.get_mut(&service) else { continue };
             let is_ours = is_ours(&service);
             for (name, entry) in entries.iter_mut().filter(|(_, entry)| entry.is_untold()) {
-                if now.saturating_duration_since(entry.since) < SETTLE || is_ours && self.allowance == 0 {
+                if now.saturating_duration_since(entry.since) < SETTLE || is_ours && self.allowance.is_spent()
+                {
                     self.unsettled.insert(service.clone());
                     continue;
                 }
                 entry.told = entry.condition;
                 if is_ours {
-                    self.allowance -= 1;
+                    self.allowance.spend();
                     due.push((Arc::clone(name), entry.condition));
                 }
             }
         }
         due
-    }
-
-    fn grow_allowance(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.allowance_at);
-        let more = (passed.as_millis() / ALLOWANCE_INTERVAL.as_millis()) as u32;
-        self.allowance_at += ALLOWANCE_INTERVAL * more;
-        self.allowance = self.allowance.saturating_add(more).min(ALLOWANCE_MAX);
     }
 }
 

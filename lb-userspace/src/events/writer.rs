@@ -1,6 +1,7 @@
 //! Events to the API server.
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -13,14 +14,17 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::Report;
-use crate::model::Protocol;
-use crate::plan::Condition;
+use super::{Fault, Report};
+use crate::model::{ObjectName, Protocol};
+use crate::plan::{BackendServiceName, Condition};
 use crate::source::kube::{Settings, client};
+use crate::stable_hash;
 
-/// An event of one kind about one backend service is one object in so many seconds, for as long as an API server
-/// keeps an event unless told otherwise (`--event-ttl`).
-const PERIOD_S: u64 = 3_600;
+/// Longest note of an Event, bytes (events.k8s.io/v1).
+const NOTE_BYTES_MAX: usize = 1_024;
+
+/// Bytes of an object's name that the name of an Event on it begins with: 253 are allowed in all (RFC 1123).
+const NAME_BYTES_MAX: usize = 200;
 
 /// Writes reports until their sender is gone. One that the server does not take is lost: it is logged.
 ///
@@ -45,19 +49,19 @@ struct Writer {
     client: Client,
     node: String,
     period: u64,
-    /// How often each event was told in the period; bounded by the allowance of the [`super::Ledger`].
+    /// How often each event was told in the period; bounded by the allowances of the ledgers.
     told: BTreeMap<String, i32>,
 }
 
 impl Writer {
     async fn write(&mut self, report: &Report) -> kube::Result<()> {
-        let period = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / PERIOD_S;
+        let period = super::period(SystemTime::now());
         if std::mem::replace(&mut self.period, period) != period {
             self.told.clear();
         }
-        let namespace = &report.backend_service.service.namespace;
-        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        let name = name(report, period);
+        let told = Told::of(report);
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &told.object.namespace);
+        let name = told.event_name(period);
         let count = self.told.entry(name.clone()).or_default();
         *count += 1;
         if *count > 1 {
@@ -67,7 +71,7 @@ impl Writer {
                 patched => return patched.map(drop),
             }
         }
-        match events.create(&PostParams::default(), &event(report, &name, &self.node)).await {
+        match events.create(&PostParams::default(), &told.event(&name, &self.node)).await {
             // Another agent has told it.
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             created => created.map(drop),
@@ -79,58 +83,118 @@ fn now() -> MicroTime {
     MicroTime(Timestamp::now())
 }
 
-/// The same from all agents.
-fn name(report: &Report, period: u64) -> String {
-    let service = &report.backend_service;
-    let protocol = match service.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    };
-    let reason = reason(report.condition).to_lowercase();
-    format!("{}.{}-{protocol}.{reason}.{period:x}", service.service.name, service.port)
+/// A report as its Event says it.
+struct Told<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    object: &'a ObjectName,
+    uid: &'a str,
+    /// What tells it from others on the object.
+    what: String,
+    type_: &'static str,
+    reason: &'static str,
+    action: &'static str,
+    note: String,
 }
 
-const fn reason(condition: Condition) -> &'static str {
+impl<'a> Told<'a> {
+    fn of(report: &'a Report) -> Self {
+        match report {
+            Report::Condition { backend_service, uid, condition } => {
+                Self::of_condition(backend_service, uid, *condition)
+            }
+            Report::Fault { fault, uid } => Self::of_fault(fault, uid),
+        }
+    }
+
+    fn of_condition(service: &'a Arc<BackendServiceName>, uid: &'a str, condition: Condition) -> Self {
+        let protocol = match service.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        };
+        let (type_, note) = match condition {
+            Condition::Well => ("Normal", "is well again"),
+            Condition::Panic => {
+                ("Warning", "uses endpoints that fail their health check, since too few pass it")
+            }
+            Condition::Empty => ("Warning", "has no endpoint left; new flows are refused"),
+            Condition::NoNodePort => (
+                "Warning",
+                "has no node port for its NEG of type GCE_VM_IP_PORT; requests are answered with 503",
+            ),
+        };
+        Self {
+            api_version: "v1",
+            kind: "Service",
+            object: &service.service,
+            uid,
+            what: format!("{}-{protocol}.{}", service.port, reason(condition).to_lowercase()),
+            type_,
+            reason: reason(condition),
+            action: "Forward",
+            note: format!("backend service {service} {note}"),
+        }
+    }
+
+    fn of_fault(fault: &'a Fault, uid: &'a str) -> Self {
+        let Fault { kind, object, message } = fault;
+        let end = (0..=NOTE_BYTES_MAX.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
+        Self {
+            api_version: kind.api_version(),
+            kind: kind.name(),
+            object,
+            uid,
+            // Objects of several kinds may have one name.
+            what: format!("fault-{:08x}", stable_hash::of(&format!("{} {message}", kind.name())) as u32),
+            type_: "Warning",
+            reason: kind.reason(),
+            action: "Read",
+            note: message[..end.unwrap_or(0)].to_owned(),
+        }
+    }
+
+    /// The same from all agents.
+    fn event_name(&self, period: u64) -> String {
+        let name = &*self.object.name;
+        // Names of objects are ASCII; no label may end with a hyphen or be empty.
+        let name = name.get(..NAME_BYTES_MAX).unwrap_or(name).trim_end_matches(['-', '.']);
+        format!("{name}.{}.{period:x}", self.what)
+    }
+
+    fn event(&self, name: &str, node: &str) -> Event {
+        let namespace = self.object.namespace.to_string();
+        Event {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                namespace: Some(namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            action: Some(self.action.to_owned()),
+            event_time: Some(now()),
+            note: Some(self.note.clone()),
+            reason: Some(self.reason.to_owned()),
+            regarding: Some(ObjectReference {
+                api_version: Some(self.api_version.to_owned()),
+                kind: Some(self.kind.to_owned()),
+                name: Some(self.object.name.to_string()),
+                namespace: Some(namespace),
+                uid: Some(self.uid.to_owned()).filter(|uid| !uid.is_empty()),
+                ..ObjectReference::default()
+            }),
+            reporting_controller: Some("podway.io/agent".to_owned()),
+            reporting_instance: Some(node.to_owned()),
+            type_: Some(self.type_.to_owned()),
+            ..Event::default()
+        }
+    }
+}
+
+pub(super) const fn reason(condition: Condition) -> &'static str {
     match condition {
         Condition::Well => "EndpointsWell",
         Condition::Panic => "EndpointsFail",
         Condition::Empty => "NoEndpoints",
         Condition::NoNodePort => "NoNodePort",
-    }
-}
-
-fn event(report: &Report, name: &str, node: &str) -> Event {
-    let service = &report.backend_service.service;
-    let (type_, note) = match report.condition {
-        Condition::Well => ("Normal", "is well again"),
-        Condition::Panic => ("Warning", "uses endpoints that fail their health check, since too few pass it"),
-        Condition::Empty => ("Warning", "has no endpoint left; new flows are refused"),
-        Condition::NoNodePort => {
-            ("Warning", "has no node port for its NEG of type GCE_VM_IP_PORT; requests are answered with 503")
-        }
-    };
-    Event {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(service.namespace.to_string()),
-            ..ObjectMeta::default()
-        },
-        action: Some("Forward".to_owned()),
-        event_time: Some(now()),
-        note: Some(format!("backend service {} {note}", report.backend_service)),
-        reason: Some(reason(report.condition).to_owned()),
-        regarding: Some(ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Service".to_owned()),
-            name: Some(service.name.to_string()),
-            namespace: Some(service.namespace.to_string()),
-            uid: Some(report.uid.to_string()).filter(|uid| !uid.is_empty()),
-            ..ObjectReference::default()
-        }),
-        reporting_controller: Some("podway.io/agent".to_owned()),
-        reporting_instance: Some(node.to_owned()),
-        type_: Some(type_.to_owned()),
-        ..Event::default()
     }
 }

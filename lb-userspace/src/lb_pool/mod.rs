@@ -21,7 +21,7 @@ pub use assign::{Held, assign};
 pub use claim::{Claim, Claims, claims};
 pub use correction::{Correction, corrections};
 pub use pool::{Pool, pools};
-pub use writer::{Notice, Task, run};
+pub use writer::{EVENT_REASON, Notice, Task, run};
 
 /// Most objects that have addresses of pools; the youngest ones beyond get none.
 pub const CLAIMS_MAX: usize = 65_536;

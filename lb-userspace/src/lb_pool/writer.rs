@@ -22,6 +22,9 @@ use crate::stable_hash;
 /// The same about the same object is one Event in so many seconds, as long as an API server keeps one.
 const PERIOD_S: u64 = 3_600;
 
+/// The reason of its Events.
+pub const EVENT_REASON: &str = "AddressNotGiven";
+
 /// Longest note of an Event, bytes (events.k8s.io/v1).
 const NOTE_BYTES_MAX: usize = 1_024;
 
@@ -135,7 +138,7 @@ fn event(notice: &Notice, node: &str, period: u64) -> Event {
         action: Some("Allocate".to_owned()),
         event_time: Some(MicroTime(Timestamp::now())),
         note: Some(message[..end.unwrap_or(0)].to_owned()),
-        reason: Some("AddressNotGiven".to_owned()),
+        reason: Some(EVENT_REASON.to_owned()),
         regarding: Some(ObjectReference {
             api_version: Some(api_version.to_owned()),
             kind: Some(owner.kind.name().to_owned()),

@@ -16,6 +16,9 @@ pub struct BackendConfig {
     pub name: ObjectName,
     /// `metadata.resourceVersion`; empty from a manifest without one.
     pub resource_version: Arc<str>,
+    /// `metadata.uid`, by which an Event finds it; empty from a manifest without one.
+    #[serde(default)]
+    pub uid: Arc<str>,
     /// `spec.healthCheck`.
     pub health_check: Option<Arc<HealthCheck>>,
     /// `spec.connectionDraining`.

@@ -102,6 +102,9 @@ pub struct Ingress {
     pub name: ObjectName,
     /// `metadata.resourceVersion`; empty from a manifest without one.
     pub resource_version: Arc<str>,
+    /// `metadata.uid`, by which an Event finds it; empty from a manifest without one.
+    #[serde(default)]
+    pub uid: Arc<str>,
     /// `metadata.creationTimestamp`, seconds since 1970; decides which of two Ingresses keeps a path.
     pub created_s: Option<i64>,
     /// Its class.
@@ -140,6 +143,7 @@ impl Ingress {
         Self {
             name,
             resource_version: "".into(),
+            uid: "".into(),
             created_s: None,
             class: ClassChoice::Default,
             default_backend: None,
@@ -181,6 +185,9 @@ pub struct FrontendConfig {
     pub name: ObjectName,
     /// `metadata.resourceVersion`; empty from a manifest without one.
     pub resource_version: Arc<str>,
+    /// `metadata.uid`, by which an Event finds it; empty from a manifest without one.
+    #[serde(default)]
+    pub uid: Arc<str>,
     /// `spec.redirectToHttps`: the code of the redirect, where it is enabled.
     pub redirect_code: Option<u16>,
     /// Annotation `podway.io/min-tls-version`.

@@ -11,6 +11,8 @@ pub struct TlsSecret {
     pub name: ObjectName,
     /// `metadata.resourceVersion`; empty where it has none.
     pub resource_version: Arc<str>,
+    /// `metadata.uid`, by which an Event finds it; empty from a manifest without one.
+    pub uid: Arc<str>,
     /// `tls.crt`: PEM, the certificate first and then its issuers. Empty where the Secret has none.
     pub certificate_pem: Arc<[u8]>,
     /// `tls.key`: PEM.

@@ -48,10 +48,10 @@ pub fn correction(service: &Service, zones: &BTreeSet<Arc<str>>) -> Option<Corre
     Some(Correction { service: service.name.clone(), text })
 }
 
-/// Whether a Service has, or is to have, a status.
+/// Whether a Service has, or is to have, a status. A headless one has NEGs for Ingresses alone, and none to tell of.
 #[must_use]
 pub fn concerns(service: &Service) -> bool {
-    service.neg_request.is_some() || service.neg_status.is_ours
+    !service.is_headless && (service.neg_request.is_some() || service.neg_status.is_ours)
 }
 
 fn wanted(service: &Service, zones: &BTreeSet<Arc<str>>) -> Option<String> {

@@ -14,6 +14,7 @@ fn config(name: &str, check_port: u16, deadline_s: u32) -> (ObjectName, Arc<Back
     let config = BackendConfig {
         name: name.clone(),
         resource_version: "5".into(),
+        uid: "".into(),
         health_check: Some(Arc::new(check_on(check_port))),
         drain: Some(DrainContract { deadline_s }),
         http: Arc::default(),

@@ -54,6 +54,7 @@ pub(crate) fn slice(name: &str, service: &str, endpoints: Vec<SliceEndpoint>) ->
         service: service.into(),
         resource_version: "11".into(),
         change_trigger_unix_ms: None,
+        is_headless: false,
         endpoints,
         ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
     })

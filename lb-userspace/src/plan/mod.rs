@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{EndpointSlice, ObjectName, Snapshot};
+use crate::model::{EndpointSlice, ObjectName, Service, Snapshot};
 
 mod backend_config;
 mod backend_service;
@@ -49,6 +49,12 @@ pub use origin::Origin;
 pub use selection::{LabelSelector, Labels, Selection};
 pub use service::{ServicePlan, service};
 
+/// Whether there is anything to plan of a Service: to a headless one Ingresses alone lead.
+#[must_use]
+pub fn is_planned(service: &Service, url_maps: &UrlMaps) -> bool {
+    !service.is_headless || url_maps.names_service(&service.name)
+}
+
 /// The desired state of all Services of a snapshot.
 #[must_use]
 pub fn plan(snapshot: &Snapshot, node: &NodeContext, health: &dyn HealthView) -> Desired {
@@ -56,6 +62,9 @@ pub fn plan(snapshot: &Snapshot, node: &NodeContext, health: &dyn HealthView) ->
     let mut desired = Desired::default();
     desired.replace_url_maps(url_maps(snapshot, node));
     for (name, facts) in &snapshot.services {
+        if !is_planned(facts, desired.url_maps()) {
+            continue;
+        }
         let slices = slices.get(name).map_or(&[][..], Vec::as_slice);
         let configs = &snapshot.backend_configs;
         let mut planned = service(facts, slices, configs, node, health);
@@ -82,6 +91,8 @@ pub fn slices_by_service(snapshot: &Snapshot) -> BTreeMap<ObjectName, Vec<Arc<En
 mod backend_config_tests;
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod headless_tests;
 #[cfg(test)]
 mod hint_tests;
 #[cfg(test)]

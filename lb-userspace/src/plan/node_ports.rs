@@ -131,13 +131,16 @@ pub fn add_node_ports(
         return;
     }
     let mut problems = Vec::new();
+    if service.is_headless {
+        problems.push(headless(service));
+    }
     let is_tcp = |planned: &&mut BackendService| planned.name.protocol == Protocol::Tcp;
     for planned in plan.backend_services.iter_mut().filter(is_tcp) {
         let is_it = |port: &&crate::model::ServicePort| {
             port.port == planned.name.port && port.protocol == planned.name.protocol
         };
         let port = service.ports.iter().find(is_it).and_then(|port| port.node_port);
-        if port.is_none() {
+        if port.is_none() && !service.is_headless {
             problems.push(without_node_port(planned));
         }
         planned.node_ports = Some(NodePorts {
@@ -147,6 +150,20 @@ pub fn add_node_ports(
         });
     }
     plan.problems.extend(problems);
+}
+
+/// Once for all of its ports, none of which can have a node port.
+fn headless(service: &Service) -> Problem {
+    Problem {
+        kind: "Service",
+        object: service.name.clone(),
+        message: format!(
+            "cannot serve requests: its NEG has the type {}, and a headless Service has no node ports; give it \
+             podway.io/neg-type: {}, or a cluster IP and the type NodePort; requests are answered with 503",
+            NegType::NodePort.name(),
+            NegType::Pod.name()
+        ),
+    }
 }
 
 fn without_node_port(planned: &BackendService) -> Problem {

@@ -1,4 +1,5 @@
 //! The plan of one Service.
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ impl ServicePlan {
 }
 
 /// Plans one Service from its EndpointSlices: `slices` are those whose label names the Service, `configs` may
-/// have more than it names. A Service that is left to another proxy has an empty plan.
+/// have more than it names. A Service that is left to another proxy has an empty plan; a headless one has no frontend.
 #[must_use]
 pub fn service(
     service: &Service,
@@ -60,7 +61,8 @@ pub fn service(
     node: &NodeContext,
     health: &dyn HealthView,
 ) -> ServicePlan {
-    let families = families(service);
+    let slices = &*of_its_kind(service, slices);
+    let families = families(service, slices);
     let mut plan = ServicePlan {
         name: service.name.clone(),
         resource_version: service.resource_version.clone(),
@@ -106,14 +108,28 @@ pub fn service(
     plan
 }
 
+/// Slices that say that their Service is headless are none of one that is not, as for kube-proxy, which reads none of
+/// them. Those of a headless Service need not say it: people may write them by hand.
+fn of_its_kind<'a>(service: &Service, slices: &'a [Arc<EndpointSlice>]) -> Cow<'a, [Arc<EndpointSlice>]> {
+    let is_its = |slice: &&Arc<EndpointSlice>| service.is_headless || !slice.is_headless;
+    if slices.iter().all(|slice| is_its(&slice)) {
+        return Cow::Borrowed(slices);
+    }
+    slices.iter().filter(is_its).cloned().collect()
+}
+
 /// The families of the Service's cluster IPs. kube-proxy runs once for each family and skips, for
 /// all kinds of frontends, a Service without a cluster IP of that family
-/// (`pkg/proxy/servicechangetracker.go`, `GetClusterIPByFamily`).
-fn families(service: &Service) -> Vec<Family> {
-    Family::ALL
-        .into_iter()
-        .filter(|family| service.cluster_ips.iter().any(|ip| Family::of(*ip) == *family))
-        .collect()
+/// (`pkg/proxy/servicechangetracker.go`, `GetClusterIPByFamily`). A headless one has those of its endpoints, and both
+/// while it has none.
+fn families(service: &Service, slices: &[Arc<EndpointSlice>]) -> Vec<Family> {
+    let of = |has: &dyn Fn(Family) -> bool| Family::ALL.into_iter().filter(|family| has(*family)).collect();
+    if !service.is_headless {
+        return of(&|family| service.cluster_ips.iter().any(|ip| Family::of(*ip) == family));
+    }
+    let endpoints = || slices.iter().flat_map(|slice| &slice.endpoints);
+    let is_empty = endpoints().next().is_none();
+    of(&|family| is_empty || endpoints().any(|endpoint| Family::of(endpoint.address) == family))
 }
 
 fn too_long(name: &BackendServiceName) -> Option<Problem> {

@@ -16,8 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the source asks for.
 pub(crate) const SERVICES: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
-pub(crate) const SLICES: &str = "kubernetes.io/service-name,!service.kubernetes.io/headless,\
-                                 !service.kubernetes.io/service-proxy-name";
+pub(crate) const SLICES: &str = "kubernetes.io/service-name,!service.kubernetes.io/service-proxy-name";
 
 pub(crate) struct Observer {
     receiver: mpsc::Receiver<SourceEvent>,

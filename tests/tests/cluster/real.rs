@@ -198,11 +198,11 @@ async fn real_api_server_gives_its_state_also_after_a_restart() {
         json!({"metadata": {"name": "headless"}, "spec": {"clusterIP": "None", "ports": [{"port": 80}]}});
     create(&services, headless).await;
     let mut observer = Observer::with_config(plane.config());
-    observer.until("five Services and the API server's own", |o| o.snapshot.services.len() == 6).await;
+    observer.until("six Services and the API server's own", |o| o.snapshot.services.len() == 7).await;
     observer.until("all Nodes", |o| o.synced == 1 && o.snapshot.nodes.len() == 5).await;
 
     services.delete("a", &DeleteParams::default()).await.expect("delete a Service");
-    observer.until("one Service less", |o| o.snapshot.services.len() == 5).await;
+    observer.until("one Service less", |o| o.snapshot.services.len() == 6).await;
     services.delete("headless", &DeleteParams::default()).await.expect("delete a Service");
     until_equal(&mut observer, &client).await;
 

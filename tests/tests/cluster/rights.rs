@@ -83,7 +83,8 @@ async fn write_events(server: &ApiServer) {
         protocol: Protocol::Tcp,
     });
     // The second time it is the same Event, counted.
-    let report = events::Report { backend_service, uid: "0d4f".into(), condition: Condition::Empty };
+    let report =
+        events::Report::Condition { backend_service, uid: "0d4f".into(), condition: Condition::Empty };
     let reports = queue([report.clone(), report]).await;
     events::run(config(server), "node-a".to_owned(), reports).await.expect("a client");
 }

@@ -70,7 +70,7 @@ async fn watch_goes_on_from_its_last_bookmark() {
 }
 
 #[tokio::test]
-async fn headless_services_and_those_of_another_proxy_are_not_asked_for() {
+async fn services_that_say_to_be_headless_and_those_of_another_proxy_are_not_asked_for() {
     let server = server().await;
     let mut headless = service("headless");
     headless["metadata"]["labels"] = json!({"service.kubernetes.io/headless": ""});
@@ -78,10 +78,16 @@ async fn headless_services_and_those_of_another_proxy_are_not_asked_for() {
     let mut of_other_proxy = slice("other");
     of_other_proxy["metadata"]["labels"]["service.kubernetes.io/service-proxy-name"] = "other".into();
     server.put(Resource::EndpointSlices, of_other_proxy);
+    let mut of_headless = slice("headless");
+    of_headless["metadata"]["labels"]["service.kubernetes.io/headless"] = "".into();
+    server.put(Resource::EndpointSlices, of_headless);
     let mut observer = Observer::start(&server.url());
     observer.until_equal(&server).await;
     assert_eq!(observer.snapshot.services.len(), 5);
-    assert_eq!(observer.snapshot.endpoint_slices.len(), 5);
+    let slices = &observer.snapshot.endpoint_slices;
+    let headless: Vec<_> =
+        slices.values().filter(|slice| slice.is_headless).map(|slice| &*slice.name.name).collect();
+    assert_eq!((slices.len(), headless), (6, vec!["headless"]));
 
     let mut taken_over = service("a");
     taken_over["metadata"]["labels"] = json!({"service.kubernetes.io/service-proxy-name": "other"});

@@ -1,21 +1,18 @@
 //! A GiB in each direction through a front-end in a process of its own, whose memory stays as it is.
 use std::io::{BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::Command;
 use std::thread;
 
-use lb_tests::process::Process;
-
+use crate::alone::Alone;
 use crate::messages::{Message, read_head};
-use crate::stand::{DEADLINE, dial};
+use crate::stand::dial;
 
 /// Bytes of a body.
 const BODY_BYTES: u64 = 1 << 30;
 /// Bytes that are written at a time.
-const PIECE_BYTES: usize = 1 << 20;
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
 /// KiB by which the process may grow, at its peak, over one that has served a little.
-const GROWTH_KIB_MAX: u64 = 32 * 1024;
+pub(crate) const GROWTH_KIB_MAX: u64 = 32 * 1024;
 
 /// Takes a body and says how long it was, or sends one.
 fn endpoint() -> SocketAddr {
@@ -84,31 +81,20 @@ fn upload(to: SocketAddr, bytes: u64) {
     assert_eq!((head.code(), told), (200, bytes.to_string()));
 }
 
-/// A line of `/proc/PID/status`, KiB.
-fn memory_kib(process: &Process, line: &str) -> u64 {
-    let path = PathBuf::from(format!("/proc/{}/status", process.id()));
-    let status = std::fs::read_to_string(path).unwrap();
-    let value = status.lines().find_map(|of| of.strip_prefix(line)).unwrap();
-    value.trim_matches([':', ' ', '\t', 'k', 'B']).parse().unwrap()
-}
-
 #[test]
 fn a_gib_passes_in_each_direction_in_flat_memory() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lb-front-end"));
-    command.arg("--endpoint").arg(endpoint().to_string());
-    let process = Process::start(command, "the front-end").unwrap();
-    let address = process.line(DEADLINE).unwrap().parse().unwrap();
+    let front_end = Alone::start(endpoint(), &[]);
     let some_bytes = 8 * PIECE_BYTES as u64;
-    download(address, some_bytes);
-    upload(address, some_bytes);
-    let before_kib = memory_kib(&process, "VmRSS");
+    download(front_end.address, some_bytes);
+    upload(front_end.address, some_bytes);
+    let before_kib = front_end.memory_kib("VmRSS");
     for (direction, pass) in
         [("down", download as fn(SocketAddr, u64)), ("up", upload as fn(SocketAddr, u64))]
     {
-        pass(address, BODY_BYTES);
+        pass(front_end.address, BODY_BYTES);
         // The peak since the process began: no moment is missed.
-        let growth_kib = memory_kib(&process, "VmHWM").saturating_sub(before_kib);
+        let growth_kib = front_end.memory_kib("VmHWM").saturating_sub(before_kib);
         assert!(growth_kib < GROWTH_KIB_MAX, "{direction}: {before_kib} KiB grew by {growth_kib} KiB");
     }
-    process.finish(DEADLINE).unwrap();
+    front_end.finish();
 }

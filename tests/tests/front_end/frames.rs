@@ -132,8 +132,13 @@ pub(crate) struct Peer(StreamOwned<ClientConnection, TcpStream>);
 impl Peer {
     /// Connected, with both sides' settings acknowledged by this one.
     pub(crate) fn dial(stand: &Stand) -> Self {
-        let mut peer = Self(stand.dial_tls_blocking(HTTP_2));
-        peer.send(&[PREFACE, &frame(SETTINGS, NONE, 0, &[])].concat()).unwrap();
+        Self::open(stand.dial_tls_blocking(HTTP_2), &[])
+    }
+
+    /// As [`dial`](Self::dial), over a connection, with settings of its own.
+    pub(crate) fn open(stream: StreamOwned<ClientConnection, TcpStream>, settings: &[u8]) -> Self {
+        let mut peer = Self(stream);
+        peer.send(&[PREFACE, &frame(SETTINGS, NONE, 0, settings)].concat()).unwrap();
         loop {
             let came = peer.read().unwrap();
             if came.kind == SETTINGS && came.flags & ACK == 0 {

@@ -1,5 +1,7 @@
 //! Host tier: the front-end between clients and endpoints of others, and its protocols case by case.
+mod alone;
 mod bulk;
+mod bulk_http_2;
 mod frames;
 mod grpc;
 mod http_1;
@@ -8,6 +10,7 @@ mod http_2;
 mod http_2_floods;
 mod messages;
 mod reload;
+mod stalled;
 mod stand;
 mod trace_context;
 mod websocket;

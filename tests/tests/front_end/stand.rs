@@ -76,13 +76,7 @@ impl Stand {
     }
 
     fn client(&self, protocol: &[u8]) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.trusted.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![protocol.to_vec()];
-        Arc::new(config)
+        trusting(self.trusted.clone(), protocol)
     }
 
     /// A connection by TLS.
@@ -102,6 +96,17 @@ impl Stand {
         let name = ServerName::try_from(HOST).unwrap();
         StreamOwned::new(ClientConnection::new(self.client(protocol), name).unwrap(), stream)
     }
+}
+
+/// TLS for clients that speak a protocol and trust one certificate.
+pub(crate) fn trusting(certificate: CertificateDer<'static>, protocol: &[u8]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Arc::new(config)
 }
 
 /// A connection that blocks, with a deadline.

@@ -42,6 +42,7 @@ impl World {
         let secret = TlsSecret {
             name: name.clone(),
             resource_version: "1".into(),
+            uid: "".into(),
             certificate_pem: certificate.as_bytes().into(),
             key_pem: key.as_bytes().into(),
             authority_pem: authority.as_bytes().into(),

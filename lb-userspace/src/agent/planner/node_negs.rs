@@ -1,4 +1,5 @@
-//! Which Services are planned again for the sake of NEGs whose endpoints are nodes.
+//! Which Services are planned again for the sake of NEGs that URL maps alone have: those whose endpoints are nodes, and
+//! those of headless Services.
 use std::sync::Arc;
 
 use crate::model::{NegType, Node, ObjectName};
@@ -26,14 +27,20 @@ impl Planner {
         facts.is_some_and(|facts| plan::neg_type(facts, &self.node) == NegType::NodePort)
     }
 
-    /// URL maps decide which Services have NEGs of nodes, so these are planned after them.
+    fn is_headless(&self, service: &ObjectName) -> bool {
+        self.snapshot.services.get(service).is_some_and(|facts| facts.is_headless)
+    }
+
+    /// URL maps decide which Services have NEGs of nodes, and which headless ones have any, so these are planned after
+    /// them.
     pub(super) fn plan_url_maps(&mut self) {
         let former = Arc::clone(self.desired.url_maps());
         if self.desired.replace_url_maps(plan::url_maps(&self.snapshot, &self.node)) {
             let maps = self.desired.url_maps();
             let is_new = |name: &&ObjectName| former.names_service(name) != maps.names_service(name);
             let changed = former.services().chain(maps.services()).filter(is_new);
-            let marked: Vec<_> = changed.filter(|name| self.has_node_negs(name)).cloned().collect();
+            let marked: Vec<_> =
+                changed.filter(|name| self.has_node_negs(name) || self.is_headless(name)).cloned().collect();
             self.dirty.extend(marked);
         }
     }
@@ -77,6 +84,29 @@ mod tests {
         planner.plan().len()
     }
 
+    fn ingress(to: &str) -> Change {
+        let ingress = Ingress {
+            class: ClassChoice::Annotation("podway".into()),
+            default_backend: Some(IngressBackend::Service(to.into(), BackendPort::Number(80))),
+            ..Ingress::new(ObjectName::new("shop", "a"))
+        };
+        Change::Ingress(ingress.into())
+    }
+
+    #[test]
+    fn headless_services_are_planned_while_an_ingress_leads_to_them() {
+        let planner = &mut Planner::new("node-a", NodeFlags::default());
+        planner.change(Change::Node(node("node-a", "198.51.100.1")));
+        let pods = ObjectName::new("shop", "pods");
+        let facts =
+            Service { ports: vec![port("http", 80)], is_headless: true, ..Service::new(pods.clone()) };
+        assert_eq!(planned(planner, Change::Service(facts.into())), 0);
+        assert_eq!(planned(planner, ingress("pods")), 1);
+        assert!(planner.desired.service(&pods).is_some());
+        assert_eq!(planned(planner, ingress("other")), 1);
+        assert!(planner.desired.service(&pods).is_none());
+    }
+
     #[test]
     fn negs_of_nodes_follow_the_nodes_and_the_url_maps() {
         let planner = &mut Planner::new("node-a", NodeFlags::default());
@@ -85,12 +115,7 @@ mod tests {
         let facts = Service { ports, neg_type: Some(NegType::NodePort), ..service("web", "192.0.2.1") };
         planned(planner, Change::Service(facts.into()));
         assert_eq!(nodes(planner), None, "no Ingress leads to it");
-        let ingress = Ingress {
-            class: ClassChoice::Annotation("podway".into()),
-            default_backend: Some(IngressBackend::Service("web".into(), BackendPort::Number(80))),
-            ..Ingress::new(ObjectName::new("shop", "a"))
-        };
-        assert_eq!(planned(planner, Change::Ingress(ingress.into())), 1);
+        assert_eq!(planned(planner, ingress("web")), 1);
         assert_eq!(nodes(planner), Some(vec!["node-a"]));
         let other = node("node-b", "198.51.100.2");
         assert_eq!(planned(planner, Change::Node(other.clone())), 1);

@@ -27,6 +27,8 @@ pub(super) type Http2 = http2::SendRequest<RequestBody>;
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// Window of a connection from an endpoint, bytes.
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Bytes of a request that wait in a stream for its endpoint.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Time between pings on a shared connection that has requests, and time for their answers: an endpoint that is gone
 /// without a word is noticed.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -85,6 +87,7 @@ async fn shared<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(HEAD_BUFFER_BYTES as u32)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)

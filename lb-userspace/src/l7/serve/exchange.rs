@@ -18,6 +18,7 @@ use super::attempt::{Answer, Attempt};
 use super::body::{AnswerBody, RequestBody};
 use super::client::Client;
 use super::forward::{self, REQUEST_ID};
+use super::grpc;
 use super::link::{Busy, Link, Unanswered};
 use super::pool::Lease;
 use super::proxied::Announced;
@@ -39,20 +40,27 @@ pub(super) async fn answer(
     let unanswered = Unanswered::begin(&link, version);
     let snapshot = link.worker.snapshot();
     let mut record = Record::begin(link.worker.shared.log.as_ref(), Busy::begin(&link));
+    let grpc = grpc::media_type(request.headers());
     let listener = snapshot.listeners.get(&link.place);
     let outcome = match listener {
         Some(listener) => pass(&link, listener, request, &mut record).await,
         // The listener was taken away while its client asked.
         None => Err(Reason::NoRule),
     };
-    let mut response = outcome.unwrap_or_else(|reason| {
-        let response = reason.response(link.worker.shared.settings.reason_header);
-        Outcome::Own(response, Some(reason.name()))
-    });
+    let refused = outcome.as_ref().err().copied();
+    let reason_header = link.worker.shared.settings.reason_header;
+    let mut response =
+        outcome.unwrap_or_else(|reason| Outcome::Own(reason.response(reason_header), Some(reason.name())));
     if let Some(listener) = listener {
         listener.site.counters.note(response.status());
     }
     record.note_code(response.status(), response.reason());
+    // Counted and logged by its code; only its client reads another form of it.
+    if let (Some(reason), Some(media_type)) = (refused, grpc)
+        && let Some(in_grpc) = grpc::response(reason, media_type, reason_header)
+    {
+        response = Outcome::Own(in_grpc, Some(reason.name()));
+    }
     unanswered.answered();
     if version == Version::HTTP_2 {
         response.headers_mut().remove(CONNECTION);

@@ -3,7 +3,8 @@
 //! A request's life, each step in its own module: a client's `connection` (TLS, HTTP/1 or HTTP/2) is watched by
 //! `client_stream` and `wire`; `request` judges a request and finds its route; `exchange` makes it the endpoint's
 //! (`forward`); `attempt` chooses endpoints (`choose`, `affinity`) and connections (`pool`, `connect`) until one
-//! answers; `body` passes both bodies on as they come; `record` notes what came of it.
+//! answers; `body` passes both bodies on as they come; `record` notes what came of it. `refusal` and `grpc` are the
+//! answers of its own.
 //!
 //! Each thread has a runtime, listening sockets (SO_REUSEPORT) and connections to endpoints of its own. A request is
 //! served by the snapshot that it began with.
@@ -33,6 +34,7 @@ mod choose;
 mod custom_header;
 mod exchange;
 mod forward;
+mod grpc;
 mod refusal;
 
 mod attempt;

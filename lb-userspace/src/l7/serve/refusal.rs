@@ -99,27 +99,38 @@ impl Reason {
         }
     }
 
-    const fn text(self) -> &'static str {
+    /// Why, for people.
+    pub(super) const fn why(self) -> &'static str {
         match self {
-            Self::NoRule => "404: no rule takes this host and path\n",
-            Self::NoBackendService => "404: the backend service of this host and path does not exist\n",
-            Self::NoEndpoint => "503: no endpoint serves this now\n",
-            Self::Overload => "503: all endpoints have as many requests as they may\n",
-            Self::ConnectFailed => "502: no endpoint could be connected to\n",
-            Self::Protocol => "502: the endpoint gave no whole answer\n",
-            Self::Timeout => "504: the endpoint took too long\n",
-            Self::BodyTimeout => "408: the request's body did not come in time\n",
-            Self::BodyBroken => "400: the request's body is cut off or badly framed\n",
-            Self::BodyTooLong => "413: the request's body is too long\n",
-            Self::UriTooLong => "414: the request's target is too long\n",
-            Self::HeadersTooMany => "431: the request has too many header fields\n",
-            Self::Host => "400: the request needs one valid host\n",
-            Self::HostMismatch => "400: the request names two hosts\n",
-            Self::Path => "400: the request's path cannot be told for certain\n",
-            Self::Target => "400: the request's target must be a path\n",
-            Self::Misdirected => "421: this host needs a connection that was opened for it\n",
-            Self::Redirect => "this is served over https\n",
-            Self::LastHop => "the request goes no further\n",
+            Self::NoRule => "no rule takes this host and path",
+            Self::NoBackendService => "the backend service of this host and path does not exist",
+            Self::NoEndpoint => "no endpoint serves this now",
+            Self::Overload => "all endpoints have as many requests as they may",
+            Self::ConnectFailed => "no endpoint could be connected to",
+            Self::Protocol => "the endpoint gave no whole answer",
+            Self::Timeout => "the endpoint took too long",
+            Self::BodyTimeout => "the request's body did not come in time",
+            Self::BodyBroken => "the request's body is cut off or badly framed",
+            Self::BodyTooLong => "the request's body is too long",
+            Self::UriTooLong => "the request's target is too long",
+            Self::HeadersTooMany => "the request has too many header fields",
+            Self::Host => "the request needs one valid host",
+            Self::HostMismatch => "the request names two hosts",
+            Self::Path => "the request's path cannot be told for certain",
+            Self::Target => "the request's target must be a path",
+            Self::Misdirected => "this host needs a connection that was opened for it",
+            Self::Redirect => "this is served over https",
+            Self::LastHop => "the request goes no further",
+        }
+    }
+
+    /// Why, as a client that shows bodies sees it.
+    fn text(self) -> String {
+        match self.code() {
+            code if code.is_client_error() || code.is_server_error() => {
+                format!("{}: {}\n", code.as_u16(), self.why())
+            }
+            _ => format!("{}\n", self.why()),
         }
     }
 
@@ -132,7 +143,7 @@ impl Reason {
 
     /// The answer. A HEAD request's has the same head.
     pub(super) fn response(self, header: ReasonHeader) -> Response<Bytes> {
-        let mut response = Response::new(Bytes::from_static(self.text().as_bytes()));
+        let mut response = Response::new(self.text().into());
         *response.status_mut() = self.code();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

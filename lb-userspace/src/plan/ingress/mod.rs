@@ -64,8 +64,8 @@ pub enum PlainHttp {
 /// Why a rule has no backend service. Its requests are answered with 404, and reach no other rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoBackend {
-    /// There is none of the name, or it is headless or of type ExternalName.
-    #[error("Service {0} is missing, headless or of type ExternalName")]
+    /// There is none of the name, or it is of type ExternalName.
+    #[error("Service {0} is missing or of type ExternalName")]
     ServiceMissing(ObjectName),
     /// The Service has no such TCP port.
     #[error("Service {0} has no TCP port {1}")]

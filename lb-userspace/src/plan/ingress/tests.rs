@@ -105,10 +105,7 @@ fn a_rule_leads_to_a_service_port_by_number_or_name() {
 fn a_rule_without_a_service_keeps_its_requests_from_other_rules() {
     let rules = vec![rule("", &[("/", "web"), ("/gone", "gone")])];
     let maps = url_maps(&snapshot([ingress("a", rules)]), &node());
-    assert_eq!(
-        met(&maps, "a.example", "/gone/x"),
-        "Service shop/gone is missing, headless or of type ExternalName"
-    );
+    assert_eq!(met(&maps, "a.example", "/gone/x"), "Service shop/gone is missing or of type ExternalName");
     assert_eq!(met(&maps, "a.example", "/other"), "shop/web:http/TCP");
     assert!(
         maps.names_service(&ObjectName::new("shop", "gone"))
@@ -360,6 +357,7 @@ fn plain_http(facts: Ingress, redirect_code: Option<u16>) -> (PlainHttp, bool, b
     let config = FrontendConfig {
         name: name.clone(),
         resource_version: "1".into(),
+        uid: "".into(),
         redirect_code,
         min_tls_version: None,
     };

@@ -69,6 +69,7 @@ fn the_frontend_configs_least_version_holds_where_the_ingress_says_none() {
     let config = FrontendConfig {
         name: name.clone(),
         resource_version: "1".into(),
+        uid: "".into(),
         redirect_code: None,
         min_tls_version: Some(TlsVersion::V1_3),
     };

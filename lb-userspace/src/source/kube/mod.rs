@@ -28,13 +28,14 @@ mod watch;
 
 pub use named_secrets::WantedSecrets;
 
-/// What kube-proxy leaves out, and so does Podway: headless Services, and objects that another proxy
-/// serves (kubernetes `cmd/kube-proxy/app/server.go`, `NewProxyServer`'s informer factory).
+/// What kube-proxy leaves out, and so does Podway: Services that say to be headless, and objects that another proxy
+/// serves (kubernetes `cmd/kube-proxy/app/server.go`, `NewProxyServer`'s informer factory). Headless Services that the
+/// API server knows by their cluster IP alone come, since Ingresses may lead to them.
 const SERVICE_SELECTOR: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
 
-/// The same of EndpointSlices, of which only those with a Service are of use.
-const SLICE_SELECTOR: &str = "kubernetes.io/service-name,!service.kubernetes.io/headless,\
-                              !service.kubernetes.io/service-proxy-name";
+/// EndpointSlices that no other proxy serves, of which only those with a Service are of use. Their controller marks those
+/// of headless Services, which kube-proxy leaves out and Ingresses may lead to.
+const SLICE_SELECTOR: &str = "kubernetes.io/service-name,!service.kubernetes.io/service-proxy-name";
 
 /// Events that wait in [`read_once`].
 const READ_EVENTS_MAX: usize = 64;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::fields::{Reader, Setting, part};
-use super::{Converted, Faults, http_policy, name_of};
+use super::{Converted, Faults, http_policy, name_of, uid_of};
 use crate::model::{
     BackendConfig, BackendConfigNames, Change, CheckKind, DrainContract, HealthCheck, HttpPolicy,
     HttpTransport,
@@ -98,8 +98,15 @@ pub fn backend_config(object: &BackendConfigObject, _: &mut Interner) -> Convert
         }
     }
     let resource_version = object.metadata.resource_version.as_deref().unwrap_or_default().into();
-    let http = Arc::new(http);
-    faults.with(Change::BackendConfig(BackendConfig { name, resource_version, health_check, drain, http }))
+    let (http, uid) = (Arc::new(http), uid_of(&object.metadata));
+    faults.with(Change::BackendConfig(BackendConfig {
+        name,
+        resource_version,
+        uid,
+        health_check,
+        drain,
+        http,
+    }))
 }
 
 fn health_check(value: &Value, faults: &mut Faults) -> Option<HealthCheck> {

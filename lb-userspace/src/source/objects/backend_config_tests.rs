@@ -51,6 +51,7 @@ fn every_field_of_the_health_check_is_taken() {
     let expected = BackendConfig {
         name: ObjectName::new("shop", "web"),
         resource_version: "9".into(),
+        uid: "".into(),
         health_check: Some(Arc::new(expected)),
         drain: Some(DrainContract { deadline_s: 60 }),
         http: Arc::default(),

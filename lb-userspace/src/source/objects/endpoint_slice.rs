@@ -17,14 +17,13 @@ enum Family {
     V6,
 }
 
-/// The fact that an EndpointSlice stands for. `FQDN` slices, slices without a Service and those of a
-/// headless Service or another proxy give [`Change::EndpointSliceGone`].
+/// The fact that an EndpointSlice stands for. `FQDN` slices, slices without a Service and those of another proxy give
+/// [`Change::EndpointSliceGone`].
 #[must_use]
 pub fn endpoint_slice(object: &Object, interner: &mut Interner) -> Converted {
     let name = name_of(&object.metadata);
     let mut faults = Faults::of("EndpointSlice", &name);
-    let is_not_ours = [PROXY_NAME_LABEL, HEADLESS_LABEL].iter().any(|l| label(&object.metadata, l).is_some());
-    if is_not_ours || object.address_type == "FQDN" {
+    if label(&object.metadata, PROXY_NAME_LABEL).is_some() || object.address_type == "FQDN" {
         return faults.with(Change::EndpointSliceGone(name));
     }
     let Some(service) = label(&object.metadata, SERVICE_NAME_LABEL).filter(|service| !service.is_empty())
@@ -56,6 +55,7 @@ pub fn endpoint_slice(object: &Object, interner: &mut Interner) -> Converted {
         name,
         service,
         resource_version,
+        is_headless: label(&object.metadata, HEADLESS_LABEL).is_some(),
         change_trigger_unix_ms: annotations::change_trigger_unix_ms(&object.metadata),
         endpoints,
         ports,

@@ -52,6 +52,7 @@ ports:
         service: "web".into(),
         resource_version: "42".into(),
         change_trigger_unix_ms: None,
+        is_headless: false,
         endpoints: vec![SliceEndpoint {
             address: IpAddr::from([198, 51, 100, 1]),
             ready: false,
@@ -164,7 +165,7 @@ fn slice_without_a_service_is_named() {
 }
 
 #[test]
-fn slice_of_a_headless_service_is_left_out_in_silence() {
+fn slice_says_whether_it_is_of_a_headless_service() {
     let yaml = "
         metadata:
           namespace: shop
@@ -173,7 +174,9 @@ fn slice_of_a_headless_service_is_left_out_in_silence() {
         addressType: IPv4
         endpoints: []
         ";
-    assert_eq!(converted(yaml), Converted { change: gone(), problems: vec![] });
+    let is_headless = |yaml: &str| fact(converted(yaml)).is_headless;
+    assert!(is_headless(yaml));
+    assert!(!is_headless(&yaml.replace(", service.kubernetes.io/headless: ''", "")));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::fields::{Reader, part};
 use super::tls_policy::MIN_TLS_VERSION;
-use super::{Converted, Faults, name_of, tls_policy};
+use super::{Converted, Faults, name_of, tls_policy, uid_of};
 use crate::model::{Change, FrontendConfig};
 use crate::source::Interner;
 
@@ -85,7 +85,8 @@ pub fn frontend_config(object: &FrontendConfigObject, _: &mut Interner) -> Conve
     }
     let resource_version = object.metadata.resource_version.as_deref().unwrap_or_default().into();
     let min_tls_version = tls_policy::min_tls_version(&object.metadata, &mut faults);
-    let config = FrontendConfig { name, resource_version, redirect_code, min_tls_version };
+    let uid = uid_of(&object.metadata);
+    let config = FrontendConfig { name, resource_version, uid, redirect_code, min_tls_version };
     faults.with(Change::FrontendConfig(config))
 }
 

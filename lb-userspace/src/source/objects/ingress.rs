@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::load_balancer::{ALLOW_SHARED_IP, LOAD_BALANCER_IPS};
 use super::proxy_protocol::{self, PROXY_PROTOCOL};
 use super::tls_policy::{self, CLIENT_CA, CLIENT_VERIFY, MIN_TLS_VERSION};
-use super::{Converted, Faults, load_balancer, name_of, port_number};
+use super::{Converted, Faults, load_balancer, name_of, port_number, uid_of};
 use crate::model::{
     BackendPort, Change, ClassChoice, Ingress, IngressBackend, IngressPath, IngressRule, IngressTls, PathType,
 };
@@ -53,6 +53,7 @@ pub fn ingress(object: &Object, interner: &mut Interner) -> Converted {
     name_unread(&object.metadata, &mut faults);
     let fact = Ingress {
         resource_version: object.metadata.resource_version.as_deref().unwrap_or_default().into(),
+        uid: uid_of(&object.metadata),
         created_s: object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
         class: class(&object.metadata, &spec, interner),
         default_backend: spec

@@ -43,8 +43,8 @@ pub use service_cidr::service_cidr;
 /// and so does Podway (kubernetes `cmd/kube-proxy/app/server.go`, `LabelServiceProxyName`).
 pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
-/// Marks the slices of a headless Service; nobody forwards to these (kubernetes
-/// `cmd/kube-proxy/app/server.go`, `IsHeadlessService`).
+/// Marks the slices of a headless Service. kube-proxy reads no object with it (kubernetes
+/// `cmd/kube-proxy/app/server.go`, `IsHeadlessService`); here such slices are for headless Services alone.
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
 /// Names the Service of an EndpointSlice (KEP-752).
@@ -98,6 +98,11 @@ impl Faults {
 
 fn name_of(meta: &ObjectMeta) -> ObjectName {
     ObjectName::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+/// `metadata.uid`; empty from a manifest without one.
+fn uid_of(meta: &ObjectMeta) -> std::sync::Arc<str> {
+    meta.uid.as_deref().unwrap_or_default().into()
 }
 
 fn label<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {

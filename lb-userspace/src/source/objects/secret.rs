@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 
-use super::{Converted, Faults, name_of};
+use super::{Converted, Faults, name_of, uid_of};
 use crate::model::{Change, TlsSecret};
 use crate::source::Interner;
 
@@ -31,6 +31,7 @@ pub fn secret(object: &Secret, _: &mut Interner) -> Converted {
     faults.with(Change::Secret(TlsSecret {
         name,
         resource_version,
+        uid: uid_of(&object.metadata),
         certificate_pem: certificate.unwrap_or_default(),
         key_pem: key.unwrap_or_default(),
         authority_pem: authority.unwrap_or_default(),

@@ -10,8 +10,10 @@ use super::{
     Converted, Faults, HEADLESS_LABEL, PROXY_NAME_LABEL, annotations, app_protocol, backend_config,
     health_check, health_policy, label, load_balancer, name_of, neg, proxy_protocol,
 };
-use super::{port_label, port_number, prefix, protocol};
-use crate::model::{Change, HttpTransport, Service, ServicePort, SourceRanges, TrafficPolicy};
+use super::{port_label, port_number, prefix, protocol, uid_of};
+use crate::model::{
+    Balancer, Change, HttpTransport, ObjectName, Service, ServicePort, SourceRanges, TrafficPolicy,
+};
 use crate::source::Interner;
 
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` where it is absent (core/v1
@@ -21,8 +23,9 @@ const AFFINITY_TIMEOUT_DEFAULT_S: u32 = 10_800;
 /// Longest `timeoutSeconds` (core/v1 `MaxClientIPServiceAffinitySeconds`).
 const AFFINITY_TIMEOUT_MAX_S: u32 = 86_400;
 
-/// The fact that a Service stands for. Headless and `ExternalName` Services, and those with
-/// [`PROXY_NAME_LABEL`] or [`HEADLESS_LABEL`], give [`Change::ServiceGone`].
+/// The fact that a Service stands for. `ExternalName` Services, and those with [`PROXY_NAME_LABEL`] or
+/// [`HEADLESS_LABEL`], give [`Change::ServiceGone`]. Of a headless one the addresses that it may name are not read, as by
+/// kube-proxy.
 #[must_use]
 pub fn service(object: &Object, interner: &mut Interner) -> Converted {
     let name = name_of(&object.metadata);
@@ -32,45 +35,68 @@ pub fn service(object: &Object, interner: &mut Interner) -> Converted {
         return faults.with(Change::ServiceGone(name));
     };
     let is_not_ours = [PROXY_NAME_LABEL, HEADLESS_LABEL].iter().any(|l| label(&object.metadata, l).is_some());
-    if is_not_ours || spec.type_.as_deref() == Some("ExternalName") || is_headless(spec) {
+    if is_not_ours || spec.type_.as_deref() == Some("ExternalName") {
         return faults.with(Change::ServiceGone(name));
     }
-    let fact = Service {
+    let mut fact = fact(name, object, spec, interner, &mut faults);
+    if is_headless(spec) {
+        fact = Service {
+            is_headless: true,
+            cluster_ips: Vec::new(),
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            balancer: Balancer::None,
+            health_check_node_port: None,
+            ..fact
+        };
+        fact.ports.iter_mut().for_each(|port| port.node_port = None);
+    }
+    faults.with(Change::Service(Arc::new(fact)))
+}
+
+fn fact(
+    name: ObjectName,
+    object: &Object,
+    spec: &ServiceSpec,
+    interner: &mut Interner,
+    faults: &mut Faults,
+) -> Service {
+    Service {
         resource_version: object.metadata.resource_version.as_deref().unwrap_or_default().into(),
-        uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
+        uid: uid_of(&object.metadata),
         created_s: object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
         labels: labels(&object.metadata, interner),
-        cluster_ips: cluster_ips(spec, &mut faults),
-        external_ips: addresses("spec.externalIPs", spec.external_ips.iter().flatten(), &mut faults),
-        load_balancer_ips: load_balancer_ips(object.status.as_ref(), &mut faults),
-        balancer: load_balancer::balancer(object, spec, &mut faults),
-        ports: ports(&object.metadata, spec, interner, &mut faults),
+        is_headless: false,
+        cluster_ips: cluster_ips(spec, faults),
+        external_ips: addresses("spec.externalIPs", spec.external_ips.iter().flatten(), faults),
+        load_balancer_ips: load_balancer_ips(object.status.as_ref(), faults),
+        balancer: load_balancer::balancer(object, spec, faults),
+        ports: ports(&object.metadata, spec, interner, faults),
         external_traffic_policy: policy(
             "externalTrafficPolicy",
             spec.external_traffic_policy.as_deref(),
-            &mut faults,
+            faults,
         ),
         internal_traffic_policy: policy(
             "internalTrafficPolicy",
             spec.internal_traffic_policy.as_deref(),
-            &mut faults,
+            faults,
         ),
-        affinity_timeout_s: affinity_timeout_s(spec, &mut faults),
-        health_check: health_check::of_annotations(&object.metadata, &mut faults).map(Arc::new),
-        health_policy: health_policy::of_annotations(&object.metadata, &mut faults),
-        source_ranges: source_ranges(spec, &mut faults),
-        health_check_node_port: health_check_node_port(spec, &mut faults),
-        drain: annotations::drain(&object.metadata, &mut faults),
-        backend_configs: backend_config::names(&object.metadata, spec, &mut faults),
-        external_mode: annotations::external_mode(&object.metadata, &mut faults),
-        proxy_protocol: proxy_protocol::to_endpoints(&object.metadata, &mut faults),
-        endpoint_weights: annotations::endpoint_weights(&object.metadata, &mut faults),
-        neg_request: neg::request(&object.metadata, &mut faults),
+        affinity_timeout_s: affinity_timeout_s(spec, faults),
+        health_check: health_check::of_annotations(&object.metadata, faults).map(Arc::new),
+        health_policy: health_policy::of_annotations(&object.metadata, faults),
+        source_ranges: source_ranges(spec, faults),
+        health_check_node_port: health_check_node_port(spec, faults),
+        drain: annotations::drain(&object.metadata, faults),
+        backend_configs: backend_config::names(&object.metadata, spec, faults),
+        external_mode: annotations::external_mode(&object.metadata, faults),
+        proxy_protocol: proxy_protocol::to_endpoints(&object.metadata, faults),
+        endpoint_weights: annotations::endpoint_weights(&object.metadata, faults),
+        neg_request: neg::request(&object.metadata, faults),
         neg_status: neg::status(&object.metadata),
-        neg_type: neg::neg_type(&object.metadata, &mut faults),
+        neg_type: neg::neg_type(&object.metadata, faults),
         name,
-    };
-    faults.with(Change::Service(Arc::new(fact)))
+    }
 }
 
 /// Many Services share keys and values.
@@ -87,6 +113,7 @@ fn is_headless(spec: &ServiceSpec) -> bool {
 /// `clusterIPs`, or `clusterIP` alone in manifests that predate dual stack (KEP-563).
 fn cluster_ips(spec: &ServiceSpec, faults: &mut Faults) -> Vec<IpAddr> {
     match &spec.cluster_ips {
+        _ if is_headless(spec) => Vec::new(),
         Some(ips) if !ips.is_empty() => addresses("spec.clusterIPs", ips.iter(), faults),
         _ => {
             let single = spec.cluster_ip.iter().filter(|ip| !ip.is_empty());

@@ -72,6 +72,7 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
         uid: "0d4f".into(),
         created_s: Some(1_767_323_045),
         labels: Arc::new([("app".into(), "web".into())].into()),
+        is_headless: false,
         cluster_ips: vec![IpAddr::from([198, 51, 100, 7]), "2001:db8::7".parse().expect("address")],
         external_ips: vec![IpAddr::from([203, 0, 113, 7])],
         load_balancer_ips: vec![IpAddr::from([203, 0, 113, 20]), IpAddr::from([203, 0, 113, 22])],
@@ -131,9 +132,36 @@ fn load_balancer_service_keeps_every_field_that_forwarding_needs() {
 }
 
 #[test]
-fn headless_service_is_not_ours() {
-    let spec = "spec: {clusterIP: None, ports: [{port: 80}]}";
-    assert_eq!(converted(&format!("metadata: {{namespace: shop, name: web}}\n{spec}")), gone());
+fn headless_service_has_ports_and_no_address_of_any_kind() {
+    for cluster_ip in ["clusterIP: None", "clusterIPs: [None]"] {
+        let converted = converted(&format!(
+            "
+        metadata: {{namespace: shop, name: web}}
+        spec:
+          {cluster_ip}
+          type: LoadBalancer
+          externalIPs: [203.0.113.9]
+          externalTrafficPolicy: Local
+          healthCheckNodePort: 30999
+          ports: [{{port: 80, nodePort: 30080}}]
+        status: {{loadBalancer: {{ingress: [{{ip: 203.0.113.8}}]}}}}
+        "
+        ));
+        let ports = vec![ServicePort {
+            name: "".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            node_port: None,
+            transport: HttpTransport::default(),
+        }];
+        let expected = Service {
+            is_headless: true,
+            external_traffic_policy: TrafficPolicy::Local,
+            ports,
+            ..Service::new(ObjectName::new("shop", "web"))
+        };
+        assert_eq!(converted, Converted { change: Change::Service(expected.into()), problems: vec![] });
+    }
 }
 
 #[test]
