@@ -17,6 +17,7 @@ use super::proxied::Announced;
 use super::refusal::Reason;
 use super::settings::{RETRY_PERCENT_MAX, RETRY_RESERVE};
 use super::snapshot::{BackendService, Endpoint, InFlight};
+use super::spare::Spare;
 use super::worker::Worker;
 use crate::health::Signal;
 
@@ -75,7 +76,8 @@ enum Failed {
 }
 
 impl Attempt<'_> {
-    pub(super) async fn run(&self, mut request: Request<RequestBody>) -> Result<Answer, Reason> {
+    /// The request is boxed since it goes from future to future, each of which would have room for it.
+    pub(super) async fn run(&self, mut request: Box<Request<RequestBody>>) -> Result<Answer, Reason> {
         let mut tried: Vec<Arc<Endpoint>> = Vec::new();
         let mut want = Want::Any;
         loop {
@@ -89,7 +91,7 @@ impl Attempt<'_> {
                 // Nothing of it was sent: no other endpoint is needed, and no retry is spent.
                 Err(Failed::Stale(whole)) if want == Want::Any => {
                     want = Want::Fresh;
-                    request = *whole;
+                    request = whole;
                     continue;
                 }
                 Err(Failed::Stale(whole) | Failed::Closed(whole)) => (whole, Reason::Protocol),
@@ -102,7 +104,7 @@ impl Attempt<'_> {
                 return Err(reason);
             }
             want = Want::Fresh;
-            request = *whole;
+            request = whole;
         }
     }
 
@@ -130,7 +132,7 @@ impl Attempt<'_> {
         &self,
         endpoint: &Arc<Endpoint>,
         want: Want,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Answer, Failed> {
         let in_flight = InFlight::begin(endpoint);
         let key = (endpoint.address, self.service.protocol, self.announced);
@@ -140,11 +142,11 @@ impl Attempt<'_> {
                 tracing::debug!(endpoint = %endpoint.address, %error, "cannot connect to an endpoint");
                 self.service.counters.connects_failed.fetch_add(1, Ordering::Relaxed);
                 self.signal(endpoint, Signal::ConnectFailed);
-                return Err(Failed::Connect(Box::new(request)));
+                return Err(Failed::Connect(request));
             }
         };
         let body = request.body().state();
-        let spare = (lease.is_reused && is_repeatable(&request)).then(|| copy(&request));
+        let spare = (lease.is_reused && is_repeatable(&request)).then(|| Spare::of(&request));
         match lease.send(request).await {
             Ok(response) => Ok(Answer { response, lease, endpoint: Arc::clone(endpoint) }),
             Err(mut error) => Err(match error.take_message() {
@@ -155,15 +157,10 @@ impl Attempt<'_> {
     }
 
     /// The connection ended with the request on it.
-    fn broken(
-        &self,
-        endpoint: &Arc<Endpoint>,
-        body: &BodyState,
-        spare: Option<Request<RequestBody>>,
-    ) -> Failed {
+    fn broken(&self, endpoint: &Arc<Endpoint>, body: &BodyState, spare: Option<Spare>) -> Failed {
         match (body.fault(), spare) {
             (Some(fault), _) => Failed::Over(fault),
-            (None, Some(spare)) => Failed::Closed(Box::new(spare)),
+            (None, Some(spare)) => Failed::Closed(Box::new(spare.into_request())),
             (None, None) => {
                 self.signal(endpoint, Signal::ServerError);
                 Failed::Over(Reason::Protocol)
@@ -179,13 +176,4 @@ impl Attempt<'_> {
 /// Safe methods (RFC 9110 §9.2.1) whose body is none.
 fn is_repeatable(request: &Request<RequestBody>) -> bool {
     request.method().is_safe() && request.body().is_empty() && !request.headers().contains_key("upgrade")
-}
-
-fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    copy.headers_mut().clone_from(request.headers());
-    copy
 }

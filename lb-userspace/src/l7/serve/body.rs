@@ -164,6 +164,8 @@ pub(super) struct AnswerBody {
     taken: Option<Rc<Taken>>,
     until: Instant,
     deadline: Deadline,
+    /// The endpoint's fault, to be told once what came before it is sent.
+    cut: Option<hyper::Error>,
 }
 
 #[derive(Debug)]
@@ -175,7 +177,7 @@ enum From {
 impl AnswerBody {
     pub(super) fn own(bytes: Bytes, record: Record) -> Self {
         let (until, deadline) = (Instant::now(), Deadline::default());
-        Self { from: From::Own(bytes), record, taken: None, until, deadline }
+        Self { from: From::Own(bytes), record, taken: None, until, deadline, cut: None }
     }
 
     /// An endpoint's, which must end before `until`; `taken` hears when the client takes it.
@@ -187,7 +189,7 @@ impl AnswerBody {
         until: Instant,
     ) -> Self {
         let (from, deadline) = (From::Endpoint(incoming, Some(lease)), Deadline::default());
-        let mut body = Self { from, record, taken, until, deadline };
+        let mut body = Self { from, record, taken, until, deadline, cut: None };
         if body.is_end_stream() {
             body.give_back();
         }
@@ -213,19 +215,27 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let this = &mut *self;
-        let incoming = match &mut this.from {
+        if let Some(error) = this.cut.take() {
+            return Poll::Ready(Some(Err(BodyFault::Cut(error))));
+        }
+        let (incoming, lease) = match &mut this.from {
             From::Own(bytes) if bytes.is_empty() => return Poll::Ready(None),
             From::Own(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.record.add_bytes(bytes.len());
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            From::Endpoint(incoming, _) => incoming,
+            From::Endpoint(incoming, lease) => (incoming, lease),
         };
         if let Some(taken) = &this.taken {
             taken.take();
         }
-        match Pin::new(incoming).poll_frame(cx) {
+        let mut poll = |cx: &mut Context<'_>| Pin::new(&mut *incoming).poll_frame(cx);
+        let polled = match lease {
+            Some(lease) => lease.poll_with(cx, poll),
+            None => poll(cx),
+        };
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(taken) = &this.taken {
                     taken.hand_out();
@@ -238,7 +248,10 @@ impl Body for AnswerBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 this.record.note_cut("cut-by-endpoint");
-                Poll::Ready(Some(Err(BodyFault::Cut(error))))
+                // The client's connection ends with the fault, and is written to when the body has nothing for it.
+                this.cut = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             Poll::Ready(None) => {
                 this.give_back();

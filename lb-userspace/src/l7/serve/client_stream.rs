@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::counters::{Totals, count};
+use super::flat;
 use super::settings::Limits;
 use super::timer::Deadline;
 use super::wire::{Scanner, Stage};
@@ -271,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.inner).poll_write_vectored(cx, pieces);
+        let result = flat::poll_write(Pin::new(&mut self.inner), cx, pieces);
         self.poll_stall(cx, result)
     }
 

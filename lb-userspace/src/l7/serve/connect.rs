@@ -7,20 +7,20 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
 use super::body::RequestBody;
+use super::endpoint_connection::EndpointConnection;
 use super::local::LocalExecutor;
 use super::proxied::Announced;
 use super::settings::HEAD_BUFFER_BYTES;
 use super::snapshot::Protocol;
 use crate::health::tls::{self, HTTP_1, HTTP_2};
 
-pub(super) type Http1 = http1::SendRequest<RequestBody>;
 pub(super) type Http2 = http2::SendRequest<RequestBody>;
 
 /// Window of a stream from an endpoint, bytes: what may be under way before a slow client holds its endpoint back.
@@ -41,7 +41,7 @@ pub(super) type StreamsMax = Rc<dyn Fn() -> usize>;
 /// A connection that was just opened.
 pub(super) enum Fresh {
     /// For one request at a time.
-    One(Http1),
+    One(EndpointConnection),
     /// For many.
     Shared(Http2, StreamsMax),
 }
@@ -57,9 +57,12 @@ pub(super) async fn connect(
         announced.write(&mut stream).await?;
     }
     match protocol {
-        Protocol::Http => one(stream).await,
+        Protocol::Http => EndpointConnection::begin(stream).await.map(Fresh::One),
         Protocol::H2c => shared(stream).await,
-        Protocol::Https => one(tls::connect(stream, None, HTTP_1).await?).await,
+        Protocol::Https => {
+            let stream = tls::connect(stream, None, HTTP_1).await?;
+            EndpointConnection::begin(stream).await.map(Fresh::One)
+        }
         Protocol::Http2 => {
             let stream = tls::connect(stream, None, HTTP_2).await?;
             if stream.get_ref().1.alpn_protocol() != Some(HTTP_2) {
@@ -68,18 +71,6 @@ pub(super) async fn connect(
             shared(stream).await
         }
     }
-}
-
-async fn one<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> io::Result<Fresh> {
-    // An answer may have as many fields as hyper takes, which is HEADERS_MAX.
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(HEAD_BUFFER_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
-    // Its faults are told to the request that met them.
-    spawn_local(async move { drop(connection.with_upgrades().await) });
-    Ok(Fresh::One(sender))
 }
 
 async fn shared<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> io::Result<Fresh> {

@@ -1,6 +1,7 @@
 //! The life of a request: judged, routed, sent to an endpoint, answered.
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use http::uri::{Authority, PathAndQuery, Uri};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::affinity::{kept, set_cookie};
 use super::attempt::{Answer, Attempt};
@@ -273,13 +274,14 @@ impl Forwarding<'_> {
             retries: Cell::new(0),
             began_ms: clock::now_ms(),
         };
-        let result = timeout_at(until, attempt.run(Request::from_parts(parts, body))).await;
+        let request = Box::new(Request::from_parts(parts, body));
+        let result = worker.deadlines.within(until, pin!(attempt.run(request))).await;
         if let Some(line) = &mut record.line {
             line.retries = attempt.retries.get();
             line.endpoint = attempt.current.borrow().as_ref().map(|endpoint| endpoint.address.to_string());
             line.request_id = String::from_utf8_lossy(id.as_bytes()).into_owned();
         }
-        let answer = result.unwrap_or_else(|_| Err(late(&attempt, state.is_done())))?;
+        let answer = result.unwrap_or_else(|| Err(late(&attempt, state.is_done())))?;
         let signal =
             if answer.response.status().is_server_error() { Signal::ServerError } else { Signal::Answered };
         attempt.signal(&answer.endpoint, signal);
@@ -297,6 +299,7 @@ impl Forwarding<'_> {
         let (link, target) = (self.link, &self.target);
         let hops_left = forward::hops_left(parts);
         let headers = &mut parts.headers;
+        headers.reserve(forward::FIELDS_MAX + self.service.request_headers.len());
         forward::remove_hop_by_hop(headers);
         forward::remove_expectation(headers);
         if let Some(hops_left) = hops_left {

@@ -23,6 +23,9 @@ const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain
 /// The field that names a request in all logs.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Fields that a request gets at most, of all that are in this module.
+pub(super) const FIELDS_MAX: usize = 8;
+
 /// Takes out what is for one connection only (RFC 9110 §7.6.1). `TE: trailers` stays, since trailers pass.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {

@@ -2,9 +2,9 @@
 //!
 //! A request's life, each step in its own module: a client's `connection` (TLS, HTTP/1 or HTTP/2) is watched by
 //! `client_stream` and `wire`; `request` judges a request and finds its route; `exchange` makes it the endpoint's
-//! (`forward`); `attempt` chooses endpoints (`choose`, `affinity`) and connections (`pool`, `connect`) until one
-//! answers; `body` passes both bodies on as they come; `record` notes what came of it. `refusal` and `grpc` are the
-//! answers of its own.
+//! (`forward`); `attempt` chooses endpoints (`choose`, `affinity`) and connections (`pool`, `connect`,
+//! `endpoint_connection`) until one answers; `body` passes both bodies on as they come; `record` notes what came of it.
+//! `refusal` and `grpc` are the answers of its own.
 //!
 //! Each thread has a runtime, listening sockets (SO_REUSEPORT) and connections to endpoints of its own. A request is
 //! served by the snapshot that it began with.
@@ -19,6 +19,7 @@ mod client;
 mod client_certificate;
 mod client_stream;
 mod connection;
+mod flat;
 mod link;
 mod local;
 mod parked;
@@ -40,7 +41,9 @@ mod refusal;
 mod attempt;
 mod body;
 mod connect;
+mod endpoint_connection;
 mod pool;
+mod spare;
 mod tunnel;
 
 mod counters;
@@ -71,6 +74,8 @@ mod attempt_tests;
 mod bounds_tests;
 #[cfg(test)]
 mod certificate_tests;
+#[cfg(test)]
+mod endpoint_connection_tests;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]

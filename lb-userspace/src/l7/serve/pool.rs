@@ -5,6 +5,7 @@ use std::fmt::{self, Debug, Formatter};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -13,7 +14,8 @@ use hyper::client::conn::TrySendError;
 use tokio::time::{Instant, timeout};
 
 use super::body::RequestBody;
-use super::connect::{Fresh, Http1, Http2, StreamsMax, connect};
+use super::connect::{Fresh, Http2, StreamsMax, connect};
+use super::endpoint_connection::EndpointConnection;
 use super::proxied::Announced;
 use super::settings::{Limits, STREAMS_TO_ENDPOINT_MAX};
 use super::snapshot::{InFlight, Protocol};
@@ -37,7 +39,7 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct Place {
     /// The last used is the next one used: those beyond the need grow old.
-    idle: Vec<(Http1, Instant)>,
+    idle: Vec<(EndpointConnection, Instant)>,
     shared: Vec<Shared>,
     /// Held while a shared connection is opened, so that requests that come meanwhile wait for that one.
     opening: Rc<tokio::sync::Mutex<()>>,
@@ -64,7 +66,7 @@ pub(super) struct Lease {
 
 #[derive(Debug)]
 enum Link {
-    One(Http1),
+    One(EndpointConnection),
     Stream { sender: Http2, _counted: Stream },
 }
 
@@ -124,8 +126,7 @@ impl Pool {
         if let Some(shared) = place.shared.iter().find(|shared| shared.has_room()) {
             return Some(shared.stream());
         }
-        // One that is not ready yet has its last answer's end before it, and will be soon.
-        let ready = place.idle.iter().rposition(|(sender, _)| sender.is_ready())?;
+        let ready = place.idle.iter_mut().rposition(|(connection, _)| connection.is_ready())?;
         Some(Link::One(place.idle.remove(ready).0))
     }
 
@@ -142,7 +143,7 @@ impl Pool {
     async fn open(&self, key: Key) -> io::Result<Link> {
         let late = || io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
         match timeout(self.connect_timeout, connect(key.0, key.1, key.2)).await.map_err(|_| late())?? {
-            Fresh::One(sender) => Ok(Link::One(sender)),
+            Fresh::One(connection) => Ok(Link::One(connection)),
             Fresh::Shared(sender, streams_max) => {
                 let used = Rc::new(Cell::new(Instant::now()));
                 let shared = Shared { sender, streams: Rc::default(), streams_max, used };
@@ -153,14 +154,14 @@ impl Pool {
         }
     }
 
-    fn keep(&self, key: Key, sender: Http1) {
-        if sender.is_closed() {
+    fn keep(&self, key: Key, connection: EndpointConnection) {
+        if connection.has_ended() {
             return;
         }
         let mut places = self.places.borrow_mut();
         let idle = &mut places.entry(key).or_default().idle;
         if idle.len() < self.kept_max {
-            idle.push((sender, Instant::now()));
+            idle.push((connection, Instant::now()));
         }
     }
 
@@ -172,7 +173,7 @@ impl Pool {
                 Some(_) => self.kept_timeout.min(ANNOUNCED_KEPT_TIMEOUT),
                 None => self.kept_timeout,
             };
-            place.idle.retain(|(sender, since)| !sender.is_closed() && now - *since < kept_timeout);
+            place.idle.retain(|(connection, since)| !connection.is_closed() && now - *since < kept_timeout);
             place.shared.retain(|shared| {
                 let is_old = shared.streams.get() == 0 && now - shared.used.get() >= kept_timeout;
                 !shared.sender.is_closed() && !is_old
@@ -206,23 +207,38 @@ impl Lease {
     /// Sends the request; a fault has it back where none of it was sent.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         match &mut self.link {
-            Link::One(sender) => sender.try_send_request(request).await,
-            Link::Stream { sender, .. } => sender.try_send_request(request).await,
+            Link::One(connection) => connection.send(request).await,
+            Link::Stream { sender, .. } => sender.try_send_request(*request).await,
         }
     }
 
     /// The answer is here in full: the connection takes another request.
     pub(super) fn give_back(self) {
-        if let Link::One(sender) = self.link {
-            self.pool.keep(self.key, sender);
+        if let Link::One(connection) = self.link {
+            self.pool.keep(self.key, connection);
+        }
+    }
+
+    /// Polls for a part of the answer, with the connection by which it comes.
+    pub(super) fn poll_with<T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        match &self.link {
+            Link::One(connection) => connection.poll_with(cx, poll),
+            Link::Stream { .. } => poll(cx),
         }
     }
 
     /// The connection has become a tunnel, whose request stays counted by what is returned.
-    pub(super) fn into_in_flight(self) -> InFlight {
+    pub(super) fn into_in_flight(mut self) -> InFlight {
+        if let Link::One(connection) = &mut self.link {
+            connection.run_apart();
+        }
         self.in_flight
     }
 }

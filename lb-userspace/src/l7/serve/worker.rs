@@ -24,6 +24,7 @@ use super::record::{AccessLog, UnroutedLines};
 use super::settings::{SIGNALS_MAX, Settings};
 use super::signal::EndpointSignal;
 use super::snapshot::{BackendService, Endpoint, Snapshot};
+use super::timer::Deadlines;
 use crate::health::Signal;
 
 /// Pause after a failed `accept()`: what it lacks (descriptors, memory) is not there at once.
@@ -184,6 +185,7 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) pool: Rc<Pool>,
     pub(super) budget: Budget,
+    pub(super) deadlines: Deadlines,
     pub(super) unrouted_lines: UnroutedLines,
     snapshots: RefCell<Cache<ArcSnapshots, Arc<Snapshot>>>,
     random: RefCell<fastrand::Rng>,
@@ -208,6 +210,7 @@ impl Worker {
         Self {
             pool: Rc::new(Pool::new(&shared.settings.limits)),
             budget: Budget::full(),
+            deadlines: Deadlines::default(),
             unrouted_lines: UnroutedLines::new(Arc::clone(&shared.totals)),
             snapshots: RefCell::new(Cache::new(ArcSnapshots(Arc::clone(&shared)))),
             random: RefCell::new(fastrand::Rng::new()),
