@@ -173,9 +173,12 @@ fn vips_of_a_pool_are_reached_on_the_segment_and_survive_the_node_that_announces
     world.wait_for("no VIP on the dead node", || hosted(&of_dead, &of_ingress).is_empty());
     assert!(world.announcers().iter().all(|name| name == NODE_NAMES[left]), "{:?}", world.announcers());
     assert!(world.agents[left].log().contains("this node announces its VIPs now"));
-    let metrics = world.agents[left].metrics("/metrics").unwrap();
-    assert_eq!(metrics.value("podway_vips_announced", &[]), Some(4.0));
-    assert!(metrics.value("podway_vip_takeovers_total", &[]) >= Some(1.0));
+    // Figures are taken once a second.
+    world.wait_for("metrics of all four VIPs", || {
+        let metrics = world.agents[left].metrics("/metrics").unwrap();
+        metrics.value("podway_vips_announced", &[]) == Some(4.0)
+            && metrics.value("podway_vip_takeovers_total", &[]) >= Some(1.0)
+    });
 }
 
 #[test]
