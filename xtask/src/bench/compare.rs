@@ -4,7 +4,8 @@
 //! [`PART_MIN`] of the former one, by more than the two interquartile ranges together and by more than
 //! [`TEST_RUN_NS`] where it is a time of a test run; and when no sample of one run lies among those of the other. Rows of
 //! less than [`SAMPLES_MIN`] samples have no range worth the name, and are not judged. Nor are floors and peers, of which
-//! no code is ours: how they changed is how the machine did.
+//! no code is ours: how they changed is how the machine did; nor ratios of test runs, whose times are judged themselves:
+//! either may be a few tens of ns, of which [`TEST_RUN_NS`] is a large part.
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
@@ -86,7 +87,11 @@ fn change(bench: &str, before: &Row, after: &Row) -> Change {
     let range = |row: &Row| quantile(&row.samples, 0.75) - quantile(&row.samples, 0.25);
     let (old, new) = (quantile(&before.samples, 0.5), quantile(&after.samples, 0.5));
     let difference = (new - old).abs();
-    let resolution = if bench == TEST_RUNS && after.unit == "ns" { TEST_RUN_NS } else { 0.0 };
+    let resolution = match after.unit.as_str() {
+        "ns" if bench == TEST_RUNS => TEST_RUN_NS,
+        "ratio" if bench == TEST_RUNS => f64::INFINITY,
+        _ => 0.0,
+    };
     let least = [range(before) + range(after), PART_MIN * old.abs(), resolution];
     if least.iter().any(|least| difference <= *least) || overlap(&before.samples, &after.samples) {
         return Change::None;
@@ -132,6 +137,13 @@ mod tests {
         let (before, after) = (row(Better::Less, &[100.0, 101.0, 102.0]), row(Better::Less, &[110.0; 3]));
         assert_eq!(of_rates(&before, &after), Change::Worse);
         assert_eq!(of_rates(&after, &before), Change::Better);
+    }
+
+    #[test]
+    fn ratios_of_test_runs_are_not_judged_and_other_ratios_are() {
+        let ratio = |of: f64| Row { unit: "ratio".into(), ..row(Better::Less, &[of; 3]) };
+        assert_eq!(change(TEST_RUNS, &ratio(0.7), &ratio(1.4)), Change::None);
+        assert_eq!(of_rates(&ratio(0.7), &ratio(1.4)), Change::Worse);
     }
 
     #[test]
