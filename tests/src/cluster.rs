@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};
-use lb_userspace::model::{Protocol, TrafficPolicy};
+use lb_userspace::model::{CheckKind, HealthCheck, Protocol, TrafficPolicy};
 use tempfile::TempDir;
 
 use crate::agent::{Agent, Frontend, Options, Podway, frontend};
@@ -175,6 +175,19 @@ fn expected_frontends(manifests: &Manifests, node: &Host) -> BTreeSet<Frontend> 
 /// What every pod's server listens on.
 fn ports() -> [(Protocol, u16); 2] {
     [(Protocol::Tcp, TCP_PORT), (Protocol::Udp, UDP_PORT)]
+}
+
+/// A check by TCP that tells a death within a second: every 200 ms, two faults in a row.
+#[must_use]
+pub fn quick_check(port: u16) -> HealthCheck {
+    HealthCheck {
+        kind: CheckKind::Tcp,
+        port: Some(port),
+        interval_ms: 200,
+        timeout_ms: 300,
+        healthy_threshold: 1,
+        unhealthy_threshold: 2,
+    }
 }
 
 /// A Service on `port` of every kind of address; its cluster IPs end in the same digits.

@@ -13,7 +13,7 @@ use lb_tests::need;
 use lb_tests::topology::Topology;
 use lb_tests::traffic::{Dial, Server, wait_for_answerers};
 use lb_tests::wait::wait_until;
-use lb_userspace::model::{CheckKind, HealthCheck, Protocol};
+use lb_userspace::model::Protocol;
 
 const HEALTH_PORT: u16 = 9_000;
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -23,14 +23,7 @@ const PODS: [&str; 2] = ["web-a-1", "web-b-1"];
 
 /// A Service of one pod on each node, which are asked at a port of their own.
 fn checked(topology: &Topology) -> Service {
-    let check = HealthCheck {
-        kind: CheckKind::Tcp,
-        port: Some(HEALTH_PORT),
-        interval_ms: 200,
-        timeout_ms: 300,
-        healthy_threshold: 1,
-        unhealthy_threshold: 2,
-    };
+    let check = cluster::quick_check(HEALTH_PORT);
     let service = cluster::service("checked", 80);
     let pods = topology.nodes().iter().zip(PODS);
     let service = pods.fold(service, |service, (node, pod)| service.backed_by(node, topology.pod(pod)));

@@ -14,7 +14,7 @@ use lb_tests::need;
 use lb_tests::topology::{NODE_NAMES, Topology};
 use lb_tests::traffic::{Dial, Hold, Server, wait_for_answerers};
 use lb_tests::wait::wait_until;
-use lb_userspace::model::{CheckKind, HealthCheck, Protocol};
+use lb_userspace::model::Protocol;
 use serde_json::{Value, json};
 
 const HEALTH_PORT: u16 = 9_000;
@@ -61,14 +61,7 @@ impl Clock {
 
 /// A Service of one pod on each node, which are asked at a port of their own.
 fn checked(topology: &Topology) -> Service {
-    let check = HealthCheck {
-        kind: CheckKind::Tcp,
-        port: Some(HEALTH_PORT),
-        interval_ms: 200,
-        timeout_ms: 300,
-        healthy_threshold: 1,
-        unhealthy_threshold: 2,
-    };
+    let check = cluster::quick_check(HEALTH_PORT);
     Service { health_check: Some(check), ..cluster::service("checked", 80).backed_by_all(topology) }
 }
 

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lb_tests::agent::{Options, Podway};
-use lb_tests::cluster::Cluster;
+use lb_tests::cluster::{self, Cluster};
 use lb_tests::manifests::Service;
 use lb_tests::need;
 use lb_tests::topology::Host;
 use lb_tests::traffic::{Failure, Hold, Server, UdpStream, ask};
 use lb_tests::wait::wait_until;
-use lb_userspace::model::{CheckKind, HealthCheck, Protocol};
+use lb_userspace::model::Protocol;
 
 /// How long a change may take from the manifest to the maps and the sockets.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(20);
@@ -186,14 +186,7 @@ fn check_and_drain(cluster: &mut Cluster, draining_timeout_s: u32) {
          spec: {{connectionDraining: {{drainingTimeoutSec: {draining_timeout_s}}}}}\n"
     );
     std::fs::write(cluster.manifests.dir().join("drain-config.yaml"), config).unwrap();
-    let check = HealthCheck {
-        kind: CheckKind::Tcp,
-        port: Some(HEALTH_PORT),
-        interval_ms: 200,
-        timeout_ms: 300,
-        healthy_threshold: 1,
-        unhealthy_threshold: 2,
-    };
+    let check = cluster::quick_check(HEALTH_PORT);
     let annotated = |service: &mut Service| {
         *service = service.clone().annotated("cloud.google.com/backend-config", r#"{"default": "drain"}"#);
         service.health_check = Some(check);

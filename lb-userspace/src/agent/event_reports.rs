@@ -49,7 +49,7 @@ impl EventReports {
     pub(super) fn tell(&mut self, planner: &Planner) {
         let is_ours = |service: &ObjectName| is_writer(service, &self.node_name, planner.nodes());
         for (backend_service, condition) in self.ledger.due(Instant::now(), is_ours) {
-            let uid = planner.uid(&backend_service.service);
+            let uid = planner.uid_of(FaultyKind::Service, &backend_service.service);
             self.send(Report::Condition { backend_service, uid, condition });
         }
     }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::clock::now_ms;
+use crate::events::FaultyKind;
 use crate::lb_pool::{self, Correction, Notice, Owner, OwnerKind, Task};
 use crate::model::{ObjectName, Problem};
 use crate::peers::Known;
@@ -134,7 +135,7 @@ impl LbPoolReports {
 
 fn notice(kind: OwnerKind, object: &ObjectName, message: &str, planner: &Planner) -> Notice {
     let uid = match kind {
-        OwnerKind::Service => planner.uid(object),
+        OwnerKind::Service => planner.uid_of(FaultyKind::Service, object),
         OwnerKind::Ingress => Arc::default(),
     };
     Notice { owner: Owner { kind, object: object.clone() }, uid, message: message.to_owned() }

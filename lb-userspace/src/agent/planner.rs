@@ -253,11 +253,6 @@ impl Planner {
         &self.node.addresses
     }
 
-    /// `metadata.uid` of a Service; empty where it is unknown.
-    pub(super) fn uid(&self, service: &ObjectName) -> Arc<str> {
-        self.snapshot.services.get(service).map(|service| Arc::clone(&service.uid)).unwrap_or_default()
-    }
-
     /// How many objects are known, by kind.
     pub(super) fn objects(&self) -> [(&'static str, usize); 5] {
         let Snapshot { services, endpoint_slices, nodes, service_cidrs, backend_configs, .. } =
