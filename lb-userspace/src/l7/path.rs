@@ -110,6 +110,12 @@ const fn is_pchar(byte: u8) -> bool {
         )
 }
 
+/// Whether what follows a path is a query that every server reads as it stands (RFC 3986 §3.4), or nothing.
+pub(super) fn is_plain_query(query: &str) -> bool {
+    let is_in_query = |byte| matches!(byte, b'/' | b'?' | b'%') || is_pchar(byte);
+    query.is_empty() || query.starts_with('?') && query.bytes().all(is_in_query)
+}
+
 /// The path with each byte escaped or not as its normal form has it.
 fn escapes(path: &str) -> Result<String, PathFault> {
     let mut out = String::with_capacity(path.len() + 16);

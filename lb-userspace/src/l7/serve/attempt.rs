@@ -35,7 +35,8 @@ impl Budget {
         self.0.set((self.0.get() + RETRY_PERCENT_MAX).min(RETRY_RESERVE * 100));
     }
 
-    fn spend(&self) -> bool {
+    /// Whether there was one to spend.
+    pub(super) fn spend(&self) -> bool {
         let left = self.0.get().checked_sub(100);
         self.0.set(left.unwrap_or(self.0.get()));
         left.is_some()

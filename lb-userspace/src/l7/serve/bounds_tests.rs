@@ -51,28 +51,32 @@ fn a_client_that_never_ends_its_head_is_closed_however_it_drips() {
 
 #[test]
 fn a_connection_without_a_request_is_closed_after_the_idle_time() {
-    let limits = Limits { idle_timeout: SHORT, ..Limits::default() };
-    let stand = stand(limits, &RawEndpoint::named("web"));
-    let mut client = stand.client();
-    assert_eq!(client.ask(&get("/")).code(), 200);
-    let began = Instant::now();
-    assert!(client.is_closed());
-    assert!(began.elapsed() >= SHORT / 2);
+    both_ways(|| {
+        let limits = Limits { idle_timeout: SHORT, ..Limits::default() };
+        let stand = stand(limits, &RawEndpoint::named("web"));
+        let mut client = stand.client();
+        assert_eq!(client.ask(&get("/")).code(), 200);
+        let began = Instant::now();
+        assert!(client.is_closed());
+        assert!(began.elapsed() >= SHORT / 2);
+    });
 }
 
 #[test]
 fn a_request_may_take_longer_than_the_idle_time() {
-    let (go, wait) = std::sync::mpsc::channel();
-    let wait = std::sync::Mutex::new(wait);
-    let web = RawEndpoint::start(move |peer| {
-        peer.request()?;
-        let _ = wait.lock().expect("a receiver").recv_timeout(SHORT * 3);
-        peer.answer("late")
+    both_ways(|| {
+        let (go, wait) = std::sync::mpsc::channel();
+        let wait = std::sync::Mutex::new(wait);
+        let web = RawEndpoint::start(move |peer| {
+            peer.request()?;
+            let _ = wait.lock().expect("a receiver").recv_timeout(SHORT * 3);
+            peer.answer("late")
+        });
+        let limits = Limits { idle_timeout: SHORT, header_timeout: SHORT, ..Limits::default() };
+        let stand = stand(limits, &web);
+        assert_eq!(stand.ask(&get("/")).text(), "late");
+        drop::<std::sync::mpsc::Sender<()>>(go);
     });
-    let limits = Limits { idle_timeout: SHORT, header_timeout: SHORT, ..Limits::default() };
-    let stand = stand(limits, &web);
-    assert_eq!(stand.ask(&get("/")).text(), "late");
-    drop::<std::sync::mpsc::Sender<()>>(go);
 }
 
 #[test]
@@ -87,26 +91,28 @@ fn a_body_that_does_not_come_is_408() {
 
 #[test]
 fn a_client_that_takes_nothing_is_closed() {
-    let web = RawEndpoint::start(|peer| {
-        peer.request()?;
-        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-        std::io::Write::write_all(&mut peer.stream, head.as_bytes())?;
-        let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
-        // Ends when the front-end gives the request up.
-        loop {
-            std::io::Write::write_all(&mut peer.stream, chunk.as_bytes())?;
-        }
+    both_ways(|| {
+        let web = RawEndpoint::start(|peer| {
+            peer.request()?;
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+            std::io::Write::write_all(&mut peer.stream, head.as_bytes())?;
+            let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+            // Ends when the front-end gives the request up.
+            loop {
+                std::io::Write::write_all(&mut peer.stream, chunk.as_bytes())?;
+            }
+        });
+        let endpoint = web.endpoint();
+        let limits = Limits { write_stall_timeout: SHORT, ..Limits::default() };
+        let service = BackendService::new("shop/web:80", vec![Arc::clone(&endpoint)]);
+        let stand = Stand::of(Settings { limits, ..one_thread() }, service);
+        let mut client = stand.client();
+        client.send(get("/"));
+        eventually("the request is under way", || endpoint.in_flight() == 1);
+        eventually("it is given up", || endpoint.in_flight() == 0);
+        let totals = stand.front_end.totals();
+        eventually("the connection is closed", || totals.connections.load(Ordering::SeqCst) == 0);
     });
-    let endpoint = web.endpoint();
-    let limits = Limits { write_stall_timeout: SHORT, ..Limits::default() };
-    let service = BackendService::new("shop/web:80", vec![Arc::clone(&endpoint)]);
-    let stand = Stand::of(Settings { limits, ..one_thread() }, service);
-    let mut client = stand.client();
-    client.send(get("/"));
-    eventually("the request is under way", || endpoint.in_flight() == 1);
-    eventually("it is given up", || endpoint.in_flight() == 0);
-    let totals = stand.front_end.totals();
-    eventually("the connection is closed", || totals.connections.load(Ordering::SeqCst) == 0);
 }
 
 #[test]
@@ -142,16 +148,18 @@ fn a_trusted_proxy_may_have_more_connections() {
 
 #[test]
 fn unused_connections_to_endpoints_are_closed_in_time() {
-    let (sender, closed) = std::sync::mpsc::channel();
-    let sender = std::sync::Mutex::new(sender);
-    let web = RawEndpoint::start(move |peer| {
-        while peer.request()?.is_some() {
-            peer.answer("ok")?;
-        }
-        let _ = sender.lock().expect("a sender").send(());
-        Ok(())
+    both_ways(|| {
+        let (sender, closed) = std::sync::mpsc::channel();
+        let sender = std::sync::Mutex::new(sender);
+        let web = RawEndpoint::start(move |peer| {
+            while peer.request()?.is_some() {
+                peer.answer("ok")?;
+            }
+            let _ = sender.lock().expect("a sender").send(());
+            Ok(())
+        });
+        let stand = stand(Limits { kept_timeout: SHORT, ..Limits::default() }, &web);
+        assert_eq!(stand.ask(&get("/")).code(), 200);
+        assert_eq!(closed.recv_timeout(DEADLINE), Ok(()));
     });
-    let stand = stand(Limits { kept_timeout: SHORT, ..Limits::default() }, &web);
-    assert_eq!(stand.ask(&get("/")).code(), 200);
-    assert_eq!(closed.recv_timeout(DEADLINE), Ok(()));
 }

@@ -48,6 +48,14 @@ pub(super) struct Client {
     pub(super) port_text: HeaderValue,
     /// The last element of `Forwarded` that was made, and the host that it was made for.
     pub(super) forwarded: RefCell<Option<(Box<[u8]>, HeaderValue)>>,
+    pub(super) told: RefCell<Option<Told>>,
+}
+
+/// All fields that say who asks, as bytes, and the host that they were made for.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) host: Box<str>,
+    pub(super) fields: Box<[u8]>,
 }
 
 impl Client {
@@ -55,7 +63,16 @@ impl Client {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let local = SocketAddr::new(local.ip().to_canonical(), local.port());
         let (address_text, port_text) = (text(peer.ip()), local.port().into());
-        Self { peer, local, tls, is_trusted, address_text, port_text, forwarded: RefCell::default() }
+        Self {
+            peer,
+            local,
+            tls,
+            is_trusted,
+            address_text,
+            port_text,
+            forwarded: RefCell::default(),
+            told: RefCell::default(),
+        }
     }
 
     pub(super) const fn scheme(&self) -> &'static str {

@@ -126,9 +126,9 @@ impl<S> ClientStream<S> {
         }
     }
 
-    /// The client's side as it comes.
-    pub(super) const fn inner(&self) -> &S {
-        &self.inner
+    /// Whether all that was read is whole requests, of which none asks for an upgrade.
+    pub(super) fn is_between(&self) -> bool {
+        !self.is_refused && self.scanner.as_ref().is_some_and(|scanner| scanner.stage() == Stage::Between)
     }
 
     /// Whether the bytes may be read now, after a request for an upgrade.

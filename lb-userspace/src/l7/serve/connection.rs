@@ -21,11 +21,13 @@ use super::client::{Client, TlsFacts};
 use super::client_certificate::ClientCertificate;
 use super::client_stream::{ClientStream, Dialect};
 use super::counters::count;
+use super::direct::{self, Next};
 use super::exchange::answer;
 use super::link::Link;
 use super::local::LocalExecutor;
-use super::parked::{Socket, until_asked, until_quiet};
+use super::parked::until_quiet;
 use super::proxied;
+use super::replayed::Replayed;
 use super::settings::{HEAD_BUFFER_BYTES, HEADERS_MAX, Limits};
 use super::snapshot::Scheme;
 use super::tls_policy::TlsPolicy;
@@ -129,29 +131,36 @@ fn facts(stream: &TlsStream<TcpStream>, policy: &TlsPolicy) -> Option<TlsFacts> 
 
 async fn http_1<S>(stream: S, link: Rc<Link>, mut closing: watch::Receiver<()>)
 where
-    S: AsyncRead + AsyncWrite + Socket + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shared = Arc::clone(&link.worker.shared);
     let limits = &shared.settings.limits;
     let state = Arc::clone(&link.wire);
     let mut stream = ClientStream::new(stream, Dialect::Http1, state, Arc::clone(&shared.totals), limits);
-    // The parser has an allocation of its own, which a parked connection does not.
-    while let Some(mut parked) = Box::pin(http_1_until_quiet(stream, &link, limits, &mut closing)).await {
-        if !until_asked(parked.inner().socket(), &link, limits, &mut closing).await {
-            let _ = parked.shutdown().await;
-            return;
-        }
-        stream = parked;
+    loop {
+        let bytes = match direct::serve(&mut stream, &link, limits, &mut closing).await {
+            Next::Parsed(bytes) => bytes,
+            Next::Close => {
+                let _ = stream.shutdown().await;
+                return;
+            }
+            Next::Cut => return,
+        };
+        // The parser has an allocation of its own, which a connection without one does not.
+        let replayed = Replayed::new(stream, bytes);
+        let parsed = Box::pin(http_1_until_quiet(replayed, &link, limits, &mut closing)).await;
+        let Some(quiet) = parsed.and_then(Replayed::into_inner) else { return };
+        stream = quiet;
     }
 }
 
 /// Serves requests until the connection ends; it is returned once it is quiet.
 async fn http_1_until_quiet<S>(
-    stream: ClientStream<S>,
+    stream: Replayed<ClientStream<S>>,
     link: &Rc<Link>,
     limits: &Limits,
     closing: &mut watch::Receiver<()>,
-) -> Option<ClientStream<S>>
+) -> Option<Replayed<ClientStream<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

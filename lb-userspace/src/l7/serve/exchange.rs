@@ -23,7 +23,7 @@ use super::grpc;
 use super::link::{Busy, Link, Unanswered};
 use super::pool::Lease;
 use super::proxied::Announced;
-use super::record::{Line, Record};
+use super::record::{Line, Record, is_sampled};
 use super::refusal::Reason;
 use super::request::{Target, judge};
 use super::snapshot::{Backend, BackendService, Listener, Plain, Protocol, Scheme, Site};
@@ -138,8 +138,8 @@ async fn pass(
         }
     };
     record.service = Some(Arc::clone(&service));
-    if link.worker.shared.log.is_some() && record.is_sampled(&service, link.worker.random_u32()) {
-        let mut line = line(link, site, &parts, target.authority.as_bytes());
+    if link.worker.shared.log.is_some() && is_sampled(&service, link.worker.random_u32()) {
+        let mut line = line_of(link, site, &parts, target.authority.as_bytes());
         line.backend_service = Some(service.name.to_string());
         record.line = Some(Box::new(line));
     }
@@ -192,7 +192,7 @@ fn backend(target: &Target, parts: &Parts, client: &Client) -> Result<Arc<Backen
 /// Logs a request that no backend service gets, and whose share of lines therefore nobody has set.
 fn note_unrouted(record: &mut Record, link: &Link, site: &Site, parts: &Parts, host: &[u8]) {
     if link.worker.shared.log.is_some() && link.worker.unrouted_lines.may_write() {
-        record.line = Some(Box::new(line(link, site, parts, host)));
+        record.line = Some(Box::new(line_of(link, site, parts, host)));
     }
 }
 
@@ -223,21 +223,33 @@ fn redirect(parts: &Parts, target: &Target, code: StatusCode) -> Result<Outcome,
     Ok(Outcome::Own(response, Some(Reason::Redirect.name())))
 }
 
-fn line(link: &Link, site: &Site, parts: &Parts, host: &[u8]) -> Line {
+/// What is known of a request for the access log when it begins.
+pub(super) fn line(
+    link: &Link,
+    site: &Site,
+    version: Version,
+    method: &str,
+    host: &[u8],
+    path: &str,
+) -> Line {
     Line {
         client: link.client.peer.to_string(),
         scheme: link.client.scheme(),
-        protocol: match parts.version {
+        protocol: match version {
             Version::HTTP_2 => "HTTP/2",
             Version::HTTP_10 => "HTTP/1.0",
             _ => "HTTP/1.1",
         },
-        method: parts.method.to_string(),
+        method: method.to_owned(),
         host: String::from_utf8_lossy(host).into_owned(),
-        path: parts.uri.path().to_owned(),
+        path: path.to_owned(),
         url_map: site.name.to_string(),
         ..Line::default()
     }
+}
+
+fn line_of(link: &Link, site: &Site, parts: &Parts, host: &[u8]) -> Line {
+    line(link, site, parts.version, parts.method.as_str(), host, parts.uri.path())
 }
 
 /// A request that has a backend service.

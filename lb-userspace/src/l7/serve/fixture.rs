@@ -1,4 +1,5 @@
 //! Clients, endpoints and a front-end between them, all on loopback with real sockets.
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -76,7 +77,8 @@ pub(super) fn read_body(reader: &mut impl BufRead, message: &mut Message) -> io:
         loop {
             let mut line = String::new();
             reader.read_line(&mut line)?;
-            let size = usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
+            let size = line.split(';').next().unwrap_or_default().trim();
+            let size = usize::from_str_radix(size, 16).map_err(io::Error::other)?;
             let begin = message.body.len();
             message.body.resize(begin + size, 0);
             reader.read_exact(&mut message.body[begin..])?;
@@ -311,9 +313,35 @@ impl Client {
     }
 }
 
+/// How the front-end treats what [`get`] makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As bytes, since it is plain.
+    Passed,
+    /// By hyper, for one field's name.
+    Parsed,
+}
+
+thread_local! {
+    static WAY: Cell<Way> = const { Cell::new(Way::Passed) };
+}
+
+/// Tests what must hold whichever way requests take.
+pub(super) fn both_ways(test: impl Fn()) {
+    for way in [Way::Passed, Way::Parsed] {
+        WAY.set(way);
+        test();
+    }
+    WAY.set(Way::Passed);
+}
+
 /// A request for `shop.example`.
 pub(super) fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+    let field = match WAY.get() {
+        Way::Passed => "",
+        Way::Parsed => "X_Parsed: 1\r\n",
+    };
+    format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\n{field}\r\n")
 }
 
 /// Waits until a fact holds.

@@ -69,6 +69,11 @@ fn is_needed(name: &HeaderName) -> bool {
     own.contains(name) || other.contains(name)
 }
 
+/// [`is_needed`] of a name in any case.
+pub(super) fn is_needed_text(name: &str) -> bool {
+    HeaderName::from_bytes(name.as_bytes()).is_ok_and(|name| is_needed(&name))
+}
+
 /// The protocol that a request wants to go over to: one that says so in Connection too (RFC 9110 §7.8).
 pub(super) fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let is_meant = connection_tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"));
@@ -152,14 +157,17 @@ fn forwarded(client: &Client, host: &HeaderValue) -> Option<HeaderValue> {
 }
 
 fn forwarded_element(client: &Client, host: &HeaderValue) -> Option<HeaderValue> {
-    let host = host.to_str().ok()?;
+    HeaderValue::try_from(forwarded_text(client, host.to_str().ok()?)).ok()
+}
+
+/// An element of `Forwarded`.
+pub(super) fn forwarded_text(client: &Client, host: &str) -> String {
     let proto = client.scheme();
-    let text = match client.peer.ip() {
+    match client.peer.ip() {
         IpAddr::V4(address) => format!("for={address};host=\"{host}\";proto={proto}"),
         // §6: brackets, and quotes for the colons.
         IpAddr::V6(address) => format!("for=\"[{address}]\";host=\"{host}\";proto={proto}"),
-    };
-    HeaderValue::try_from(text).ok()
+    }
 }
 
 /// Appends to a list that may be spread over several fields (RFC 9110 §5.3): one field comes of it.
@@ -202,7 +210,7 @@ pub(super) fn request_id(headers: &mut HeaderMap, client: &Client, random: u128)
 }
 
 /// All 32 digits.
-fn hex(number: u128) -> [u8; 32] {
+pub(super) fn hex(number: u128) -> [u8; 32] {
     let bytes = number.to_be_bytes();
     std::array::from_fn(|place| {
         let byte = bytes[place / 2];

@@ -15,9 +15,15 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// The media type of a request of gRPC, with its message format: its answer has the same.
 pub(super) fn media_type(headers: &HeaderMap) -> Option<HeaderValue> {
     let value = headers.get(CONTENT_TYPE)?;
-    let (name, rest) = value.as_bytes().split_at_checked(MEDIA_TYPE.len())?;
-    let is_whole = rest.first().is_none_or(|next| b"+-; ".contains(next));
-    (name.eq_ignore_ascii_case(MEDIA_TYPE) && is_whole).then(|| value.clone())
+    is_grpc(value.as_bytes()).then(|| value.clone())
+}
+
+/// Whether a media type is gRPC's.
+pub(super) fn is_grpc(media_type: &[u8]) -> bool {
+    media_type.split_at_checked(MEDIA_TYPE.len()).is_some_and(|(name, rest)| {
+        let is_whole = rest.first().is_none_or(|next| b"+-; ".contains(next));
+        name.eq_ignore_ascii_case(MEDIA_TYPE) && is_whole
+    })
 }
 
 /// An error as an answer that is trailers alone: 200, the status, no body.

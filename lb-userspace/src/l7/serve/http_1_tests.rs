@@ -9,31 +9,33 @@ use super::*;
 
 #[test]
 fn a_request_goes_where_its_host_and_path_lead() {
-    let (web, api, other) =
-        (RawEndpoint::named("web"), RawEndpoint::named("api"), RawEndpoint::named("other"));
-    let to =
-        |endpoint: &RawEndpoint| Route::to(BackendService::new("shop/web:80", vec![endpoint.endpoint()]));
-    let rules = vec![
-        rule("shop.example", "/", to(&web)),
-        rule("shop.example", "/api", to(&api)),
-        rule("other.example", "/", to(&other)),
-        rule("gone.example", "/", Route::missing("no Service shop/gone")),
-    ];
-    let stand = Stand::start(one_thread(), snapshot(Scheme::Http, site(rules, Plain::Served)));
-    let mut client = stand.client();
-    let mut ask = |host: &str, path: &str| {
-        let answer = client.ask(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-        (answer.code(), answer.text(), answer.field("x-podway-reason").map(str::to_owned))
-    };
-    assert_eq!(ask("shop.example", "/a?b=c"), (200, "web GET /a?b=c HTTP/1.1".to_owned(), None));
-    assert_eq!(ask("SHOP.example:80", "/api/1"), (200, "api GET /api/1 HTTP/1.1".to_owned(), None));
-    assert_eq!(ask("shop.example", "/x/../api"), (200, "api GET /api HTTP/1.1".to_owned(), None));
-    assert_eq!(ask("other.example", "/api"), (200, "other GET /api HTTP/1.1".to_owned(), None));
-    let (code, text, reason) = ask("none.example", "/");
-    assert_eq!((code, reason.as_deref()), (404, Some("no-rule")));
-    assert_eq!(text, "404: no rule takes this host and path\n");
-    let (code, _, reason) = ask("gone.example", "/");
-    assert_eq!((code, reason.as_deref()), (404, Some("no-backend-service")));
+    both_ways(|| {
+        let (web, api, other) =
+            (RawEndpoint::named("web"), RawEndpoint::named("api"), RawEndpoint::named("other"));
+        let to =
+            |endpoint: &RawEndpoint| Route::to(BackendService::new("shop/web:80", vec![endpoint.endpoint()]));
+        let rules = vec![
+            rule("shop.example", "/", to(&web)),
+            rule("shop.example", "/api", to(&api)),
+            rule("other.example", "/", to(&other)),
+            rule("gone.example", "/", Route::missing("no Service shop/gone")),
+        ];
+        let stand = Stand::start(one_thread(), snapshot(Scheme::Http, site(rules, Plain::Served)));
+        let mut client = stand.client();
+        let mut ask = |host: &str, path: &str| {
+            let answer = client.ask(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            (answer.code(), answer.text(), answer.field("x-podway-reason").map(str::to_owned))
+        };
+        assert_eq!(ask("shop.example", "/a?b=c"), (200, "web GET /a?b=c HTTP/1.1".to_owned(), None));
+        assert_eq!(ask("SHOP.example:80", "/api/1"), (200, "api GET /api/1 HTTP/1.1".to_owned(), None));
+        assert_eq!(ask("shop.example", "/x/../api"), (200, "api GET /api HTTP/1.1".to_owned(), None));
+        assert_eq!(ask("other.example", "/api"), (200, "other GET /api HTTP/1.1".to_owned(), None));
+        let (code, text, reason) = ask("none.example", "/");
+        assert_eq!((code, reason.as_deref()), (404, Some("no-rule")));
+        assert_eq!(text, "404: no rule takes this host and path\n");
+        let (code, _, reason) = ask("gone.example", "/");
+        assert_eq!((code, reason.as_deref()), (404, Some("no-backend-service")));
+    });
 }
 
 #[test]
@@ -46,14 +48,16 @@ fn the_reason_can_be_withheld() {
 
 #[test]
 fn connections_on_both_sides_are_kept() {
-    let web = RawEndpoint::named("web");
-    let stand = Stand::with(vec![web.endpoint()]);
-    let mut client = stand.client();
-    for _ in 0..20 {
-        assert_eq!(client.ask(&get("/")).code(), 200);
-    }
-    assert_eq!(stand.ask(&get("/")).code(), 200);
-    assert_eq!(web.accepted.load(Ordering::SeqCst), 1);
+    both_ways(|| {
+        let web = RawEndpoint::named("web");
+        let stand = Stand::with(vec![web.endpoint()]);
+        let mut client = stand.client();
+        for _ in 0..20 {
+            assert_eq!(client.ask(&get("/")).code(), 200);
+        }
+        assert_eq!(stand.ask(&get("/")).code(), 200);
+        assert_eq!(web.accepted.load(Ordering::SeqCst), 1);
+    });
 }
 
 #[test]
@@ -154,39 +158,43 @@ fn bodies_pass_both_ways_with_their_framing() {
 
 #[test]
 fn answers_without_a_body_have_none() {
-    let web = RawEndpoint::start(|peer| {
-        while let Some(request) = peer.request()? {
-            peer.stream.write_all(match request.start() {
-                start if start.starts_with("HEAD") => b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n",
-                start if start.contains("/204") => b"HTTP/1.1 204 No Content\r\n\r\n",
-                _ => b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\nETag: \"a\"\r\n\r\n",
-            })?;
-        }
-        Ok(())
+    both_ways(|| {
+        let web = RawEndpoint::start(|peer| {
+            while let Some(request) = peer.request()? {
+                peer.stream.write_all(match request.start() {
+                    start if start.starts_with("HEAD") => b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n",
+                    start if start.contains("/204") => b"HTTP/1.1 204 No Content\r\n\r\n",
+                    _ => b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\nETag: \"a\"\r\n\r\n",
+                })?;
+            }
+            Ok(())
+        });
+        let stand = Stand::with(vec![web.endpoint()]);
+        let mut client = stand.client();
+        let answer = client.ask("HEAD / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+        assert_eq!((answer.code(), answer.field("content-length")), (200, Some("1234")));
+        let answer = client.ask(&get("/204"));
+        assert_eq!((answer.code(), answer.field("transfer-encoding")), (204, None));
+        let answer = client.ask(&get("/304"));
+        assert_eq!((answer.code(), answer.field("etag")), (304, Some("\"a\"")));
+        // An own answer to HEAD has no body either: the next answer would be misread.
+        let answer = client.ask("HEAD / HTTP/1.1\r\nHost: none.example\r\n\r\n");
+        assert_eq!(answer.code(), 404);
+        assert_eq!(client.ask(&get("/204")).code(), 204);
+        assert_eq!(web.accepted.load(Ordering::SeqCst), 1);
     });
-    let stand = Stand::with(vec![web.endpoint()]);
-    let mut client = stand.client();
-    let answer = client.ask("HEAD / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
-    assert_eq!((answer.code(), answer.field("content-length")), (200, Some("1234")));
-    let answer = client.ask(&get("/204"));
-    assert_eq!((answer.code(), answer.field("transfer-encoding")), (204, None));
-    let answer = client.ask(&get("/304"));
-    assert_eq!((answer.code(), answer.field("etag")), (304, Some("\"a\"")));
-    // An own answer to HEAD has no body either: the next answer would be misread.
-    let answer = client.ask("HEAD / HTTP/1.1\r\nHost: none.example\r\n\r\n");
-    assert_eq!(answer.code(), 404);
-    assert_eq!(client.ask(&get("/204")).code(), 204);
-    assert_eq!(web.accepted.load(Ordering::SeqCst), 1);
 }
 
 #[test]
 fn informational_answers_of_an_endpoint_are_passed_over() {
-    let web = RawEndpoint::saying(
-        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-    );
-    let stand = Stand::with(vec![web.endpoint()]);
-    let answer = stand.ask(&get("/"));
-    assert_eq!((answer.code(), answer.text(), answer.field("link")), (200, "ok".to_owned(), None));
+    both_ways(|| {
+        let web = RawEndpoint::saying(
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        );
+        let stand = Stand::with(vec![web.endpoint()]);
+        let answer = stand.ask(&get("/"));
+        assert_eq!((answer.code(), answer.text(), answer.field("link")), (200, "ok".to_owned(), None));
+    });
 }
 
 #[test]
@@ -211,67 +219,73 @@ const MUCH_BYTES: usize = 64 * 1024 * 1024;
 
 #[test]
 fn an_endpoint_waits_for_a_client_that_reads_slowly() {
-    let held_at = Arc::new(AtomicUsize::new(0));
-    let note = Arc::clone(&held_at);
-    let web = RawEndpoint::start(move |peer| {
-        peer.request()?;
-        peer.stream.set_write_timeout(Some(Duration::from_millis(300)))?;
-        write!(peer.stream, "HTTP/1.1 200 OK\r\nContent-Length: {MUCH_BYTES}\r\n\r\n")?;
-        let piece = [b'x'; 64 * 1024];
-        let mut left = MUCH_BYTES;
-        while left > 0 {
-            match peer.stream.write(&piece[..left.min(piece.len())]) {
-                Ok(length) => left -= length,
-                // Held back: go on once the client reads.
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    note.store(MUCH_BYTES - left, Ordering::SeqCst);
+    both_ways(|| {
+        let held_at = Arc::new(AtomicUsize::new(0));
+        let note = Arc::clone(&held_at);
+        let web = RawEndpoint::start(move |peer| {
+            peer.request()?;
+            peer.stream.set_write_timeout(Some(Duration::from_millis(300)))?;
+            write!(peer.stream, "HTTP/1.1 200 OK\r\nContent-Length: {MUCH_BYTES}\r\n\r\n")?;
+            let piece = [b'x'; 64 * 1024];
+            let mut left = MUCH_BYTES;
+            while left > 0 {
+                match peer.stream.write(&piece[..left.min(piece.len())]) {
+                    Ok(length) => left -= length,
+                    // Held back: go on once the client reads.
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                        note.store(MUCH_BYTES - left, Ordering::SeqCst);
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
             }
-        }
-        Ok(())
+            Ok(())
+        });
+        let stand = Stand::with(vec![web.endpoint()]);
+        let mut client = stand.client();
+        client.send(get("/"));
+        eventually("the endpoint is held back", || held_at.load(Ordering::SeqCst) > 0);
+        assert_eq!(client.answer(false).body.len(), MUCH_BYTES);
     });
-    let stand = Stand::with(vec![web.endpoint()]);
-    let mut client = stand.client();
-    client.send(get("/"));
-    eventually("the endpoint is held back", || held_at.load(Ordering::SeqCst) > 0);
-    assert_eq!(client.answer(false).body.len(), MUCH_BYTES);
 }
 
 #[test]
 fn a_request_whose_client_is_gone_is_dropped() {
-    let (sender, dropped) = std::sync::mpsc::channel();
-    let sender = std::sync::Mutex::new(sender);
-    let web = RawEndpoint::start(move |peer| {
-        peer.request()?;
-        let gone = peer.reader.read(&mut [0; 1])?;
-        let _ = sender.lock().expect("a sender").send(gone);
-        Ok(())
+    both_ways(|| {
+        let (sender, dropped) = std::sync::mpsc::channel();
+        let sender = std::sync::Mutex::new(sender);
+        let web = RawEndpoint::start(move |peer| {
+            peer.request()?;
+            let gone = peer.reader.read(&mut [0; 1])?;
+            let _ = sender.lock().expect("a sender").send(gone);
+            Ok(())
+        });
+        let endpoint = web.endpoint();
+        let stand = Stand::with(vec![Arc::clone(&endpoint)]);
+        let mut client = stand.client();
+        client.send(get("/"));
+        eventually("the endpoint has the request", || !web.requests.lock().expect("requests").is_empty());
+        assert_eq!(endpoint.in_flight(), 1);
+        drop(client);
+        assert_eq!(dropped.recv_timeout(DEADLINE), Ok(0));
+        eventually("the request is no longer counted", || endpoint.in_flight() == 0);
     });
-    let endpoint = web.endpoint();
-    let stand = Stand::with(vec![Arc::clone(&endpoint)]);
-    let mut client = stand.client();
-    client.send(get("/"));
-    eventually("the endpoint has the request", || !web.requests.lock().expect("requests").is_empty());
-    assert_eq!(endpoint.in_flight(), 1);
-    drop(client);
-    assert_eq!(dropped.recv_timeout(DEADLINE), Ok(0));
-    eventually("the request is no longer counted", || endpoint.in_flight() == 0);
 }
 
 #[test]
 fn a_body_that_an_endpoint_cuts_off_is_cut_off_for_the_client() {
-    let web = RawEndpoint::start(|peer| {
-        peer.request()?;
-        peer.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+    both_ways(|| {
+        let web = RawEndpoint::start(|peer| {
+            peer.request()?;
+            peer.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        });
+        let stand = Stand::with(vec![web.endpoint()]);
+        let mut client = stand.client();
+        client.send(get("/"));
+        let mut bytes = Vec::new();
+        let _ = client.reader.read_to_end(&mut bytes);
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("\r\n\r\nhalf"), "{text}");
     });
-    let stand = Stand::with(vec![web.endpoint()]);
-    let mut client = stand.client();
-    client.send(get("/"));
-    let mut bytes = Vec::new();
-    let _ = client.reader.read_to_end(&mut bytes);
-    let text = String::from_utf8_lossy(&bytes);
-    assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("\r\n\r\nhalf"), "{text}");
 }
 
 #[test]

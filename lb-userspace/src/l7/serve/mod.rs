@@ -19,11 +19,13 @@ mod client;
 mod client_certificate;
 mod client_stream;
 mod connection;
+mod direct;
 mod flat;
 mod link;
 mod local;
 mod parked;
 mod proxied;
+mod replayed;
 mod timer;
 mod tls_policy;
 mod wire;
@@ -74,6 +76,8 @@ mod attempt_tests;
 mod bounds_tests;
 #[cfg(test)]
 mod certificate_tests;
+#[cfg(test)]
+mod direct_tests;
 #[cfg(test)]
 mod endpoint_connection_tests;
 #[cfg(test)]

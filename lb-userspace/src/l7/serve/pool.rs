@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::body::RequestBody;
@@ -30,10 +31,15 @@ const ANNOUNCED_KEPT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Pool {
     places: RefCell<HashMap<Key, Place, foldhash::fast::RandomState>>,
+    /// Those that nobody parses, by endpoint.
+    plain: RefCell<HashMap<SocketAddr, Plain, foldhash::fast::RandomState>>,
     kept_max: usize,
     kept_timeout: Duration,
     connect_timeout: Duration,
 }
+
+/// Unused connections since when, the last used at the end.
+type Plain = Vec<(TcpStream, Instant)>;
 
 /// The connections to one endpoint.
 #[derive(Debug, Default)]
@@ -96,6 +102,7 @@ impl Pool {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             places: RefCell::default(),
+            plain: RefCell::default(),
             kept_max: limits.kept_max,
             kept_timeout: limits.kept_timeout,
             connect_timeout: limits.connect_timeout,
@@ -110,6 +117,10 @@ impl Pool {
         in_flight: InFlight,
     ) -> io::Result<Lease> {
         let reused = if want == Want::Any { self.kept(key) } else { None };
+        let reused = match reused {
+            None if want == Want::Any => self.begun_anew(key).await?,
+            reused => reused,
+        };
         let is_reused = reused.is_some();
         let link = match reused {
             Some(link) => link,
@@ -128,6 +139,17 @@ impl Pool {
         }
         let ready = place.idle.iter_mut().rposition(|(connection, _)| connection.is_ready())?;
         Some(Link::One(place.idle.remove(ready).0))
+    }
+
+    /// A kept connection that is parsed from now on.
+    async fn begun_anew(&self, key: Key) -> io::Result<Option<Link>> {
+        let (endpoint, Protocol::Http, None) = key else { return Ok(None) };
+        match self.take_plain(endpoint) {
+            Some(connection) => {
+                EndpointConnection::begin(connection).await.map(|begun| Some(Link::One(begun)))
+            }
+            None => Ok(None),
+        }
     }
 
     /// A stream on a connection that is opened now, or was by another request while this one waited.
@@ -154,6 +176,27 @@ impl Pool {
         }
     }
 
+    /// A kept connection that is read as bytes.
+    pub(super) fn take_plain(&self, endpoint: SocketAddr) -> Option<TcpStream> {
+        let mut plain = self.plain.borrow_mut();
+        let kept = plain.get_mut(&endpoint)?;
+        while let Some((connection, _)) = kept.pop() {
+            if is_silent(&connection) {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose last answer is here in full.
+    pub(super) fn keep_plain(&self, endpoint: SocketAddr, connection: TcpStream) {
+        let mut plain = self.plain.borrow_mut();
+        let kept = plain.entry(endpoint).or_default();
+        if kept.len() < self.kept_max {
+            kept.push((connection, Instant::now()));
+        }
+    }
+
     fn keep(&self, key: Key, connection: EndpointConnection) {
         if connection.has_ended() {
             return;
@@ -168,6 +211,10 @@ impl Pool {
     /// Closes what was not used for long, and forgets what is closed.
     pub(super) fn sweep(&self) {
         let now = Instant::now();
+        self.plain.borrow_mut().retain(|_, kept| {
+            kept.retain(|(connection, since)| is_silent(connection) && now - *since < self.kept_timeout);
+            !kept.is_empty()
+        });
         self.places.borrow_mut().retain(|(_, _, announced), place| {
             let kept_timeout = match announced {
                 Some(_) => self.kept_timeout.min(ANNOUNCED_KEPT_TIMEOUT),
@@ -182,6 +229,12 @@ impl Pool {
             is_opening || !place.idle.is_empty() || !place.shared.is_empty()
         });
     }
+}
+
+/// Whether an unused connection is open and its endpoint has said nothing, as far as this thread has seen.
+fn is_silent(connection: &TcpStream) -> bool {
+    let nothing = connection.try_read(&mut [0]);
+    nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl Debug for Shared {

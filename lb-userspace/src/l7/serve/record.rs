@@ -96,6 +96,11 @@ fn write(mut to: Box<dyn Write + Send>, lines: &Receiver<Box<Line>>) {
     }
 }
 
+/// Whether a request is among those that have a line; `random` is even over `u32`.
+pub(super) fn is_sampled(service: &BackendService, random: u32) -> bool {
+    u64::from(random) * 1_000_000 < u64::from(service.log_per_million) << 32
+}
+
 /// Notes one request when it is dropped.
 #[derive(Debug)]
 pub(super) struct Record {
@@ -110,11 +115,6 @@ pub(super) struct Record {
 impl Record {
     pub(super) fn begin(log: Option<&AccessLog>, busy: Busy) -> Self {
         Self { service: None, line: None, log: log.cloned(), began: Instant::now(), bytes: 0, _busy: busy }
-    }
-
-    /// The line, where the request is among those that have one; `random` is even over `u32`.
-    pub(super) fn is_sampled(&self, service: &BackendService, random: u32) -> bool {
-        self.log.is_some() && u64::from(random) * 1_000_000 < u64::from(service.log_per_million) << 32
     }
 
     pub(super) const fn add_bytes(&mut self, bytes: usize) {

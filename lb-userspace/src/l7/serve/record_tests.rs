@@ -37,70 +37,79 @@ fn stand(per_million: u32) -> (Stand, Lines, RawEndpoint) {
 
 #[test]
 fn a_request_is_one_line_of_the_access_log() {
-    let (stand, lines, web) = stand(1_000_000);
-    stand.ask(&get("/a?token=secret"));
-    eventually("a line", || lines.values().len() == 1);
-    let mut line = lines.values().remove(0);
-    let taken = |line: &mut serde_json::Value, name: &str| line.as_object_mut().expect("fields").remove(name);
-    assert!(
-        taken(&mut line, "timeUnixMs")
-            .and_then(|time| time.as_u64())
-            .is_some_and(|time| time > 1_700_000_000_000)
-    );
-    assert!(taken(&mut line, "durationMs").is_some());
-    assert!(taken(&mut line, "client").is_some_and(|client| client.to_string().starts_with("\"127.0.0.1:")));
-    assert_eq!(
-        taken(&mut line, "requestId").expect("an id"),
-        web.last().field("x-request-id").expect("an id")
-    );
-    let expected = serde_json::json!({
-        "scheme": "http", "protocol": "HTTP/1.1", "method": "GET", "host": "shop.example", "path": "/a",
-        "urlMap": "shop/web", "backendService": "shop/web:80", "endpoint": web.address.to_string(),
-        "code": 200, "reason": null, "retries": 0, "answerBytes": 32,
+    both_ways(|| {
+        let (stand, lines, web) = stand(1_000_000);
+        stand.ask(&get("/a?token=secret"));
+        eventually("a line", || lines.values().len() == 1);
+        let mut line = lines.values().remove(0);
+        let taken =
+            |line: &mut serde_json::Value, name: &str| line.as_object_mut().expect("fields").remove(name);
+        assert!(
+            taken(&mut line, "timeUnixMs")
+                .and_then(|time| time.as_u64())
+                .is_some_and(|time| time > 1_700_000_000_000)
+        );
+        assert!(taken(&mut line, "durationMs").is_some());
+        assert!(
+            taken(&mut line, "client").is_some_and(|client| client.to_string().starts_with("\"127.0.0.1:"))
+        );
+        assert_eq!(
+            taken(&mut line, "requestId").expect("an id"),
+            web.last().field("x-request-id").expect("an id")
+        );
+        let expected = serde_json::json!({
+            "scheme": "http", "protocol": "HTTP/1.1", "method": "GET", "host": "shop.example", "path": "/a",
+            "urlMap": "shop/web", "backendService": "shop/web:80", "endpoint": web.address.to_string(),
+            "code": 200, "reason": null, "retries": 0, "answerBytes": 32,
+        });
+        assert_eq!(line, expected);
     });
-    assert_eq!(line, expected);
 }
 
 #[test]
 fn a_share_of_requests_is_logged() {
-    let (all, lines, _web) = stand(250_000);
-    let mut client = all.client();
-    for _ in 0..1_000 {
-        client.ask(&get("/"));
-    }
-    drop(client);
-    all.front_end.stop(DEADLINE);
-    // The log's thread has written what it was given once nobody sends: the count no longer moves then.
-    eventually("about a quarter", || (170..=330).contains(&lines.values().len()));
-    let (none, lines, _web) = stand(0);
-    none.ask(&get("/"));
-    none.front_end.stop(DEADLINE);
-    assert!(lines.values().is_empty());
+    both_ways(|| {
+        let (all, lines, _web) = stand(250_000);
+        let mut client = all.client();
+        for _ in 0..1_000 {
+            client.ask(&get("/"));
+        }
+        drop(client);
+        all.front_end.stop(DEADLINE);
+        // The log's thread has written what it was given once nobody sends: the count no longer moves then.
+        eventually("about a quarter", || (170..=330).contains(&lines.values().len()));
+        let (none, lines, _web) = stand(0);
+        none.ask(&get("/"));
+        none.front_end.stop(DEADLINE);
+        assert!(lines.values().is_empty());
+    });
 }
 
 #[test]
 fn answers_are_counted_by_url_map_and_backend_service() {
-    let web = RawEndpoint::start(|peer| {
-        while let Some(request) = peer.request()? {
-            let code = request.start()[5..8].to_owned();
-            write!(peer.stream, "HTTP/1.1 {code} X\r\nContent-Length: 4\r\n\r\nbody")?;
+    both_ways(|| {
+        let web = RawEndpoint::start(|peer| {
+            while let Some(request) = peer.request()? {
+                let code = request.start()[5..8].to_owned();
+                write!(peer.stream, "HTTP/1.1 {code} X\r\nContent-Length: 4\r\n\r\nbody")?;
+            }
+            Ok(())
+        });
+        let service = BackendService::new("shop/web:80", vec![web.endpoint()]);
+        let of_service = Arc::clone(&service.counters);
+        let rules = vec![rule("shop.example", "/", Route::to(service))];
+        let site = site(rules, Plain::Served);
+        let of_site = Arc::clone(&site.counters);
+        let stand = Stand::start(one_thread(), snapshot(Scheme::Http, site));
+        let mut client = stand.client();
+        for path in ["/200", "/201", "/302", "/404", "/500"] {
+            client.ask(&get(path));
         }
-        Ok(())
+        client.ask("GET / HTTP/1.1\r\nHost: none.example\r\n\r\n");
+        assert_eq!(of_service.classes(), [0, 2, 1, 1, 1]);
+        assert_eq!(of_site.classes(), [0, 2, 1, 2, 1]);
+        assert_eq!(of_service.answer_bytes.load(Ordering::SeqCst), 20);
     });
-    let service = BackendService::new("shop/web:80", vec![web.endpoint()]);
-    let of_service = Arc::clone(&service.counters);
-    let rules = vec![rule("shop.example", "/", Route::to(service))];
-    let site = site(rules, Plain::Served);
-    let of_site = Arc::clone(&site.counters);
-    let stand = Stand::start(one_thread(), snapshot(Scheme::Http, site));
-    let mut client = stand.client();
-    for path in ["/200", "/201", "/302", "/404", "/500"] {
-        client.ask(&get(path));
-    }
-    client.ask("GET / HTTP/1.1\r\nHost: none.example\r\n\r\n");
-    assert_eq!(of_service.classes(), [0, 2, 1, 1, 1]);
-    assert_eq!(of_site.classes(), [0, 2, 1, 2, 1]);
-    assert_eq!(of_service.answer_bytes.load(Ordering::SeqCst), 20);
 }
 
 #[test]

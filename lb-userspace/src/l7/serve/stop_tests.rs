@@ -32,26 +32,28 @@ fn waiting_endpoint() -> (RawEndpoint, Sender<()>, Receiver<()>) {
 
 #[test]
 fn what_is_under_way_ends_before_the_stop() {
-    let (web, go, asked) = waiting_endpoint();
-    let stand = Stand::with(vec![web.endpoint()]);
-    let mut idle = stand.client();
-    assert_eq!(idle.ask("GET / HTTP/1.1\r\nHost: none.example\r\n\r\n").code(), 404);
-    let mut fresh = stand.client();
-    let mut busy = stand.client();
-    busy.send(get("/"));
-    asked.recv_timeout(DEADLINE).expect("a request");
-    let address = stand.address;
-    let stopping = thread::spawn(move || stand.front_end.stop(DEADLINE));
-    assert!(idle.is_closed(), "a connection without a request is closed soon");
-    eventually("nobody listens", || TcpStream::connect(address).is_err());
-    // One that was accepted has its first request answered.
-    assert_eq!(fresh.ask("GET / HTTP/1.1\r\nHost: none.example\r\n\r\n").code(), 404);
-    assert!(fresh.is_closed());
-    go.send(()).expect("the endpoint");
-    let answer = busy.answer(false);
-    assert_eq!((answer.text(), answer.field("connection")), ("at last".to_owned(), Some("close")));
-    assert!(busy.is_closed());
-    assert_eq!(stopping.join().expect("a count"), 0);
+    both_ways(|| {
+        let (web, go, asked) = waiting_endpoint();
+        let stand = Stand::with(vec![web.endpoint()]);
+        let mut idle = stand.client();
+        assert_eq!(idle.ask("GET / HTTP/1.1\r\nHost: none.example\r\n\r\n").code(), 404);
+        let mut fresh = stand.client();
+        let mut busy = stand.client();
+        busy.send(get("/"));
+        asked.recv_timeout(DEADLINE).expect("a request");
+        let address = stand.address;
+        let stopping = thread::spawn(move || stand.front_end.stop(DEADLINE));
+        assert!(idle.is_closed(), "a connection without a request is closed soon");
+        eventually("nobody listens", || TcpStream::connect(address).is_err());
+        // One that was accepted has its first request answered.
+        assert_eq!(fresh.ask("GET / HTTP/1.1\r\nHost: none.example\r\n\r\n").code(), 404);
+        assert!(fresh.is_closed());
+        go.send(()).expect("the endpoint");
+        let answer = busy.answer(false);
+        assert_eq!((answer.text(), answer.field("connection")), ("at last".to_owned(), Some("close")));
+        assert!(busy.is_closed());
+        assert_eq!(stopping.join().expect("a count"), 0);
+    });
 }
 
 #[tokio::test]
@@ -88,13 +90,15 @@ async fn http_2_clients_are_told_to_go_once_they_are_answered() {
 
 #[test]
 fn what_does_not_end_is_cut_at_the_deadline() {
-    let (web, _go, asked) = waiting_endpoint();
-    let stand = Stand::with(vec![web.endpoint()]);
-    let mut client = stand.client();
-    client.send(get("/"));
-    asked.recv_timeout(DEADLINE).expect("a request");
-    assert_eq!(stand.front_end.stop(Duration::from_millis(50)), 1);
-    assert!(client.is_closed());
+    both_ways(|| {
+        let (web, _go, asked) = waiting_endpoint();
+        let stand = Stand::with(vec![web.endpoint()]);
+        let mut client = stand.client();
+        client.send(get("/"));
+        asked.recv_timeout(DEADLINE).expect("a request");
+        assert_eq!(stand.front_end.stop(Duration::from_millis(50)), 1);
+        assert!(client.is_closed());
+    });
 }
 
 #[test]
@@ -226,19 +230,21 @@ fn a_front_end_takes_over_from_another_on_the_same_address() {
 
 #[test]
 fn a_connection_that_is_kept_has_one_more_request_answered() {
-    let web = RawEndpoint::named("web");
-    let limits = Limits { last_request_timeout: DEADLINE, ..Limits::default() };
-    let service = BackendService::new("shop/web:80", vec![web.endpoint()]);
-    let stand = Stand::of(Settings { limits, ..one_thread() }, service);
-    let mut client = stand.client();
-    assert_eq!(client.ask(&get("/")).field("connection"), None);
-    let address = stand.address;
-    let stopping = thread::spawn(move || stand.front_end.stop(DEADLINE));
-    eventually("nobody listens", || TcpStream::connect(address).is_err());
-    let answer = client.ask(&get("/"));
-    assert_eq!((answer.code(), answer.field("connection")), (200, Some("close")));
-    assert!(client.is_closed());
-    assert_eq!(stopping.join().expect("a count"), 0);
+    both_ways(|| {
+        let web = RawEndpoint::named("web");
+        let limits = Limits { last_request_timeout: DEADLINE, ..Limits::default() };
+        let service = BackendService::new("shop/web:80", vec![web.endpoint()]);
+        let stand = Stand::of(Settings { limits, ..one_thread() }, service);
+        let mut client = stand.client();
+        assert_eq!(client.ask(&get("/")).field("connection"), None);
+        let address = stand.address;
+        let stopping = thread::spawn(move || stand.front_end.stop(DEADLINE));
+        eventually("nobody listens", || TcpStream::connect(address).is_err());
+        let answer = client.ask(&get("/"));
+        assert_eq!((answer.code(), answer.field("connection")), (200, Some("close")));
+        assert!(client.is_closed());
+        assert_eq!(stopping.join().expect("a count"), 0);
+    });
 }
 
 #[test]

@@ -99,6 +99,13 @@ impl Scanner {
         }
     }
 
+    /// Of a body in chunks.
+    pub(super) fn of_chunks() -> Self {
+        let mut scanner = Self::new();
+        scanner.state = State::ChunkSize;
+        scanner
+    }
+
     pub(super) fn stage(&self) -> Stage {
         match self.state {
             State::RequestLine if self.line.is_empty() => Stage::Between,
@@ -122,6 +129,20 @@ impl Scanner {
             at += self.step(rest).map_err(|fault| Refused { at, fault })?;
         }
         Ok(())
+    }
+
+    /// Takes the next bytes of a body in chunks, up to its end: how many there are, and how many of them come before its
+    /// trailers.
+    pub(super) fn scan_body(&mut self, bytes: &[u8]) -> Result<(usize, usize), Refused> {
+        let (mut at, mut chunks) = (0, 0);
+        while at < bytes.len() && self.stage() == Stage::Body {
+            let is_in_chunks = self.state != State::Trailer;
+            at += self.step(&bytes[at..]).map_err(|fault| Refused { at, fault })?;
+            if is_in_chunks {
+                chunks = at;
+            }
+        }
+        Ok((at, chunks))
     }
 
     /// Takes some of `bytes`, at least one; how many.

@@ -19,6 +19,7 @@ use tokio::time::{Instant, interval, sleep, timeout_at};
 use super::attempt::Budget;
 use super::connection;
 use super::counters::{Totals, count};
+use super::direct::Rooms;
 use super::pool::Pool;
 use super::record::{AccessLog, UnroutedLines};
 use super::settings::{SIGNALS_MAX, Settings};
@@ -186,6 +187,7 @@ pub(super) struct Worker {
     pub(super) pool: Rc<Pool>,
     pub(super) budget: Budget,
     pub(super) deadlines: Deadlines,
+    pub(super) rooms: Rooms,
     pub(super) unrouted_lines: UnroutedLines,
     snapshots: RefCell<Cache<ArcSnapshots, Arc<Snapshot>>>,
     random: RefCell<fastrand::Rng>,
@@ -211,6 +213,7 @@ impl Worker {
             pool: Rc::new(Pool::new(&shared.settings.limits)),
             budget: Budget::full(),
             deadlines: Deadlines::default(),
+            rooms: Rooms::default(),
             unrouted_lines: UnroutedLines::new(Arc::clone(&shared.totals)),
             snapshots: RefCell::new(Cache::new(ArcSnapshots(Arc::clone(&shared)))),
             random: RefCell::new(fastrand::Rng::new()),
