@@ -23,6 +23,7 @@ use super::client_stream::{ClientStream, Dialect};
 use super::counters::count;
 use super::direct::{self, Next};
 use super::exchange::answer;
+use super::flat::Flat;
 use super::link::Link;
 use super::local::LocalExecutor;
 use super::parked::until_quiet;
@@ -93,9 +94,9 @@ pub(super) async fn serve(
 async fn handshake(
     stream: TcpStream,
     certificates: &Certificates,
-) -> Option<(TlsStream<TcpStream>, TlsFacts)> {
+) -> Option<(TlsStream<Flat<TcpStream>>, TlsFacts)> {
     let opened = async {
-        let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), Flat(stream)).await?;
         let served = certificates.of_name(begun.client_hello().server_name());
         let (policy, config) = (Arc::clone(&served.policy), Arc::clone(&served.config));
         Ok::<_, std::io::Error>((begun.into_stream(config).await?, policy))
@@ -113,7 +114,7 @@ async fn handshake(
 }
 
 /// `None`: the client's certificate is one that cannot be told.
-fn facts(stream: &TlsStream<TcpStream>, policy: &TlsPolicy) -> Option<TlsFacts> {
+fn facts(stream: &TlsStream<Flat<TcpStream>>, policy: &TlsPolicy) -> Option<TlsFacts> {
     let tls = stream.get_ref().1;
     let version_number = match tls.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => TlsVersion::V1_3,
@@ -194,7 +195,11 @@ where
     None
 }
 
-async fn http_2_until_idle(stream: TlsStream<TcpStream>, link: Rc<Link>, mut closing: watch::Receiver<()>) {
+async fn http_2_until_idle(
+    stream: TlsStream<Flat<TcpStream>>,
+    link: Rc<Link>,
+    mut closing: watch::Receiver<()>,
+) {
     let shared = Arc::clone(&link.worker.shared);
     let limits = &shared.settings.limits;
     let state = Arc::clone(&link.wire);

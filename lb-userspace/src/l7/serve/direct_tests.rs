@@ -179,6 +179,19 @@ fn a_request_that_comes_before_the_answer_is_next() {
 }
 
 #[test]
+fn a_client_that_wants_nothing_more_is_left_after_its_answer() {
+    let web = RawEndpoint::named("web");
+    let stand = stand(&web);
+    for _ in 0..2 {
+        let mut client = stand.client();
+        let answer = client.ask("GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n");
+        assert_eq!((answer.code(), answer.field("connection")), (200, Some("close")));
+        assert!(client.is_closed());
+    }
+    assert_eq!(web.accepted.load(Ordering::SeqCst), 1, "the endpoint's connection is kept");
+}
+
+#[test]
 fn a_request_in_two_pieces_is_served() {
     let web = RawEndpoint::named("web");
     let stand = stand(&web);

@@ -147,12 +147,16 @@ impl Busy {
         link.wire.begin_request();
         Self(Rc::clone(link))
     }
+
+    /// Notes when it ends, which is now.
+    pub(super) fn note_end(&self, now: Instant) {
+        self.0.last_ended.set(now);
+    }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.requests.set(self.0.requests.get() - 1);
-        self.0.last_ended.set(Instant::now());
         self.0.wire.end_request();
     }
 }

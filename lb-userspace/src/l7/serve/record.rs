@@ -4,10 +4,11 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::counters::{Totals, count};
 use super::link::Busy;
@@ -107,14 +108,14 @@ pub(super) struct Record {
     pub(super) service: Option<Arc<BackendService>>,
     pub(super) line: Option<Box<Line>>,
     log: Option<AccessLog>,
-    began: Instant,
+    pub(super) began: Instant,
     bytes: u64,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl Record {
     pub(super) fn begin(log: Option<&AccessLog>, busy: Busy) -> Self {
-        Self { service: None, line: None, log: log.cloned(), began: Instant::now(), bytes: 0, _busy: busy }
+        Self { service: None, line: None, log: log.cloned(), began: Instant::now(), bytes: 0, busy }
     }
 
     pub(super) const fn add_bytes(&mut self, bytes: usize) {
@@ -141,13 +142,16 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        let ended = Instant::now();
+        let duration = ended - self.began;
+        self.busy.note_end(ended);
         if let Some(service) = &self.service {
             service.counters.answer_bytes.fetch_add(self.bytes, Ordering::Relaxed);
-            service.counters.durations.note(self.began.elapsed());
+            service.counters.durations.note(duration);
         }
         let (Some(mut line), Some(log)) = (self.line.take(), &self.log) else { return };
         line.answer_bytes = self.bytes;
-        line.duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        line.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         line.time_unix_ms =
             u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_sub(line.duration_ms);

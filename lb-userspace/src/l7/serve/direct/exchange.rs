@@ -107,7 +107,10 @@ impl Exchange {
             note(&mut record, link, &listener.site, &asked);
             let mut kept = worker.rooms.take();
             kept.extend_from_slice(bytes);
-            let Asked { service, is_head, is_repeatable, id, .. } = asked;
+            let Asked { service, is_head, is_repeatable, is_last, id, .. } = asked;
+            if is_last {
+                link.close_with_next_answer();
+            }
             Some((record, service, endpoint, is_head, is_repeatable, id, kept))
         });
         let Some((mut record, service, endpoint, is_head, is_repeatable, id, asked)) = begun else {
@@ -116,7 +119,7 @@ impl Exchange {
         };
         worker.budget.earn();
         record.service = Some(Arc::clone(&service));
-        let until = Instant::now() + service.request_timeout;
+        let until = record.began + service.request_timeout;
         let connection = worker.pool.take_plain(endpoint.address);
         Some(Self {
             worker: Rc::clone(worker),

@@ -22,6 +22,8 @@ pub(super) struct Asked<'a> {
     pub(super) is_head: bool,
     /// Safe, and without a body: it may be sent again (RFC 9110 §9.2.2).
     pub(super) is_repeatable: bool,
+    /// Whether its client wants nothing more on the connection.
+    pub(super) is_last: bool,
     /// Its name in all logs.
     pub(super) id: [u8; 32],
 }
@@ -50,6 +52,7 @@ struct Found<'a> {
     via: Option<&'a [u8]>,
     length: Option<usize>,
     has_cookie: bool,
+    is_last: bool,
 }
 
 /// Reads a request that is whole in `bytes` and framed as [`Scanner`](crate::l7::serve::wire::Scanner) asks, and writes
@@ -104,7 +107,8 @@ pub(super) fn pass<'a>(
     let path = &target[..path.as_str().len()];
     let is_head = method == "HEAD";
     let is_repeatable = (is_head || method == "GET") && found.length.is_none();
-    Some(Asked { method, path, host, service, is_head, is_repeatable, id })
+    let is_last = found.is_last;
+    Some(Asked { method, path, host, service, is_head, is_repeatable, is_last, id })
 }
 
 /// Whether requests over TLS are judged by their connection.
@@ -145,6 +149,10 @@ impl<'a> Found<'a> {
                 return self.host.replace(value).is_none().then_some(());
             }
             Kind::Via => return self.via.replace(field.value).is_none().then_some(()),
+            Kind::Connection if field.value.eq_ignore_ascii_case(b"close") => {
+                self.is_last = true;
+                return Some(());
+            }
             Kind::Connection => return field.value.eq_ignore_ascii_case(b"keep-alive").then_some(()),
             // The bytes' watcher has made sure that it is a number, and one only.
             Kind::Length => self.length = Some(std::str::from_utf8(field.value).ok()?.parse().ok()?),

@@ -58,7 +58,7 @@ fn an_endpoint_gets_the_request_with_what_is_said_of_its_client() {
 fn what_needs_a_decision_is_not_plain() {
     assert!(is_plain(GET));
     let fields = [
-        "Connection: close",
+        "Connection: close, x",
         "Connection: x",
         "Transfer-Encoding: chunked",
         "Expect: 100-continue",
@@ -123,6 +123,22 @@ fn policies_that_look_at_fields_are_not_plain() {
         counters: Arc::default(),
     });
     assert_eq!(passed(GET, &client(false), &nowhere, &limits), None);
+}
+
+#[test]
+fn a_client_that_wants_nothing_more_is_told_from_one_that_does() {
+    let served = listener(service(), Plain::Served);
+    let is_last = |field: &str| {
+        let mut out = Vec::new();
+        let request = GET.replace("Accept: x", field);
+        let asked = pass(request.as_bytes(), &client(false), &served, &Limits::default(), || NAMES, &mut out);
+        let is_last = asked.expect("a plain request").is_last;
+        assert!(!String::from_utf8(out).expect("text").contains("connection"), "it is for this connection");
+        is_last
+    };
+    assert!(is_last("Connection: Close"));
+    assert!(!is_last("Connection: Keep-Alive"));
+    assert!(!is_last("Accept: close"));
 }
 
 #[test]
