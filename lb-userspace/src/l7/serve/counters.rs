@@ -70,7 +70,7 @@ impl Counters {
 pub struct Totals {
     /// Clients' connections that are open.
     pub connections: AtomicU64,
-    /// Those of them that are parked: without a request, and without what reading one takes.
+    /// Those of them that are parked: without a request, and without what parsing one takes.
     pub parked: AtomicU64,
     /// Connections closed at once: too many in all.
     pub connections_refused: AtomicU64,

@@ -1,5 +1,6 @@
 //! Requests that are passed on as bytes, beside the same ones that hyper parses.
 use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -155,6 +156,18 @@ fn an_endpoint_that_says_more_than_its_answer_is_not_asked_again() {
     }
 }
 
+/// Whether the kernel has bytes for the socket between two addresses (proc(5), /proc/net/tcp).
+fn has_unread(local: SocketAddr, peer: SocketAddr) -> bool {
+    let ports = [format!(":{:04X}", local.port()), format!(":{:04X}", peer.port())];
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+    let of_socket = |line: &&str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        columns.len() > 4 && columns[1].ends_with(&ports[0]) && columns[2].ends_with(&ports[1])
+    };
+    let line = table.lines().find(of_socket).expect("the socket's line");
+    !line.split_whitespace().nth(4).is_some_and(|queues| queues.ends_with(":00000000"))
+}
+
 #[test]
 fn a_request_that_comes_before_the_answer_is_next() {
     let (go, wait) = std::sync::mpsc::channel::<()>();
@@ -172,6 +185,8 @@ fn a_request_that_comes_before_the_answer_is_next() {
     client.send(get("/1"));
     eventually("the endpoint has the request", || endpoint.in_flight() == 1);
     client.send(get("/2") + &get("/3"));
+    let own = client.stream.local_addr().expect("an address");
+    eventually("the front-end has read them", || !has_unread(stand.address, own));
     drop(go);
     for path in ["/1", "/2", "/3"] {
         assert_eq!(client.answer(false).text(), format!("GET {path} HTTP/1.1"));

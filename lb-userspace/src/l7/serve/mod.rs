@@ -1,10 +1,10 @@
 //! The front-end: serves URL maps to clients.
 //!
 //! A request's life, each step in its own module: a client's `connection` (TLS, HTTP/1 or HTTP/2) is watched by
-//! `client_stream` and `wire`; `request` judges a request and finds its route; `exchange` makes it the endpoint's
-//! (`forward`); `attempt` chooses endpoints (`choose`, `affinity`) and connections (`pool`, `connect`,
-//! `endpoint_connection`) until one answers; `body` passes both bodies on as they come; `record` notes what came of it.
-//! `refusal` and `grpc` are the answers of its own.
+//! `client_stream` and `wire`. Plain requests are passed on as bytes by `direct`. Of the others, `request` judges one and
+//! finds its route; `exchange` makes it the endpoint's (`forward`); `attempt` chooses endpoints (`choose`, `affinity`)
+//! and connections (`pool`, `connect`, `endpoint_connection`) until one answers; `body` passes both bodies on as they
+//! come. `record` notes what came of a request. `refusal` and `grpc` are the answers of its own.
 //!
 //! Each thread has a runtime, listening sockets (SO_REUSEPORT) and connections to endpoints of its own. A request is
 //! served by the snapshot that it began with.
