@@ -54,6 +54,7 @@ impl FrontEndOptions {
             reason_header: if self.no_reason_header { ReasonHeader::Withheld } else { ReasonHeader::Sent },
             affinity_key: affinity_key::read(self.affinity_key_file.as_deref(), run_dir)?,
             access_log: access_log.map(|file| Box::new(file) as _),
+            traces: None,
         })
     }
 }

@@ -3,7 +3,8 @@
 //! A request's life, each step in its own module: a client's `connection` (TLS, HTTP/1 or HTTP/2) is watched by
 //! `client_stream` and `wire`; `request` judges a request and finds its route; `exchange` makes it the endpoint's
 //! (`forward`); `attempt` chooses endpoints (`choose`, `affinity`) and connections (`pool`, `connect`,
-//! `endpoint_connection`) until one answers; `body` passes both bodies on as they come; `record` notes what came of it.
+//! `endpoint_connection`) until one answers; `body` passes both bodies on as they come; `record` notes what came of it, and `trace`
+//! of those that are recorded how.
 //! `refusal` and `grpc` are the answers of its own.
 //!
 //! Each thread has a runtime, listening sockets (SO_REUSEPORT) and connections to endpoints of its own. A request is
@@ -49,6 +50,7 @@ mod tunnel;
 mod counters;
 mod record;
 mod signal;
+mod trace;
 
 mod front_end;
 
@@ -65,6 +67,7 @@ pub use snapshot::{
     Route, Scheme, Site, Slot, Snapshot,
 };
 pub use tls_policy::{AUTHORITIES_MAX, ClientAuthority, ClientAuthorityFault, ClientPolicy, TlsPolicy};
+pub use trace::{OtlpReceiver, TRACES_WAITING_MAX, TraceSettings};
 
 #[cfg(test)]
 mod affinity_tests;
