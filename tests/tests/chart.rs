@@ -163,6 +163,8 @@ fn the_agent_takes_the_arguments_of_every_value() {
         "xdpMode=\"native\"",
         "socketHooks=false",
         "ingress.affinityKeySecret=\"affinity\"",
+        "ingress.otlpEndpoint=\"http://192.0.2.7:4318\"",
+        "ingress.traceSampleRatio=0.25",
         "negReadinessGate=true",
         "metrics.listen=\"node\"",
         "extraArgs=[\"--external-mode=dsr\"]",
@@ -170,8 +172,14 @@ fn the_agent_takes_the_arguments_of_every_value() {
     let objects = rendered(&program, &settings).expect("the chart");
     assert_that_the_agent_takes_its_arguments(&objects);
     let args = container(&objects).args.unwrap_or_default();
-    for expected in ["--uplink=eth0,eth1", "--no-socket-hooks", "--external-mode=dsr", "--neg-readiness-gate"]
-    {
+    for expected in [
+        "--uplink=eth0,eth1",
+        "--no-socket-hooks",
+        "--external-mode=dsr",
+        "--neg-readiness-gate",
+        "--otlp-endpoint=http://192.0.2.7:4318",
+        "--trace-sample-ratio=0.25",
+    ] {
         assert!(args.iter().any(|arg| arg == expected), "{expected} in {args:?}");
     }
     for listen in ["none", "all"] {

@@ -114,7 +114,8 @@ async fn serve(options: &Options, former: Former, ends: &mut Ends) -> Result<End
     let (wanted_secrets, secrets) = watch::channel(BTreeSet::new());
     let asked = if matches!(former, Former::Other) { Predecessor::ask(&options.run_dir)? } else { None };
     let _instance = Instance::take(&pins)?;
-    let mut front_end = FrontEndLink::new(&options.front_end, &options.run_dir, wanted_secrets)?;
+    let mut front_end =
+        FrontEndLink::new(&options.front_end, &options.run_dir, &options.node_name, wanted_secrets)?;
     let predecessor = asked.map(|(predecessor, sockets)| {
         front_end.adopt(sockets);
         predecessor

@@ -263,6 +263,12 @@ pub(super) const FRONT_END_DROPS: Family = family(
     &["what"],
     "What the front-end could not tell, for want of room.",
 );
+pub(super) const FRONT_END_SPANS: Family = family(
+    Kind::Counter,
+    "podway_front_end_spans",
+    &["outcome"],
+    "Spans of recorded requests, by what became of them.",
+);
 pub(super) const URL_MAP_REQUESTS: Family = family(
     Kind::Counter,
     "podway_url_map_requests",
@@ -316,7 +322,7 @@ pub(super) const ENDPOINT_FLOWS: Family =
     family(Kind::Counter, "podway_endpoint_new_flows", ENDPOINT, "Flows begun to an endpoint.");
 
 /// All, in the order of the text; those of single endpoints, which are on a page of their own, at the end.
-pub const FAMILIES: [Family; 42] = [
+pub const FAMILIES: [Family; 43] = [
     BUILD,
     START,
     SYNCED,
@@ -349,6 +355,7 @@ pub const FAMILIES: [Family; 42] = [
     FRONT_END_CONNECTIONS,
     FRONT_END_REFUSALS,
     FRONT_END_DROPS,
+    FRONT_END_SPANS,
     URL_MAP_REQUESTS,
     SERVICE_REQUESTS,
     SERVICE_REQUEST_TIME,

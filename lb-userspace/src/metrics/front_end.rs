@@ -173,5 +173,11 @@ fn totals(reading: Option<&FrontEndReading>, out: &mut Exposition<'_>) -> fmt::R
         let Some(totals) = totals else { return Ok(()) };
         f.counter(&["signals"], now(&totals.signals_dropped))?;
         f.counter(&["log-lines"], now(&totals.log_lines_dropped))
+    })?;
+    out.family(&families::FRONT_END_SPANS, |f| {
+        let Some(totals) = totals else { return Ok(()) };
+        f.counter(&["sent"], now(&totals.spans_sent))?;
+        f.counter(&["dropped"], now(&totals.spans_dropped))?;
+        f.counter(&["refused"], now(&totals.spans_refused))
     })
 }

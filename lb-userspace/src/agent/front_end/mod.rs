@@ -32,6 +32,7 @@ mod certificates;
 mod known_secrets;
 mod options;
 mod services;
+mod trace_options;
 
 pub use options::FrontEndOptions;
 
@@ -71,10 +72,11 @@ impl FrontEndLink {
     pub(super) fn new(
         options: &FrontEndOptions,
         run_dir: &std::path::Path,
+        node_name: &str,
         wanted_secrets: watch::Sender<WantedSecrets>,
     ) -> Result<Self> {
         Ok(Self {
-            settings: Some(options.settings(run_dir)?),
+            settings: Some(options.settings(run_dir, node_name)?),
             drain: Duration::from_secs(options.front_end_drain_seconds.into()),
             has_senders: !options.proxy_protocol_from.is_empty(),
             front_end: None,

@@ -8,6 +8,7 @@ use crate::attach::Cidr;
 use crate::l7::serve::{Limits, Prefix, ReasonHeader, Settings};
 
 use super::affinity_key;
+use super::trace_options::TraceOptions;
 
 /// How Ingresses are served.
 #[derive(Args, Clone, Debug)]
@@ -33,11 +34,14 @@ pub struct FrontEndOptions {
     /// File to which the requests that BackendConfigs want logged are appended, a line of JSON each.
     #[arg(long)]
     pub access_log: Option<PathBuf>,
+    /// How requests are traced.
+    #[command(flatten)]
+    pub traces: TraceOptions,
 }
 
 impl FrontEndOptions {
     /// What the front-end is told.
-    pub(super) fn settings(&self, run_dir: &Path) -> Result<Settings> {
+    pub(super) fn settings(&self, run_dir: &Path, node_name: &str) -> Result<Settings> {
         let prefixes = |all: &[Cidr]| {
             all.iter().map(|Cidr(address, bits)| Prefix { address: *address, length_bits: *bits }).collect()
         };
@@ -54,6 +58,7 @@ impl FrontEndOptions {
             reason_header: if self.no_reason_header { ReasonHeader::Withheld } else { ReasonHeader::Sent },
             affinity_key: affinity_key::read(self.affinity_key_file.as_deref(), run_dir)?,
             access_log: access_log.map(|file| Box::new(file) as _),
+            traces: self.traces.settings(node_name),
         })
     }
 }

@@ -18,6 +18,7 @@ use super::refusal::Reason;
 use super::settings::{RETRY_PERCENT_MAX, RETRY_RESERVE};
 use super::snapshot::{BackendService, Endpoint, InFlight};
 use super::spare::Spare;
+use super::trace::RequestTrace;
 use super::worker::Worker;
 use crate::health::Signal;
 
@@ -51,6 +52,8 @@ pub(super) struct Attempt<'a> {
     pub(super) kept: Option<Arc<Endpoint>>,
     /// What its endpoint is told of its client before all else.
     pub(super) announced: Option<Announced>,
+    /// Of a request that is recorded.
+    pub(super) trace: Option<&'a RequestTrace>,
     /// The endpoint that has the request now.
     pub(super) current: RefCell<Option<Arc<Endpoint>>>,
     pub(super) retries: Cell<u32>,
@@ -76,6 +79,18 @@ enum Failed {
     Over(Reason),
 }
 
+impl Failed {
+    /// As traces have it.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => Reason::ConnectFailed.name(),
+            Self::Stale(_) => "stale-connection",
+            Self::Closed(_) => Reason::Protocol.name(),
+            Self::Over(reason) => reason.name(),
+        }
+    }
+}
+
 impl Attempt<'_> {
     /// The request is boxed since it goes from future to future, each of which would have room for it.
     pub(super) async fn run(&self, mut request: Box<Request<RequestBody>>) -> Result<Answer, Reason> {
@@ -86,7 +101,17 @@ impl Attempt<'_> {
                 return Err(if tried.is_empty() { self.without_endpoint() } else { Reason::ConnectFailed });
             };
             *self.current.borrow_mut() = Some(Arc::clone(&endpoint));
-            let (whole, reason) = match self.once(&endpoint, want, request).await {
+            if let Some(trace) = self.trace {
+                let (protocol, random) = (self.service.protocol, self.worker.random_u128());
+                trace.begin_attempt(endpoint.address, protocol, &mut request, random);
+            }
+            let outcome = self.once(&endpoint, want, request).await;
+            if let Some(trace) = self.trace {
+                trace.note_attempt(
+                    outcome.as_ref().map(|answer| answer.response.status()).map_err(Failed::name),
+                );
+            }
+            let (whole, reason) = match outcome {
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Over(reason)) => return Err(reason),
                 // Nothing of it was sent: no other endpoint is needed, and no retry is spent.

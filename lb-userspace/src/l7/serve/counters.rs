@@ -88,6 +88,12 @@ pub struct Totals {
     pub signals_dropped: AtomicU64,
     /// Lines of the access log dropped, since the log was not written as fast.
     pub log_lines_dropped: AtomicU64,
+    /// Spans that a receiver of traces took.
+    pub spans_sent: AtomicU64,
+    /// Spans dropped, since those before were not taken as fast.
+    pub spans_dropped: AtomicU64,
+    /// Spans that a receiver of traces refused.
+    pub spans_refused: AtomicU64,
 }
 
 pub(super) fn count(counter: &AtomicU64) {

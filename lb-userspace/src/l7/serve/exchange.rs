@@ -123,8 +123,13 @@ async fn pass(
     let (parts, body) = request.into_parts();
     let limits = &link.worker.shared.settings.limits;
     let site = &*listener.site;
+    let tracer = link.worker.shared.tracer.as_ref();
+    record.trace = tracer.and_then(|tracer| tracer.begin(link, site, &parts));
     let target = judge(&parts, link.client.scheme(), site, limits)
         .inspect_err(|_| note_unrouted(record, link, site, &parts, host_as_sent(&parts)))?;
+    if let Some(trace) = &mut record.trace {
+        trace.note_target(site, &target, &parts);
+    }
     check_connection(link, listener, &target)
         .inspect_err(|_| note_unrouted(record, link, site, &parts, target.authority.as_bytes()))?;
     let service = match backend(&target, &parts, &link.client) {
@@ -277,11 +282,15 @@ impl Forwarding<'_> {
         let client = forward::client_address(&parts.headers, &self.link.client);
         let had = kept(&service, &parts.headers, client, &worker.shared.affinity_key).map(Arc::clone);
         let state = body.state();
+        if let Some(trace) = &mut record.trace {
+            trace.note_client(client, &id);
+        }
         let attempt = Attempt {
             worker: &worker,
             service: &service,
             kept: had.clone(),
             announced: self.announced(),
+            trace: record.trace.as_ref(),
             current: RefCell::new(None),
             retries: Cell::new(0),
             began_ms: clock::now_ms(),
@@ -292,6 +301,9 @@ impl Forwarding<'_> {
             line.retries = attempt.retries.get();
             line.endpoint = attempt.current.borrow().as_ref().map(|endpoint| endpoint.address.to_string());
             line.request_id = String::from_utf8_lossy(id.as_bytes()).into_owned();
+        }
+        if let Some(trace) = attempt.trace {
+            trace.note_retries(attempt.retries.get());
         }
         let answer = result.unwrap_or_else(|| Err(late(&attempt, state.is_done())))?;
         let signal =

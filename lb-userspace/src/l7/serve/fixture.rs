@@ -106,6 +106,14 @@ impl RawEndpoint {
     /// Each connection is given to `serve` with the function that reads its next request.
     pub(super) fn start(serve: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        Self::on(listener, serve)
+    }
+
+    /// The same, behind a socket that listens.
+    pub(super) fn on(
+        listener: TcpListener,
+        serve: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().expect("an address");
         let (accepted, requests) = (Arc::<AtomicUsize>::default(), Arc::<Mutex<Vec<Message>>>::default());
         let (counter, seen, serve) = (Arc::clone(&accepted), Arc::clone(&requests), Arc::new(serve));

@@ -14,6 +14,7 @@ use super::listen;
 use super::settings::Settings;
 use super::signal::EndpointSignal;
 use super::snapshot::Snapshot;
+use super::trace::Exporter;
 use super::worker::{Command, Shared, run};
 
 /// An address that cannot be listened on.
@@ -34,6 +35,7 @@ pub type ListeningSockets = HashMap<SocketAddr, Vec<TcpListener>>;
 pub struct FrontEnd {
     shared: Arc<Shared>,
     threads: Vec<Serving>,
+    exporter: Option<Exporter>,
     places: Mutex<Places>,
 }
 
@@ -67,10 +69,11 @@ impl FrontEnd {
     pub fn start(settings: Settings) -> io::Result<Self> {
         let wanted = settings.threads;
         let count = if wanted == 0 { thread::available_parallelism()?.get() } else { wanted };
-        let shared = Arc::new(Shared::new(settings)?);
+        let (shared, exporter) = Shared::new(settings)?;
+        let shared = Arc::new(shared);
         let threads =
             (0..count).map(|index| Serving::start(index, &shared)).collect::<io::Result<Vec<Serving>>>()?;
-        Ok(Self { shared, threads, places: Mutex::default() })
+        Ok(Self { shared, threads, exporter, places: Mutex::default() })
     }
 
     /// Serves `snapshot` from now on; requests that have begun keep the one before. Connections of listeners that are
@@ -170,7 +173,9 @@ impl FrontEnd {
         let until = Instant::now() + deadline;
         drop(self.places);
         self.threads.iter().for_each(|serving| serving.tell(Command::Stop(until)));
-        self.threads.into_iter().map(|serving| serving.thread.join().unwrap_or(0)).sum()
+        let cut = self.threads.into_iter().map(|serving| serving.thread.join().unwrap_or(0)).sum();
+        self.exporter.into_iter().for_each(Exporter::stop);
+        cut
     }
 }
 

@@ -4,7 +4,8 @@
 //! `client_stream` and `wire`. Plain requests are passed on as bytes by `direct`. Of the others, `request` judges one and
 //! finds its route; `exchange` makes it the endpoint's (`forward`); `attempt` chooses endpoints (`choose`, `affinity`)
 //! and connections (`pool`, `connect`, `endpoint_connection`) until one answers; `body` passes both bodies on as they
-//! come. `record` notes what came of a request. `refusal` and `grpc` are the answers of its own.
+//! come. `record` notes what came of a request, and `trace` how, where it is recorded. `refusal` and `grpc` are the
+//! answers of its own.
 //!
 //! Each thread has a runtime, listening sockets (SO_REUSEPORT) and connections to endpoints of its own. A request is
 //! served by the snapshot that it began with.
@@ -51,6 +52,7 @@ mod tunnel;
 mod counters;
 mod record;
 mod signal;
+mod trace;
 
 mod front_end;
 
@@ -67,6 +69,7 @@ pub use snapshot::{
     Route, Scheme, Site, Slot, Snapshot,
 };
 pub use tls_policy::{AUTHORITIES_MAX, ClientAuthority, ClientAuthorityFault, ClientPolicy, TlsPolicy};
+pub use trace::{OtlpReceiver, TRACES_WAITING_MAX, TraceSettings};
 
 #[cfg(test)]
 mod affinity_tests;

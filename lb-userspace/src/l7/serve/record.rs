@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::counters::{Totals, count};
 use super::link::Busy;
 use super::snapshot::BackendService;
+use super::trace::RequestTrace;
 
 /// Lines that wait to be written; further ones are dropped and counted.
 const LINES_MAX: usize = 8_192;
@@ -107,6 +108,8 @@ pub(super) fn is_sampled(service: &BackendService, random: u32) -> bool {
 pub(super) struct Record {
     pub(super) service: Option<Arc<BackendService>>,
     pub(super) line: Option<Box<Line>>,
+    /// Of a request that is recorded.
+    pub(super) trace: Option<RequestTrace>,
     log: Option<AccessLog>,
     pub(super) began: Instant,
     bytes: u64,
@@ -115,7 +118,8 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn begin(log: Option<&AccessLog>, busy: Busy) -> Self {
-        Self { service: None, line: None, log: log.cloned(), began: Instant::now(), bytes: 0, busy }
+        let (began, log) = (Instant::now(), log.cloned());
+        Self { service: None, line: None, trace: None, log, began, bytes: 0, busy }
     }
 
     pub(super) const fn add_bytes(&mut self, bytes: usize) {
@@ -130,12 +134,18 @@ impl Record {
             line.code = code.as_u16();
             line.reason = reason;
         }
+        if let Some(trace) = &mut self.trace {
+            trace.note_code(code, reason);
+        }
     }
 
     /// The answer ended before its end.
     pub(super) fn note_cut(&mut self, why: &'static str) {
         if let Some(line) = &mut self.line {
             line.reason = Some(why);
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.note_cut(why);
         }
     }
 }
@@ -148,6 +158,9 @@ impl Drop for Record {
         if let Some(service) = &self.service {
             service.counters.answer_bytes.fetch_add(self.bytes, Ordering::Relaxed);
             service.counters.durations.note(duration);
+        }
+        if let Some(trace) = self.trace.take() {
+            trace.end(self.service.as_deref(), self.bytes);
         }
         let (Some(mut line), Some(log)) = (self.line.take(), &self.log) else { return };
         line.answer_bytes = self.bytes;

@@ -3,6 +3,8 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::trace::TraceSettings;
+
 /// The parser's buffer for a connection, bytes: heads, and the parts of bodies that are passed on.
 pub(super) const HEAD_BUFFER_BYTES: usize = 64 * 1024;
 /// Bytes of a request's or an answer's head; beyond them 431.
@@ -163,6 +165,8 @@ pub struct Settings {
     pub affinity_key: [u8; 32],
     /// Where the lines of the access log go; without it none are made.
     pub access_log: Option<Box<dyn Write + Send>>,
+    /// How requests are traced; without it none is.
+    pub traces: Option<TraceSettings>,
 }
 
 #[cfg(test)]

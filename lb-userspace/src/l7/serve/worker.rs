@@ -26,6 +26,7 @@ use super::settings::{SIGNALS_MAX, Settings};
 use super::signal::EndpointSignal;
 use super::snapshot::{BackendService, Endpoint, Snapshot};
 use super::timer::Deadlines;
+use super::trace::{Exporter, Tracer};
 use crate::health::Signal;
 
 /// Pause after a failed `accept()`: what it lacks (descriptors, memory) is not there at once.
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub(super) totals: Arc<Totals>,
     pub(super) affinity_key: hmac::Key,
     pub(super) log: Option<AccessLog>,
+    pub(super) tracer: Option<Tracer>,
     signals: Mutex<Vec<EndpointSignal>>,
     clients: Mutex<HashMap<IpAddr, u32>>,
 }
@@ -55,10 +57,13 @@ pub(super) struct SharedSettings {
 }
 
 impl Shared {
-    pub(super) fn new(settings: Settings) -> std::io::Result<Self> {
+    /// With the thread that sends traces, where there is one.
+    pub(super) fn new(settings: Settings) -> std::io::Result<(Self, Option<Exporter>)> {
         let totals = Arc::<Totals>::default();
         let log = settings.access_log.map(|to| AccessLog::start(to, Arc::clone(&totals))).transpose()?;
-        Ok(Self {
+        let tracing = settings.traces.as_ref().map(|traces| Tracer::start(traces, &totals)).transpose()?;
+        let (tracer, exporter) = tracing.unzip();
+        let shared = Self {
             settings: SharedSettings {
                 limits: settings.limits,
                 trusted_proxies: settings.trusted_proxies,
@@ -69,9 +74,11 @@ impl Shared {
             totals,
             affinity_key: hmac::Key::new(hmac::HMAC_SHA256, &settings.affinity_key),
             log,
+            tracer,
             signals: Mutex::default(),
             clients: Mutex::default(),
-        })
+        };
+        Ok((shared, exporter))
     }
 
     pub(super) fn is_trusted(&self, address: IpAddr) -> bool {

@@ -90,10 +90,11 @@ enum Failed {
 impl Exchange {
     /// Begins to pass on the request of so many bytes in the thread's room; none where it is not plain.
     pub(super) fn begin(link: &Rc<Link>, length: usize, is_between: bool) -> Option<Self> {
-        if !is_between {
+        let worker = &link.worker;
+        // A trace needs the fields.
+        if !is_between || worker.shared.tracer.is_some() {
             return None;
         }
-        let worker = &link.worker;
         let snapshot = worker.snapshot();
         let listener = snapshot.listeners.get(&link.place)?;
         let limits = &worker.shared.settings.limits;
