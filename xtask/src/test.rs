@@ -162,7 +162,7 @@ fn prepare_kernel(project: &Project, is_wanted: bool) -> Result<Result<(Privileg
     }
     let prepared = Privilege::find().and_then(|privilege| {
         setup::ebpf_toolchain(project)?;
-        setup::tests(privilege)?;
+        setup::tests(project, privilege)?;
         Ok(privilege)
     });
     match prepared {
