@@ -29,6 +29,8 @@ use crate::traffic::Server;
 pub const TCP_PORT: u16 = 8080;
 /// The pods' port over UDP.
 pub const UDP_PORT: u16 = 5353;
+/// A port of pods that is for health checks alone.
+pub const HEALTH_PORT: u16 = 9_000;
 /// Both protocols.
 pub const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
@@ -62,6 +64,21 @@ impl Cluster {
     /// # Errors
     /// A part cannot be started, or an agent does not get ready.
     pub fn on(topology: Topology, services: Vec<Service>, podway: &Podway, options: Options) -> Result<Self> {
+        let nodes = topology.nodes().len();
+        Self::with_agents(nodes, topology, services, podway, options)
+    }
+
+    /// As [`Cluster::on`], with an agent on as many nodes, from the first one on: its start is most of a test's work.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn with_agents(
+        count: usize,
+        topology: Topology,
+        services: Vec<Service>,
+        podway: &Podway,
+        options: Options,
+    ) -> Result<Self> {
         let dir = TempDir::with_prefix("podway-manifests-").context("cannot make a folder")?;
         let mut manifests = Manifests::new(dir.path(), &topology)?;
         for service in services {
@@ -72,7 +89,7 @@ impl Cluster {
             .map(|pod| Ok((pod.name().to_owned(), Server::start(pod, &ports())?)))
             .collect::<Result<Vec<_>>>()?;
         let mut agents = Vec::new();
-        for node in topology.nodes() {
+        for node in topology.nodes().iter().take(count) {
             agents.push(Agent::start(podway, &topology, node.host().name(), manifests.dir(), options)?);
         }
         let mut cluster = Self { agents, servers, manifests, topology, _dir: dir };
@@ -188,6 +205,14 @@ pub fn quick_check(port: u16) -> HealthCheck {
         healthy_threshold: 1,
         unhealthy_threshold: 2,
     }
+}
+
+/// What answers a pod's checks at [`HEALTH_PORT`] as long as it is there.
+///
+/// # Errors
+/// The port cannot be opened.
+pub fn start_health(pod: &Host) -> Result<Server> {
+    Server::start(pod, &[(Protocol::Tcp, HEALTH_PORT)])
 }
 
 /// A Service on `port` of every kind of address; its cluster IPs end in the same digits.

@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Error, Result, anyhow};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray};
-use aya::programs::{CgroupSockAddr, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{Program, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::{NoUninit, bytes_of};
 use lb_common::backend_service::BackendService;
@@ -56,6 +56,21 @@ pub struct Kernel {
     flows: FlowTable,
 }
 
+/// The names of all programs of the object.
+fn all() -> Vec<&'static str> {
+    [XDP].into_iter().chain(CLASSIFIERS).chain(SOCKET_HOOKS).collect()
+}
+
+fn load(ebpf: &mut Ebpf, name: &str) -> Result<()> {
+    let loaded = match ebpf.program_mut(name).with_context(|| format!("no program {name}"))? {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        _ => bail!("program {name} is of an unexpected type"),
+    };
+    loaded.with_context(|| format!("cannot load {name}"))
+}
+
 type FlowTable = HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<Flow>()]>;
 
 /// CONNTRACK of an object.
@@ -79,28 +94,33 @@ impl Kernel {
     /// # Errors
     /// No object, no permission, or a program that the verifier refuses: its log is in the message.
     pub fn load(conntrack_max: u32) -> Result<Self> {
+        Self::load_only(&all(), conntrack_max)
+    }
+
+    /// Loads the named programs alone: the verifier takes its time for each.
+    ///
+    /// # Errors
+    /// As [`Kernel::load`].
+    pub fn load_only(programs: &[&str], conntrack_max: u32) -> Result<Self> {
         let path = object_path();
         let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut ebpf = EbpfLoader::new().load(&bytes).context("cannot load the eBPF object")?;
         places(&mut ebpf)?.set(conntrack::CURRENT, &new_flow_table(conntrack_max)?, 0)?;
-        Self::of(ebpf)
+        Self::with(ebpf, programs)
     }
 
     /// Loads every program of an object, whose maps may be those of an agent.
     ///
     /// # Errors
     /// As [`Kernel::load`].
-    pub fn of(mut ebpf: Ebpf) -> Result<Self> {
+    pub fn of(ebpf: Ebpf) -> Result<Self> {
+        Self::with(ebpf, &all())
+    }
+
+    fn with(mut ebpf: Ebpf, programs: &[&str]) -> Result<Self> {
         let flows = places(&mut ebpf)?.get(&conntrack::CURRENT, 0)?;
-        let xdp: &mut Xdp = ebpf.program_mut(XDP).context("no xdp_uplink")?.try_into()?;
-        xdp.load().with_context(|| format!("cannot load {XDP}"))?;
-        for name in CLASSIFIERS {
-            let program: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
-            program.load().with_context(|| format!("cannot load {name}"))?;
-        }
-        for name in SOCKET_HOOKS {
-            let program: &mut CgroupSockAddr = ebpf.program_mut(name).context(name)?.try_into()?;
-            program.load().with_context(|| format!("cannot load {name}"))?;
+        for name in programs {
+            load(&mut ebpf, name)?;
         }
         Ok(Self { ebpf, flows: Map::from_map_data(flows)?.try_into()? })
     }

@@ -72,6 +72,24 @@ pub fn routing() -> Option<(Netns, PathBuf)> {
     met_or_skipped("netns", find_netns().and_then(|need| Ok((need, find_bird()?))))
 }
 
+/// As [`routing`], and the folder of FRR's daemons.
+///
+/// # Panics
+/// The need is not met although `PODWAY_REQUIRE` names the tier.
+#[must_use]
+pub fn routing_by_frr() -> Option<(Netns, PathBuf, PathBuf)> {
+    met_or_skipped("netns", find_netns().and_then(|need| Ok((need, find_bird()?, find_frr()?))))
+}
+
+/// The netns tier's need and nginx, or `None` after a printed line that names what is missing.
+///
+/// # Panics
+/// The need is not met although `PODWAY_REQUIRE` names the tier.
+#[must_use]
+pub fn nginx() -> Option<(Netns, PathBuf)> {
+    met_or_skipped("netns", find_netns().and_then(|need| Ok((need, find_nginx()?))))
+}
+
 /// The netns tier's need and the library that shifts the time of day of a program (libfaketime), or `None` after a
 /// printed line that names what is missing.
 ///
@@ -90,10 +108,26 @@ fn find_faketime() -> Result<PathBuf, String> {
 }
 
 fn find_bird() -> Result<PathBuf, String> {
+    find_program("bird", None).ok_or_else(|| "missing: the program bird; install bird2".to_owned())
+}
+
+fn find_frr() -> Result<PathBuf, String> {
+    let folder = PathBuf::from("/usr/lib/frr");
+    let is_there = ["zebra", "bgpd"].iter().all(|daemon| folder.join(daemon).is_file());
+    is_there.then_some(folder).ok_or_else(|| "missing: zebra and bgpd of FRR; install frr".to_owned())
+}
+
+fn find_nginx() -> Result<PathBuf, String> {
+    let unpacked = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/nginx/usr/sbin").into();
+    find_program("nginx", Some(unpacked))
+        .ok_or_else(|| "missing: the program nginx; install nginx-light".to_owned())
+}
+
+/// A program on the `PATH`, among those of administrators, or in a folder of its own.
+fn find_program(name: &str, own: Option<PathBuf>) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-    let found = folders.find_map(|folder| Some(folder.join("bird")).filter(|file| file.is_file()));
-    found.ok_or_else(|| "missing: the program bird; install bird2".to_owned())
+    let mut folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).chain(own);
+    folders.find_map(|folder| Some(folder.join(name)).filter(|file| file.is_file()))
 }
 
 /// The cluster tier's need, or `None` after a printed line that names what is missing.

@@ -1,19 +1,27 @@
-//! Kernel tier: programs at their hooks, and who has them after a restart.
+//! Kernel tier: programs at their hooks, and who has them after a restart. These tests run in other kernels too.
+//!
+//! What is loaded is kept from test to test: the verifier takes a second for it, and half a minute in an emulated
+//! kernel. So one test runs at a time, each with interfaces and pins of its own.
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use aya::EbpfLoader;
 use aya::programs::tc::TcAttachOptions;
-use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode};
+use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode, loaded_links};
 use lb_common::interface::flags;
 use lb_common::maps as names;
 use lb_tests::cgroup::Cgroup;
 use lb_tests::footprint::Footprint;
-use lb_tests::kernel::Kernel;
+use lb_tests::kernel::{Kernel, bench_object};
 use lb_tests::need;
 use lb_tests::netns::{self, Namespace};
+use lb_tests::pins::TestPins;
 use lb_tests::wait::wait_until;
 use lb_userspace::attach::{
-    AttachedProgram, AttachedXdp, Attachments, Settings, SocketHooks, XdpChoice, inspect, links,
+    AttachedProgram, AttachedXdp, Attachments, Programs, Settings, SocketHooks, XdpChoice, inspect, links,
 };
 use lb_userspace::diff::Limits;
 use lb_userspace::kernel_release::is_at_least;
@@ -40,6 +48,18 @@ fn hooks(lines: &[&str]) -> Vec<String> {
 const SOCKET_HOOKS: [&str; 8] =
     ["connect4", "connect6", "getpeername4", "getpeername6", "recvmsg4", "recvmsg6", "sendmsg4", "sendmsg6"];
 
+/// Programs and the maps that they use, which no pin names any more.
+struct Loaded {
+    programs: Programs,
+    maps: Maps,
+}
+
+/// What tests have loaded so far; that of the agent before is the last.
+static LOADED: Mutex<VecDeque<Loaded>> = Mutex::new(VecDeque::new());
+
+/// Agents that follow each other, each with programs of its own.
+const AGENTS: usize = 2;
+
 /// A namespace with an uplink whose other end takes XDP frames, and pins of its own.
 struct Bench {
     namespace: Namespace,
@@ -47,18 +67,22 @@ struct Bench {
     cgroup: Cgroup,
     object: Object,
     _footprint: Footprint,
+    /// Held as long as the test lasts.
+    loaded: RefCell<MutexGuard<'static, VecDeque<Loaded>>>,
 }
 
-/// An agent's part that attaches.
-struct Agent {
-    attachments: Attachments,
-    maps: Maps,
+/// An agent's part that attaches. What it has loaded goes back when it ends.
+struct Agent<'a> {
+    bench: &'a Bench,
+    /// None only while it ends.
+    parts: Option<(Attachments, Maps)>,
 }
 
 impl Bench {
     /// `None`: the kernel tier's need is not met.
     fn new() -> Option<Self> {
         let object = Object::File(need::kernel()?.ebpf_object);
+        let loaded = RefCell::new(LOADED.lock().unwrap_or_else(PoisonError::into_inner));
         let footprint = Footprint::new().unwrap();
         let name = footprint.namespace("node");
         netns::ip_batch(&[], &format!("netns add {name}\n")).unwrap();
@@ -67,7 +91,7 @@ impl Bench {
         namespace.ip_batch(&format!("{add}link set eth0 up\nlink set eth1 up\n")).unwrap();
         let pins = Pins::new(&footprint.pins("node"));
         let cgroup = Cgroup::create(footprint.cgroup("node")).unwrap();
-        let bench = Self { namespace, pins, cgroup, object, _footprint: footprint };
+        let bench = Self { namespace, pins, cgroup, object, _footprint: footprint, loaded };
         bench.set_gro("eth1", "on");
         Some(bench)
     }
@@ -92,7 +116,7 @@ impl Bench {
         }
     }
 
-    fn start(&self, settings: Settings) -> Agent {
+    fn load(&self) -> Loaded {
         let limits = Limits {
             frontends_max: 16,
             backend_services_max: 16,
@@ -101,22 +125,38 @@ impl Bench {
             source_ranges_max: 64,
         };
         let sizes = Sizes { limits, conntrack_max: 64, affinity_max: 64, socket_flows_max: 64 };
-        let (ebpf, maps) = maps::load(&self.object, &self.pins, &sizes).unwrap();
-        let attachments =
-            self.namespace.run(|| Attachments::new(ebpf, &self.pins, settings)).unwrap().unwrap();
-        let mut agent = Agent { attachments, maps };
+        let pins = TestPins::new().unwrap();
+        let (ebpf, maps) = maps::load(&self.object, &pins, &sizes).unwrap();
+        Loaded { programs: Programs::load(ebpf).unwrap(), maps }
+    }
+
+    fn next(&self) -> Loaded {
+        let mut waiting = self.loaded.borrow_mut();
+        let fresh = (waiting.len() < AGENTS).then(|| self.load());
+        fresh.or_else(|| waiting.pop_front()).unwrap()
+    }
+
+    /// Starts an agent whose programs are not those of the one before.
+    fn start(&self, settings: Settings) -> Agent<'_> {
+        let Loaded { programs, maps } = self.next();
+        let pins = &self.pins;
+        pins.create().unwrap();
+        let attachments = self.namespace.run(|| Attachments::new(programs, pins, settings)).unwrap().unwrap();
+        let mut agent = Agent { bench: self, parts: Some((attachments, maps)) };
         self.reconcile(&mut agent);
         agent
     }
 
-    fn reconcile(&self, agent: &mut Agent) {
-        self.namespace.run(|| agent.attachments.reconcile(&mut agent.maps)).unwrap().unwrap();
+    fn reconcile(&self, agent: &mut Agent<'_>) {
+        let (attachments, maps) = agent.parts.as_mut().unwrap();
+        self.namespace.run(|| attachments.reconcile(maps)).unwrap().unwrap();
         // Shown where the test fails.
-        agent.attachments.faults().for_each(|(subject, fault)| println!("{subject}: {fault}"));
+        attachments.faults().for_each(|(subject, fault)| println!("{subject}: {fault}"));
     }
 
     fn attached(&self) -> Vec<AttachedProgram> {
-        self.namespace.run(|| inspect(&self.pins)).unwrap().unwrap()
+        let pins = &self.pins;
+        self.namespace.run(|| inspect(pins)).unwrap().unwrap()
     }
 
     /// Interface (or nothing), program and mode of everything attached.
@@ -145,27 +185,43 @@ impl Bench {
     }
 }
 
-impl Agent {
+impl Agent<'_> {
     /// INTERFACES.
     fn roles(&self) -> Vec<(u32, u32)> {
-        let interfaces = self.maps.interfaces().unwrap();
+        let interfaces = self.parts.as_ref().unwrap().1.interfaces().unwrap();
         let mut roles: Vec<_> = interfaces.iter().map(|(index, value)| (*index, value.flags)).collect();
         roles.sort_unstable();
         roles
+    }
+
+    fn attachments(&mut self) -> &mut Attachments {
+        &mut self.parts.as_mut().unwrap().0
+    }
+
+    fn faults_count(&mut self) -> usize {
+        self.attachments().faults().count()
+    }
+}
+
+impl Drop for Agent<'_> {
+    fn drop(&mut self) {
+        let (attachments, maps) = self.parts.take().unwrap();
+        let loaded = Loaded { programs: attachments.into_programs(), maps };
+        self.bench.loaded.borrow_mut().push_back(loaded);
     }
 }
 
 #[test]
 fn uplink_gets_native_xdp_beside_tc() {
     let Some(bench) = Bench::new() else { return };
-    let agent = bench.start(Bench::settings(XdpChoice::Auto));
+    let mut agent = bench.start(Bench::settings(XdpChoice::Auto));
     let (xdp, transmit) = match is_at_least(XDP_FEATURES) {
         true => ("eth0 xdp_uplink xdp-native", flags::XDP_TRANSMIT),
         false => ("eth0 xdp_uplink xdp-generic", 0),
     };
     assert_eq!(bench.hooks(), hooks(&["eth0 tc_egress tcx-egress", "eth0 tc_uplink_in tcx-ingress", xdp]));
     assert_eq!(agent.roles(), [(UPLINK, flags::UPLINK | transmit)]);
-    assert_eq!(agent.attachments.faults().count(), 0);
+    assert_eq!(agent.faults_count(), 0);
 }
 
 #[test]
@@ -195,8 +251,9 @@ fn chosen_xdp_mode_is_kept_to() {
 #[test]
 fn xdp_program_of_another_is_left_alone() {
     let Some(bench) = Bench::new() else { return };
-    let mut other = Kernel::load(64).unwrap();
-    let program: &mut Xdp = other.ebpf_mut().program_mut("xdp_uplink").unwrap().try_into().unwrap();
+    let mut other = EbpfLoader::new().load(&bench_object().unwrap()).unwrap();
+    let program: &mut Xdp = other.program_mut("sink").unwrap().try_into().unwrap();
+    program.load().unwrap();
     let attach = || program.attach_to_if_index(UPLINK, XdpMode::Driver).map(drop);
     bench.namespace.run(attach).unwrap().unwrap();
     let _agent = bench.start(Bench::settings(XdpChoice::Auto));
@@ -210,9 +267,8 @@ fn tc_program_of_another_stays_behind_ours() {
     if !is_at_least(TCX) {
         return;
     }
-    let mut other = Kernel::load(64).unwrap();
-    let program: &mut SchedClassifier =
-        other.ebpf_mut().program_mut("tc_egress").unwrap().try_into().unwrap();
+    let mut other = Kernel::load_only(&["tc_again"], 64).unwrap();
+    let program: &mut SchedClassifier = other.ebpf_mut().program_mut("tc_again").unwrap().try_into().unwrap();
     let id = program.info().unwrap().id();
     let last = TcAttachOptions::TcxOrder(LinkOrder::last());
     let attach = || program.attach_with_options("eth0", TcAttachType::Egress, last).map(drop);
@@ -322,10 +378,10 @@ fn links_that_are_missing_or_are_none_are_made_again() {
     maps::new_flow_table(16).unwrap().pin(&aside).unwrap();
     maps::new_flow_table(16).unwrap().pin(link("tc_again")).unwrap();
     let mut agent = bench.start(settings());
-    drop(agent.attachments.reentry().unwrap());
+    drop(agent.attachments().reentry().unwrap());
     assert_eq!(bench.hooks(), before);
     assert!(!aside.exists() && !link("tc_again").exists());
-    assert_eq!(agent.attachments.faults().count(), 0);
+    assert_eq!(agent.faults_count(), 0);
 }
 
 #[test]
@@ -336,14 +392,14 @@ fn interface_that_was_made_anew_while_no_agent_ran_is_attached_anew() {
     let before = bench.attached();
     bench.namespace.ip_batch("link del veth1\n").unwrap();
     bench.add_pod();
-    let agent = bench.start(Bench::settings(XdpChoice::Off));
+    let mut agent = bench.start(Bench::settings(XdpChoice::Off));
     let after = bench.attached();
     assert_eq!((before.len(), after.len()), (4, 4));
     assert_eq!((&*after[2].program, &*after[3].program), ("tc_egress", "tc_pod_in"));
     let has_links = is_at_least(TCX);
     assert_eq!((before[2].link_id, before[3].link_id) == (after[2].link_id, after[3].link_id), !has_links);
     assert_eq!(bench.filters("veth1", "ingress").is_empty(), has_links);
-    assert_eq!(agent.attachments.faults().count(), 0);
+    assert_eq!(agent.faults_count(), 0);
 }
 
 #[test]
@@ -383,9 +439,7 @@ fn next_agent_leaves_one_program_at_each_socket_hook() {
     for (before, after) in before.iter().zip(&after) {
         assert_ne!(before.program_id, after.program_id, "{}", after.program);
     }
-    // Without its pin the former link goes, and its program with it; the kernel does that a little later.
-    let is_left = |one: &AttachedProgram| {
-        aya::programs::loaded_programs().flatten().any(|program| program.id() == one.program_id)
-    };
-    wait_until(Duration::from_secs(5), "the former programs' end", || !before.iter().any(is_left)).unwrap();
+    // Without its pin the former link goes; the kernel does that a little later.
+    let is_left = |one: &AttachedProgram| loaded_links().flatten().any(|link| Some(link.id()) == one.link_id);
+    wait_until(Duration::from_secs(5), "the former links' end", || !before.iter().any(is_left)).unwrap();
 }

@@ -207,6 +207,24 @@ fn flows_of_a_map_that_stood_alone_go_on() {
 }
 
 #[test]
+fn maps_of_a_layout_that_is_not_known_any_more_are_made_anew() {
+    let Some(need) = need::kernel() else { return };
+    let pins = TestPins::new().unwrap();
+    let former = leave_former(&pins, FlowsAre::Alone);
+    let older = former.with_file_name("v1");
+    std::fs::rename(&former, &older).unwrap();
+    let (mut ebpf, maps) = start(&need, &pins);
+    assert_eq!(maps.flows().count(), 0);
+    let tables = maps.tables().unwrap();
+    assert_eq!((tables.backend_service_ids().count(), tables.check()), (0, Vec::new()));
+    // Until the next apply nobody has the VIP.
+    assert_eq!(led_to(&mut ebpf, KNOWN, ACK), VIP.parse().unwrap());
+    pins.adopt_links().unwrap();
+    pins.remove_older().unwrap();
+    assert!(!older.exists());
+}
+
+#[test]
 fn a_take_over_that_was_cut_short_is_finished() {
     let Some(need) = need::kernel() else { return };
     // As many maps have their second pin when the agent is killed.

@@ -36,7 +36,7 @@ fn packets_at_the_uplink_are_forwarded_by_tc() {
     let topology = Topology::two_nodes(1).unwrap();
     let near = service("near", 81).backed_by(topology.node("node-a"), topology.pod("web-a-1"));
     let options = Options { xdp_mode: XdpMode::Off, ..Options::default() };
-    let cluster = Cluster::on(topology, vec![near], &podway, options).unwrap();
+    let cluster = Cluster::with_agents(1, topology, vec![near], &podway, options).unwrap();
     let (topology, agent) = (&cluster.topology, &cluster.agents[0]);
     let (node, pod) = (topology.node("node-a").host(), topology.pod("web-a-1"));
     let next_hop = ethernet_address(node);

@@ -15,7 +15,6 @@ use lb_tests::traffic::{Dial, Server, wait_for_answerers};
 use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
 
-const HEALTH_PORT: u16 = 9_000;
 const DEADLINE: Duration = Duration::from_secs(20);
 /// So many requests miss none of two pods, but once in 2^39.
 const REQUESTS: u32 = 40;
@@ -23,15 +22,11 @@ const PODS: [&str; 2] = ["web-a-1", "web-b-1"];
 
 /// A Service of one pod on each node, which are asked at a port of their own.
 fn checked(topology: &Topology) -> Service {
-    let check = cluster::quick_check(HEALTH_PORT);
+    let check = cluster::quick_check(cluster::HEALTH_PORT);
     let service = cluster::service("checked", 80);
     let pods = topology.nodes().iter().zip(PODS);
     let service = pods.fold(service, |service, (node, pod)| service.backed_by(node, topology.pod(pod)));
     Service { health_check: Some(check), ..service }
-}
-
-fn start_health(topology: &Topology, pod: &str) -> Server {
-    Server::start(topology.pod(pod), &[(Protocol::Tcp, HEALTH_PORT)]).unwrap()
 }
 
 fn seconds_asked_for() -> Duration {
@@ -51,7 +46,8 @@ fn forwarding_follows_health_while_the_api_server_is_gone() {
     let source = Source::Cluster { kubeconfig: &kubeconfig, folder: &folder };
     let _servers =
         PODS.map(|pod| Server::start(topology.pod(pod), &[(Protocol::Tcp, cluster::TCP_PORT)]).unwrap());
-    let mut health: Vec<Server> = PODS.iter().map(|pod| start_health(&topology, pod)).collect();
+    let mut health: Vec<Server> =
+        PODS.iter().map(|pod| cluster::start_health(topology.pod(pod)).unwrap()).collect();
     let mut agents = ["node-a", "node-b"]
         .map(|node| Agent::start_from(&podway, &topology, node, source, Options::default()).unwrap());
     let expect = |pods: &[&str]| {
@@ -73,7 +69,7 @@ fn forwarding_follows_health_while_the_api_server_is_gone() {
         for index in [0, 1] {
             health.remove(index).kill();
             expect(&PODS[1 - index..2 - index]);
-            health.insert(index, start_health(&topology, PODS[index]));
+            health.insert(index, cluster::start_health(topology.pod(PODS[index])).unwrap());
             expect(&PODS);
         }
         rounds += 1;

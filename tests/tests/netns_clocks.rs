@@ -17,7 +17,6 @@ use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
 use serde_json::{Value, json};
 
-const HEALTH_PORT: u16 = 9_000;
 const DEADLINE: Duration = Duration::from_secs(40);
 /// So many requests miss none of two pods, but once in 2^39.
 const REQUESTS: u32 = 40;
@@ -61,12 +60,8 @@ impl Clock {
 
 /// A Service of one pod on each node, which are asked at a port of their own.
 fn checked(topology: &Topology) -> Service {
-    let check = cluster::quick_check(HEALTH_PORT);
+    let check = cluster::quick_check(cluster::HEALTH_PORT);
     Service { health_check: Some(check), ..cluster::service("checked", 80).backed_by_all(topology) }
-}
-
-fn start_health(topology: &Topology, pod: &str) -> Server {
-    Server::start(topology.pod(pod), &[(Protocol::Tcp, HEALTH_PORT)]).unwrap()
 }
 
 fn lease(api: &GatewayApi, name: &str) -> Value {
@@ -103,7 +98,7 @@ fn agents_with_clocks_an_hour_off_forward_and_agree_as_others_do() {
     let kubeconfig = api.kubeconfig();
     let source = Source::Cluster { kubeconfig: &kubeconfig, folder: api.dir() };
     let _servers = PODS.map(|pod| Server::start(topology.pod(pod), &[(Protocol::Tcp, TCP_PORT)]).unwrap());
-    let mut health = PODS.map(|pod| Some(start_health(&topology, pod)));
+    let mut health = PODS.map(|pod| Some(cluster::start_health(topology.pod(pod)).unwrap()));
     let agents = [0, 1].map(|index| {
         let podway =
             Podway { binary: clocks[index].script.clone(), ebpf_object: Some(need.ebpf_object.clone()) };
@@ -130,7 +125,7 @@ fn agents_with_clocks_an_hour_off_forward_and_agree_as_others_do() {
     expect(&PODS);
     health[0] = None;
     expect(&PODS[1..]);
-    health[0] = Some(start_health(&topology, PODS[0]));
+    health[0] = Some(cluster::start_health(topology.pod(PODS[0])).unwrap());
     expect(&PODS);
 
     let hold = Hold::start(topology.client(), (LOAD_BALANCER_IPS[0], 80).into(), CONNECTIONS).unwrap();
@@ -140,7 +135,7 @@ fn agents_with_clocks_an_hour_off_forward_and_agree_as_others_do() {
     assert!(held.lost.is_empty(), "{held:?}");
     health[1] = None;
     expect(&PODS[..1]);
-    health[1] = Some(start_health(&topology, PODS[1]));
+    health[1] = Some(cluster::start_health(topology.pod(PODS[1])).unwrap());
     expect(&PODS);
     api.publish(&cluster::service("checked", 80));
     let tells_loss = |event: &Value| event["reason"] == "NoEndpoints";

@@ -148,6 +148,10 @@ fn requests_go_where_host_and_path_say() {
     assert!(answered >= f64::from(2 * REQUESTS), "{metrics:?}");
     let timed = metrics.value("podway_backend_service_request_duration_seconds_count", &web);
     assert_eq!(timed, Some(answered), "each request has its time");
+    let top = world.agent.podway(&["top", "--once"]).unwrap();
+    let row = top.lines().find(|line| line.starts_with("│shop/web:http/TCP")).unwrap();
+    let requests = row.split(['│', ' ']).filter(|word| !word.is_empty()).nth(4);
+    assert_eq!(requests, Some("0"), "known, and none now: {top}");
 }
 
 /// What a browser shows of a page once its scripts have run.

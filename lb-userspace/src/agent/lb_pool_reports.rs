@@ -134,9 +134,10 @@ impl LbPoolReports {
 }
 
 fn notice(kind: OwnerKind, object: &ObjectName, message: &str, planner: &Planner) -> Notice {
-    let uid = match kind {
-        OwnerKind::Service => planner.uid_of(FaultyKind::Service, object),
-        OwnerKind::Ingress => Arc::default(),
+    let faulty = match kind {
+        OwnerKind::Service => FaultyKind::Service,
+        OwnerKind::Ingress => FaultyKind::Ingress,
     };
+    let uid = planner.uid_of(faulty, object);
     Notice { owner: Owner { kind, object: object.clone() }, uid, message: message.to_owned() }
 }

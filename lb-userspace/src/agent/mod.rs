@@ -55,6 +55,7 @@ mod socket_mover;
 mod sweeper;
 mod switch;
 mod take_over;
+mod unsettled;
 mod url_map_answers;
 
 pub use front_end::FrontEndOptions;

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
-use aya::Ebpf;
 use lb_common::interface::{Interface, flags};
 use tracing::{debug, info, warn};
 
@@ -44,13 +43,13 @@ pub use netlink::{AttachedXdp, Link, Monitor, links};
 pub use node_config::{Cidr, NodeConfig, PortRange, check_snat_ports, config, local_ports};
 pub use pattern::Pattern;
 pub use pods::PodInterface;
+pub use programs::Programs;
 pub use reentry::Reentry;
 pub use routes::{RouteFault, RouteTable, remove_routes};
 pub use served::ServedInterface;
 pub use xdp::XdpChoice;
 
 use cgroup::Cgroup;
-use programs::Programs;
 
 /// What is to be attached where.
 #[derive(Clone, Debug)]
@@ -114,13 +113,11 @@ struct Attached {
 }
 
 impl Attachments {
-    /// Loads the programs and attaches the socket hooks. Interfaces come with the first
-    /// [`Attachments::reconcile`].
+    /// Attaches the socket hooks. Interfaces come with the first [`Attachments::reconcile`].
     ///
     /// # Errors
-    /// The kernel refuses a program, or the cgroup does.
-    pub fn new(ebpf: Ebpf, pins: &Pins, settings: Settings) -> Result<Self> {
-        let mut programs = Programs::load(ebpf)?;
+    /// The cgroup refuses a program, or the pins cannot be read.
+    pub fn new(mut programs: Programs, pins: &Pins, settings: Settings) -> Result<Self> {
         pins.adopt_links()?;
         let cgroup = match &settings.sockets {
             SocketHooks::At(path) => Some(Cgroup::open(path.as_deref())?),
@@ -145,6 +142,12 @@ impl Attachments {
         };
         attachments.remove_stale_socket_pins()?;
         Ok(attachments)
+    }
+
+    /// The programs, for attachments elsewhere. What is attached stays: its links have pins.
+    #[must_use]
+    pub fn into_programs(self) -> Programs {
+        self.programs
     }
 
     /// A handle on the program that brings held frames in again.

@@ -28,7 +28,7 @@ const LOAD_TRIES_MAX: u32 = 5;
 
 /// The programs, loaded.
 #[derive(Debug)]
-pub(super) struct Programs(Ebpf);
+pub struct Programs(Ebpf);
 
 impl Programs {
     /// Loads all programs into the kernel, as many at a time as there are CPUs: the verifier takes its time.
@@ -36,7 +36,7 @@ impl Programs {
     ///
     /// # Errors
     /// The object lacks one, or the kernel refuses one: the message has the end of the verifier's log.
-    pub(super) fn load(mut ebpf: Ebpf) -> Result<Self> {
+    pub fn load(mut ebpf: Ebpf) -> Result<Self> {
         let hooks = Hook::ALL.iter().map(|hook| hook.program());
         let names: Vec<&str> = hooks.chain(SOCKET_PROGRAMS).chain([reentry::PROGRAM]).collect();
         for name in &names {

@@ -96,8 +96,7 @@ fn services<'a>(
     elapsed_ms: u64,
 ) -> Vec<Row<'a, ServiceSample>> {
     let row = |now: &'a ServiceSample| {
-        let then = earlier.services.binary_search_by_key(&now.id, |then| then.id);
-        let then = then.ok().map(|index| &earlier.services[index]).filter(|then| then.name == now.name);
+        let then = found(&earlier.services, now.id, |then| then.id).filter(|then| then.name == now.name);
         let requests = now.requests.map(|requests| {
             // The agent counts from its start: what it told of nobody before may be of long ago.
             let before = then.and_then(|then| then.requests).unwrap_or(requests);
@@ -116,18 +115,22 @@ fn endpoints<'a>(
     elapsed_ms: u64,
 ) -> Vec<Row<'a, EndpointSample>> {
     let row = |now: &'a EndpointSample| {
-        let service = later.services.binary_search_by_key(&now.service, |service| service.id);
-        let service = service.map_or("", |index| &later.services[index].name);
+        let service = found(&later.services, now.service, |service| service.id);
+        let service = service.map_or("", |service| &service.name);
         if !service.contains(filter) && !now.address.to_string().contains(filter) {
             return None;
         }
-        let then = earlier.endpoints.binary_search_by_key(&now.id, |then| then.id);
-        let then = then.ok().map(|index| &earlier.endpoints[index]);
+        let then = found(&earlier.endpoints, now.id, |then| then.id);
         let then = then.filter(|then| (then.address, then.service) == (now.address, now.service));
         let rate = rate(then.map(|then| &then.traffic), &now.traffic, elapsed_ms);
         Some(Row { of: now, service, rate })
     };
     later.endpoints.iter().filter_map(row).collect()
+}
+
+/// What has an id, of some that are ordered by theirs.
+fn found<S>(samples: &[S], id: u32, id_of: impl Fn(&S) -> u32) -> Option<&S> {
+    samples.binary_search_by_key(&id, id_of).ok().map(|index| &samples[index])
 }
 
 /// The first of them in an order, without putting all others in it too: they may be a quarter of a million.

@@ -35,6 +35,15 @@ pub enum Hook {
     Tc,
 }
 
+impl Hook {
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Native | Self::Generic => XDP,
+            Self::Tc => "tc_uplink_in",
+        }
+    }
+}
+
 /// Where Podway's endpoints are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -254,7 +263,7 @@ fn floor(transit: &Transit, name: &str) -> Result<Attached> {
 }
 
 fn podway(transit: &Transit, hook: Hook, place: Place, services: u32) -> Result<Attached> {
-    let mut kernel = Kernel::load(CONNTRACK_MAX)?;
+    let mut kernel = Kernel::load_only(&[hook.program()], CONNTRACK_MAX)?;
     let mut tables = tables(now_s(), services);
     if let (Place::HereHandedOver, Some(config)) = (place, &mut tables.config) {
         config.flags |= lb_common::config::flags::DELIVER_DIRECTLY;
@@ -275,7 +284,7 @@ fn attach(kernel: &mut Kernel, hook: Hook) -> Result<()> {
         Hook::Generic => XdpMode::Skb,
         Hook::Tc => {
             let program: &mut SchedClassifier =
-                ebpf.program_mut("tc_uplink_in").context("no tc")?.try_into()?;
+                ebpf.program_mut(hook.program()).context("no tc")?.try_into()?;
             let attached = program.attach("eth0", TcAttachType::Ingress).or_else(|_| {
                 // Before Linux 6.6 it is a filter of this qdisc.
                 qdisc_add_clsact("eth0")?;
@@ -285,7 +294,7 @@ fn attach(kernel: &mut Kernel, hook: Hook) -> Result<()> {
             return Ok(());
         }
     };
-    let program: &mut Xdp = ebpf.program_mut(XDP).context("no XDP")?.try_into()?;
+    let program: &mut Xdp = ebpf.program_mut(hook.program()).context("no XDP")?.try_into()?;
     program.attach("eth0", mode).context("cannot attach XDP")?;
     Ok(())
 }
