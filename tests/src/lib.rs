@@ -33,8 +33,10 @@ pub mod uplink;
 pub mod world;
 
 pub mod api_server;
+pub mod control_plane;
 pub mod deployment;
 pub mod gateway_api;
+pub mod real_api;
 
 pub mod bench;
 

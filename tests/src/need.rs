@@ -17,7 +17,7 @@ pub const BINARY_VARIABLE: &str = "PODWAY_BINARY";
 pub const HELM_VARIABLE: &str = "PODWAY_HELM";
 /// The tiers whose need is known to be met, separated by commas.
 pub const REQUIRE_VARIABLE: &str = "PODWAY_REQUIRE";
-/// The folder of `kube-apiserver` and `etcd`, under the name that Kubernetes' own tools use.
+/// The folder of `kube-apiserver`, `etcd` and `kubectl`, under the name that Kubernetes' own tools use.
 pub const ASSETS_VARIABLE: &str = "KUBEBUILDER_ASSETS";
 
 const REMEDY: &str = "`cargo xtask test` builds it and sets this";
@@ -41,7 +41,7 @@ pub struct Netns {
 /// What a test of the cluster tier has.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    /// The folder that holds `kube-apiserver` and `etcd`.
+    /// The folder that holds `kube-apiserver`, `etcd` and `kubectl`.
     pub assets: PathBuf,
 }
 
@@ -186,9 +186,9 @@ pub fn find_netns() -> Result<Netns, String> {
 /// What is missing and how to get it, in one line.
 pub fn find_cluster() -> Result<Cluster, String> {
     let assets = std::env::var_os(ASSETS_VARIABLE).map(PathBuf::from).ok_or_else(|| {
-        format!("missing: {ASSETS_VARIABLE}; set it to a folder with kube-apiserver and etcd (`setup-envtest use -p path`)")
+        format!("missing: {ASSETS_VARIABLE}; set it to a folder with kube-apiserver, etcd and kubectl (`setup-envtest use -p path`)")
     })?;
-    for program in ["kube-apiserver", "etcd"] {
+    for program in ["kube-apiserver", "etcd", "kubectl"] {
         if !assets.join(program).is_file() {
             return Err(format!(
                 "missing: {program} in {} ({ASSETS_VARIABLE}); get it with `setup-envtest use`",

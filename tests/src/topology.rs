@@ -323,7 +323,13 @@ impl Topology {
     /// # Errors
     /// The thread cannot enter the namespace.
     pub fn run_at_gateway<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        self.router.as_ref().map_or(&self.switch, Host::namespace).run(work)
+        self.gateway().run(work)
+    }
+
+    /// The namespace of whoever has 192.0.2.1 and 2001:db8:0:1::1.
+    #[must_use]
+    pub fn gateway(&self) -> &Namespace {
+        self.router.as_ref().map_or(&self.switch, Host::namespace)
     }
 
     /// The directory on bpffs for the pins of a node, removed with the topology.

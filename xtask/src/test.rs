@@ -23,6 +23,9 @@ const IN_OTHER_KERNELS: [&str; 2] = ["kernel_attach", "kernel_programs"];
 /// Names the tiers whose need is known to be met; their tests fail where they would skip.
 const REQUIRE_VARIABLE: &str = "PODWAY_REQUIRE";
 
+/// Names the folder of a real API server's programs.
+const ASSETS_VARIABLE: &str = "KUBEBUILDER_ASSETS";
+
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -131,11 +134,15 @@ pub(crate) fn run_command(project: &Project, arguments: &Arguments) -> Result<()
     tiers.sort_unstable();
     tiers.dedup();
     let started = Instant::now();
+    let has_assets = std::env::var_os(ASSETS_VARIABLE).is_some();
     let run = Run {
         project,
         test_arguments: &arguments.test_arguments,
         kernel: prepare_kernel(project, tiers.iter().any(|tier| tier.needs_ebpf_object()))?,
-        helm: prepare_helm(project, tiers.contains(&Tier::Host)),
+        helm: prepare_helm(
+            project,
+            tiers.contains(&Tier::Host) || has_assets && tiers.contains(&Tier::Cluster),
+        ),
     };
     let mut rows = Vec::new();
     if tiers.first() == Some(&Tier::Lint) {
@@ -368,6 +375,10 @@ impl Run<'_> {
         }
         if let Ok(helm) = &self.helm {
             variables.insert(helm::VARIABLE, helm.clone());
+        }
+        // What root's environment would be without.
+        if let Some(assets) = std::env::var_os(ASSETS_VARIABLE) {
+            variables.insert(ASSETS_VARIABLE, assets.into());
         }
         if let Some(tier) = required {
             variables.insert(REQUIRE_VARIABLE, tier.name().into());

@@ -13,9 +13,9 @@ pub(crate) const PORT: u16 = 80;
 /// The port of the pods.
 pub(crate) const POD_PORT: u16 = 8080;
 
-/// The cluster IP of a Service.
+/// The cluster IP of a Service: 10.96.1.0 and those that follow, since an API server takes the prefix's first for itself.
 pub(crate) fn cluster_ip(number: u32) -> IpAddr {
-    Ipv4Addr::from(0x0a60_0000 + number).into()
+    Ipv4Addr::from(0x0a60_0100 + number).into()
 }
 
 /// The address of an endpoint.

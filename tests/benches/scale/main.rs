@@ -3,7 +3,8 @@
 //!
 //! One agent on a simulated node, from nothing: until the maps hold all Services, then under changes of
 //! single endpoints, each awaited in the maps. Its facts come from the API server of the tests, which runs
-//! in this process and shares the machine with it, or from a folder.
+//! in this process and shares the machine with it, from a real one where `KUBEBUILDER_ASSETS` names its programs, or
+//! from a folder.
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -22,7 +23,7 @@ mod kube_proxy;
 mod node_maps;
 mod stage;
 
-/// Narrows the run: `SOURCE,SERVICES,ROUNDS`, for instance `server,5000,1`.
+/// Narrows the run: `SOURCE,SERVICES,ROUNDS`, for instance `server,5000,1`; other sources are `folder` and `real`.
 const ONLY_VARIABLE: &str = "PODWAY_SCALE_ONLY";
 /// Sizes of the maps, for all sizes of the fleet.
 const MAP_SIZES: Options = Options {
@@ -37,6 +38,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(40);
 #[derive(Clone, Copy, PartialEq)]
 enum Origin {
     Server,
+    Real,
     Folder,
 }
 
@@ -44,6 +46,7 @@ impl Origin {
     fn name(self) -> &'static str {
         match self {
             Self::Server => "API server",
+            Self::Real => "kube-apiserver",
             Self::Folder => "folder",
         }
     }
@@ -51,6 +54,10 @@ impl Origin {
     fn stage(self, topology: &Topology, services: u32) -> Result<Stage> {
         match self {
             Self::Server => Stage::server(topology, services),
+            Self::Real => {
+                let need = need::find_cluster().map_err(anyhow::Error::msg)?;
+                Stage::real(&need, topology, services)
+            }
             Self::Folder => Stage::folder(topology, services),
         }
     }
@@ -96,15 +103,22 @@ fn main() -> Result<()> {
 fn plan(bench: &Bench) -> Result<(Vec<(Origin, u32)>, u32)> {
     if let Ok(only) = std::env::var(ONLY_VARIABLE) {
         let mut parts = only.split(',');
-        let origin = if parts.next() == Some("folder") { Origin::Folder } else { Origin::Server };
+        let origin = match parts.next() {
+            Some("folder") => Origin::Folder,
+            Some("real") => Origin::Real,
+            _ => Origin::Server,
+        };
         let mut number = || parts.next().and_then(|number| number.parse().ok());
         let services = number().with_context(|| format!("{ONLY_VARIABLE} names no number of Services"))?;
         return Ok((vec![(origin, services)], number().unwrap_or(1)));
     }
     let sizes: &[u32] = bench.choose(&[100, 5_000, 10_000], &[100, 5_000]);
     let folder = bench.choose(vec![(Origin::Folder, 5_000)], Vec::new());
-    let cases = sizes.iter().map(|services| (Origin::Server, *services)).chain(folder).collect();
-    Ok((cases, bench.choose(3, 1)))
+    // Without the programs there is no such row.
+    let real = need::find_cluster().is_ok().then(|| bench.choose(10_000, 5_000));
+    let real = real.map(|services| (Origin::Real, services));
+    let servers = sizes.iter().map(|services| (Origin::Server, *services));
+    Ok((servers.chain(real).chain(folder).collect(), bench.choose(3, 1)))
 }
 
 fn rows(bench: &mut Bench, origin: Origin, services: u32) -> Rows {

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use lb_tests::agent::Source;
 use lb_tests::api_server::{ApiServer, Resource};
-use lb_tests::manifests::Manifests;
+use lb_tests::manifests::{Manifests, NAMESPACE};
+use lb_tests::need;
+use lb_tests::real_api::RealApi;
 use lb_tests::topology::Topology;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -16,6 +18,8 @@ use crate::fleet;
 pub(crate) enum Stage {
     /// The API server of the tests, at the gateway of the nodes' segment.
     Server { server: ApiServer, _runtime: Runtime, kubeconfig: PathBuf, dir: TempDir },
+    /// A real kube-apiserver, there.
+    Real { api: RealApi, kubeconfig: PathBuf, dir: TempDir },
     /// A folder with two files for each Service.
     Folder { dir: TempDir },
 }
@@ -50,6 +54,26 @@ impl Stage {
         Ok(Self::Server { server, _runtime: runtime, kubeconfig, dir })
     }
 
+    /// With Services of the fleet alone: the server's own belongs to another proxy.
+    pub(crate) fn real(need: &need::Cluster, topology: &Topology, services: u32) -> Result<Self> {
+        let api = RealApi::start(need, topology)?;
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+        let own = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {
+                "name": "kubernetes", "namespace": "default",
+                "labels": {"service.kubernetes.io/service-proxy-name": "other"},
+            },
+        });
+        api.apply(&namespace)?;
+        api.apply(&own)?;
+        let objects = |number| [fleet::service(number), fleet::slice(number, None)];
+        api.create_all((0..services).flat_map(objects))?;
+        let kubeconfig = api.plane().administrator();
+        let dir = TempDir::with_prefix("podway-scale-").context("cannot make a folder")?;
+        Ok(Self::Real { api, kubeconfig, dir })
+    }
+
     pub(crate) fn folder(topology: &Topology, services: u32) -> Result<Self> {
         let dir = TempDir::with_prefix("podway-scale-").context("cannot make a folder")?;
         for (number, node) in Manifests::nodes(topology).iter().enumerate() {
@@ -64,7 +88,9 @@ impl Stage {
 
     pub(crate) fn source(&self) -> Source<'_> {
         match self {
-            Self::Server { kubeconfig, dir, .. } => Source::Cluster { kubeconfig, folder: dir.path() },
+            Self::Server { kubeconfig, dir, .. } | Self::Real { kubeconfig, dir, .. } => {
+                Source::Cluster { kubeconfig, folder: dir.path() }
+            }
             Self::Folder { dir } => Source::Folder(dir.path()),
         }
     }
@@ -73,6 +99,7 @@ impl Stage {
     pub(crate) fn put_slice(&self, number: u32, slice: Value) -> Result<()> {
         match self {
             Self::Server { server, .. } => drop(server.put(Resource::EndpointSlices, slice)),
+            Self::Real { api, .. } => api.apply(&slice)?,
             Self::Folder { dir } => write(dir.path(), &slice_file(number), &slice)?,
         }
         Ok(())

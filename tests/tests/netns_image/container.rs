@@ -83,6 +83,9 @@ impl Image {
         }
         arguments
             .extend(["--proc", "/proc", "--dev", "/dev", "--die-with-parent", "--clearenv"].map(Into::into));
+        for (name, value) in run.environment {
+            arguments.extend(["--setenv".to_owned(), (*name).to_owned(), value.clone()]);
+        }
         arguments.extend(["--cap-drop", "ALL"].map(Into::into));
         for capability in run.capabilities {
             arguments.extend(["--cap-add".to_owned(), format!("CAP_{capability}")]);
@@ -111,6 +114,8 @@ pub(crate) struct Run<'a> {
     pub(crate) host_paths: &'a [(&'a str, PathBuf)],
     /// Files and folders that the test adds.
     pub(crate) given: &'a [(&'a Path, &'a str)],
+    /// Variables that the kubelet adds.
+    pub(crate) environment: &'a [(&'a str, String)],
     /// Arguments that the test adds.
     pub(crate) further: &'a [&'a str],
 }

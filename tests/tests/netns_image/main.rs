@@ -21,6 +21,7 @@ use tokio::runtime::{Builder, Runtime};
 use container::{Image, Run, capabilities, pod};
 
 mod container;
+mod real_api;
 
 /// An agent verifies its programs first, which takes seconds on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -93,6 +94,7 @@ impl Stage {
             capabilities,
             host_paths: &host_paths,
             given: &[(objects, "/given/bpf"), (self.api.dir(), "/given/api")],
+            environment: &[],
             further: &["--kubeconfig=/given/api/kubeconfig", &object],
         };
         self.image.start(node, &run).unwrap()
