@@ -19,7 +19,7 @@ pub(crate) enum Stage {
     /// The API server of the tests, at the gateway of the nodes' segment.
     Server { server: ApiServer, _runtime: Runtime, kubeconfig: PathBuf, dir: TempDir },
     /// A real kube-apiserver, there.
-    Real { api: RealApi, kubeconfig: PathBuf, dir: TempDir },
+    Real { api: Box<RealApi>, kubeconfig: PathBuf, dir: TempDir },
     /// A folder with two files for each Service.
     Folder { dir: TempDir },
 }
@@ -56,7 +56,7 @@ impl Stage {
 
     /// With Services of the fleet alone: the server's own belongs to another proxy.
     pub(crate) fn real(need: &need::Cluster, topology: &Topology, services: u32) -> Result<Self> {
-        let api = RealApi::start(need, topology)?;
+        let api = Box::new(RealApi::start(need, topology)?);
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
         let own = json!({
             "apiVersion": "v1", "kind": "Service",
