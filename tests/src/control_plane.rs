@@ -165,7 +165,10 @@ impl ControlPlane {
         let deadline = Instant::now() + START_DEADLINE;
         loop {
             let question = http::Request::get("/readyz").body(Vec::new())?;
-            if client.request_text(question).await.is_ok() {
+            let client = client.clone();
+            // A runtime's own threads may be in the server's namespace; who waits for them is not.
+            let asked = tokio::spawn(async move { client.request_text(question).await });
+            if asked.await.is_ok_and(|answer| answer.is_ok()) {
                 return Ok(());
             }
             let process = self.api_server.as_mut().context("kube-apiserver was killed")?;

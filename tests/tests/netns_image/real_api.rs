@@ -209,7 +209,7 @@ fn ports(service: Service) -> Service {
 /// One of each type beside the plain one.
 fn services() -> [Service; 4] {
     let nodes = Service::new("nodes", 11).port("http", Protocol::Tcp, 80, HTTP_PORT).node_port(NODE_PORT);
-    let nodes = nodes.port("dns", Protocol::Udp, 53, UDP_PORT).node_port(NODE_PORT);
+    let nodes = nodes.port("dns", Protocol::Udp, 53, UDP_PORT).node_port(NODE_PORT + 1);
     let balanced = ports(Service::new("balanced", 12)).with_spec("type", json!("LoadBalancer"));
     let mut outside = ports(Service::new("outside", 13));
     outside.external_ips = vec![EXTERNAL_IP];
@@ -290,7 +290,7 @@ fn every_type_is_served(world: &mut World) {
     for node in NODE_NAMES {
         let host = world.topology.node(node).host();
         for address in [host.v4().into(), host.v6().into()] {
-            world.expect_answers("client", address, [NODE_PORT; 2]);
+            world.expect_answers("client", address, [NODE_PORT, NODE_PORT + 1]);
         }
     }
     world.expect_answers("client", EXTERNAL_IP, [80, 53]);
