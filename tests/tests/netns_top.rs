@@ -172,3 +172,22 @@ fn keys_sort_filter_and_end_it_and_the_terminal_is_restored() {
     kill_process(terminal.program(), Signal::TERM).unwrap();
     terminal.assert_restored("by signal 0");
 }
+
+#[test]
+fn a_terminal_that_goes_takes_it_along() {
+    let Some((cluster, binary)) = world() else { return };
+    let [pins, run_dir] = [cluster.topology.pins("node-a"), cluster.topology.run_dir("node-a")];
+    let terminal = Terminal::start(&format!(
+        "{} top --pin-path {} --run-dir {}; read line",
+        binary.display(),
+        pins.display(),
+        run_dir.display()
+    ));
+    terminal.wait("it shows Services", |screen| screen.contains("│shop/"));
+    let program = terminal.program();
+    terminal.tmux(&["kill-server"]);
+    // What has ended and was not waited for yet has no command line.
+    let command = format!("/proc/{}/cmdline", program.as_raw_nonzero());
+    wait_until(DEADLINE, "it has ended", || std::fs::read(&command).map_or(true, |words| words.is_empty()))
+        .unwrap();
+}

@@ -1,5 +1,5 @@
 //! `podway top`: a screen of what goes where.
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::maps::Pins;
@@ -65,7 +67,7 @@ pub(super) fn run(top: &Top) -> Result<()> {
     let mut sampler = Sampler::open(Pins::new(&top.pin_path), top.run_dir.clone())?;
     let interval = Duration::from_secs(top.interval);
     let page = Page { sort: top.sort, filter: top.filter.clone(), ..Page::default() };
-    if top.once || !std::io::stdout().is_terminal() {
+    if top.once || !io::stdout().is_terminal() {
         let earlier = sampler.sample()?;
         std::thread::sleep(interval);
         let later = sampler.sample()?;
@@ -74,6 +76,9 @@ pub(super) fn run(top: &Top) -> Result<()> {
     }
     let is_ended = Arc::new(AtomicBool::new(false));
     for signal in [SIGHUP, SIGINT, SIGTERM] {
+        // A second one ends it in any case.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_ended))
+            .context("cannot wait for signals")?;
         signal_hook::flag::register(signal, Arc::clone(&is_ended)).context("cannot wait for signals")?;
     }
     let looks = looks(sampler, interval)?;
@@ -113,6 +118,19 @@ impl Looks {
     }
 }
 
+/// Waits until a key is pressed; whether the terminal is gone.
+fn has_hung_up_within(patience: Duration) -> io::Result<bool> {
+    let stdin = io::stdin();
+    let mut terminal = [PollFd::new(&stdin, PollFlags::IN)];
+    let patience = Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) };
+    match poll(&mut terminal, Some(&patience)) {
+        // A signal, which may be of another size.
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(terminal[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
+}
+
 fn show(
     looks: &Receiver<Result<Sample>>,
     mut page: Page,
@@ -135,7 +153,11 @@ fn show(
             terminal.draw(|frame| draw(frame, &view, &page)).context("cannot draw")?;
             is_new = false;
         }
-        if event::poll(TICK).context("cannot wait for keys")? {
+        // The library reads the end of a terminal that is gone over and over, and never comes back.
+        if has_hung_up_within(TICK).context("cannot wait for keys")? {
+            return Ok(());
+        }
+        if event::poll(Duration::ZERO).context("cannot wait for keys")? {
             match event::read().context("cannot read keys")? {
                 Event::Key(key) if key.kind == KeyEventKind::Press => {
                     if page.press(key) == Next::End {
