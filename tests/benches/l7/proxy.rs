@@ -132,14 +132,14 @@ pub(crate) fn envoy_binary() -> Result<PathBuf> {
     })
 }
 
-/// The first line of what a program says of its version.
+/// The first line with a word of what a program says of its version.
 pub(crate) fn version(program: &str, option: &str) -> Result<String> {
     let output = Command::new(program).arg(option).output().with_context(|| {
         format!("cannot run {program}; `cargo xtask bench --l7` installs what this bench needs")
     })?;
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    let line = said.lines().next().unwrap_or_default();
+    let line = said.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let line = line.strip_prefix("nginx version: ").unwrap_or(line);
     Ok(line.split(" - ").next().and_then(|line| line.split(" [").next()).unwrap_or_default().to_owned())
 }
