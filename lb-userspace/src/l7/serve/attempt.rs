@@ -145,12 +145,8 @@ impl Attempt<'_> {
     }
 
     fn may_retry(&self) -> bool {
-        let retries = self.retries.get();
-        let may = retries < self.worker.shared.settings.limits.retries_max && self.worker.budget.spend();
-        if may {
-            self.retries.set(retries + 1);
-            self.service.counters.retries.fetch_add(1, Ordering::Relaxed);
-        }
+        let may = self.worker.may_retry(self.service, self.retries.get());
+        self.retries.set(self.retries.get() + u32::from(may));
         may
     }
 

@@ -235,6 +235,16 @@ impl Worker {
         Arc::clone(self.snapshots.borrow_mut().load())
     }
 
+    /// Whether a request of a backend service that was tried anew that often may be once more; the retry is then spent
+    /// and counted.
+    pub(super) fn may_retry(&self, service: &BackendService, retries: u32) -> bool {
+        let may = retries < self.shared.settings.limits.retries_max && self.budget.spend();
+        if may {
+            count(&service.counters.retries);
+        }
+        may
+    }
+
     /// A number below `below`, which is not 0.
     pub(super) fn draw(&self, below: usize) -> usize {
         self.random.borrow_mut().usize(..below)

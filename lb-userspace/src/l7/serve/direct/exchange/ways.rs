@@ -217,11 +217,8 @@ impl Exchange {
     }
 
     fn may_retry(&mut self) -> bool {
-        let may = self.retries < self.worker.shared.settings.limits.retries_max && self.worker.budget.spend();
-        if may {
-            self.retries += 1;
-            self.service.counters.retries.fetch_add(1, Ordering::Relaxed);
-        }
+        let may = self.worker.may_retry(&self.service, self.retries);
+        self.retries += u32::from(may);
         may
     }
 }
