@@ -12,6 +12,7 @@ pub mod ring;
 pub mod clock;
 pub mod diff;
 pub mod kernel_release;
+pub mod memory;
 pub mod stable_hash;
 
 pub mod ebpf_object;

@@ -177,10 +177,11 @@ fn step_back(pins: &Pins, run_dir: &Path) -> Result<()> {
     problems::remove(run_dir).with_context(cannot)
 }
 
-fn start_log() {
+/// Writes the process's log to standard error: what `RUST_LOG` names, else events from `info` on. A second start in one
+/// process keeps the first one's log.
+pub fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    // A second start in one process (a test) keeps the first one's log.
     let log = tracing_subscriber::fmt().with_ansi(std::io::stderr().is_terminal());
     let _ = log.with_env_filter(filter).with_target(false).with_writer(std::io::stderr).try_init();
 }

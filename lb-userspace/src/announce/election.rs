@@ -113,9 +113,9 @@ impl Election {
     }
 
     /// A write failed. Either another one was faster, which the watch tells, or the server is away, and that the holder does
-    /// not renew says nothing.
+    /// not renew says nothing. A Lease that cannot be made may be one that the watch does not tell of: it is tried less often.
     pub fn failed(&mut self, node: &str, now_ms: u64) {
-        self.retry_ms = now_ms + RETRY_MS;
+        self.retry_ms = now_ms + if self.seen.is_some() { RETRY_MS } else { HOLDS_MS };
         if let Some(seen) = self.seen.as_mut().filter(|seen| seen.holder != node) {
             seen.changed_ms = now_ms;
         }
@@ -254,6 +254,15 @@ mod tests {
         assert_eq!(holder.act("a", Some(0), true, 2_600), Some(Act::Take("7".into())));
         holder.saw("a", "b", "8", 2_700);
         assert_eq!(holder.renewed_ms(), None);
+    }
+
+    #[test]
+    fn a_lease_that_cannot_be_made_is_not_tried_without_a_pause() {
+        let mut election = Election::default();
+        assert_eq!(election.act("a", Some(0), true, 1_000), Some(Act::Create));
+        election.failed("a", 1_010);
+        assert_eq!(election.act("a", Some(0), true, 2_109), None);
+        assert_eq!(election.act("a", Some(0), true, 2_110), Some(Act::Create));
     }
 
     #[test]

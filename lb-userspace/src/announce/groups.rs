@@ -19,6 +19,9 @@ pub const CANDIDATES: usize = 3;
 /// Most Leases of single VIPs that a node seeks; of more, those of the least addresses.
 pub(super) const OWN_GROUPS_MAX: usize = 64;
 
+/// Most groups that a node seeks.
+pub(super) const GROUPS_MAX: u64 = GROUPS + OWN_GROUPS_MAX as u64;
+
 /// Most VIPs of a node; of more, the least.
 pub(super) const VIPS_MAX: usize = 1_024;
 

@@ -19,12 +19,17 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{info, warn};
 
-use super::{Act, Election, Group, HOLDS_MS, Responder, TICK_MS, WRITE_MAX_MS, Wanted};
+use super::groups::GROUPS_MAX;
+use super::{Act, Election, Group, HOLDS_MS, RENEW_MS, Responder, TICK_MS, WRITE_MAX_MS, Wanted};
 use crate::clock::now_ms;
-use crate::source::kube::{Settings, client};
+use crate::source::kube::{REQUESTS_PERIOD, Settings, client};
 
 /// On each of these Leases, and on no other of the namespace.
 const LABEL: &str = "podway.io/vips";
+
+/// Requests in [`REQUESTS_PERIOD`]: all groups renewed, and half as many writes that are tried again. One that had to wait
+/// for its turn would come too late.
+const REQUESTS_MAX: u64 = GROUPS_MAX * (REQUESTS_PERIOD.as_millis() as u64).div_ceil(RENEW_MS) * 3 / 2;
 
 /// What a node announces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +52,8 @@ pub async fn run(
     announced: watch::Sender<Announced>,
     responder: Responder,
 ) -> anyhow::Result<()> {
-    let client = client(config, &Settings::default()).context("cannot make a client for Leases of VIPs")?;
+    let settings = Settings { requests_max: REQUESTS_MAX, ..Settings::default() };
+    let client = client(config, &settings).context("cannot make a client for Leases of VIPs")?;
     let leases = Api::namespaced(client, &namespace);
     let (wants, elections) = (Wanted::default(), BTreeMap::new());
     let mut seeker = Seeker {
@@ -56,6 +62,7 @@ pub async fn run(
         wants,
         elections,
         watch: None,
+        known: BTreeMap::new(),
         is_listed: false,
         is_failing: false,
         announced,
@@ -91,6 +98,13 @@ async fn next(watch: &mut Option<LeaseStream>) -> watcher::Result<Event<Lease>> 
     }
 }
 
+/// A Lease as it was told last.
+struct Known {
+    holder: String,
+    version: String,
+    at_ms: u64,
+}
+
 struct Seeker {
     leases: Api<Lease>,
     node: Arc<str>,
@@ -99,6 +113,9 @@ struct Seeker {
     elections: BTreeMap<Group, Election>,
     /// While there is something to seek.
     watch: Option<LeaseStream>,
+    /// All that the watch has told, by name, also of groups that are not sought: they may be once nobody renews them any more,
+    /// and then nothing is told of them.
+    known: BTreeMap<String, Known>,
     is_listed: bool,
     is_failing: bool,
     announced: watch::Sender<Announced>,
@@ -107,13 +124,20 @@ struct Seeker {
 
 impl Seeker {
     fn want(&mut self, wants: Wanted) {
-        for group in wants.groups.keys() {
-            self.elections.entry(*group).or_default();
-        }
         if self.watch.is_none() && !wants.groups.is_empty() {
             let config = watcher::Config::default().labels(LABEL);
             self.watch = Some(watcher(self.leases.clone(), config).default_backoff().boxed());
+            self.known.clear();
             self.is_listed = false;
+        }
+        for group in wants.groups.keys() {
+            self.elections.entry(*group).or_insert_with(|| {
+                let mut election = Election::default();
+                if let Some(known) = self.known.get(&group.to_string()) {
+                    election.saw(&self.node, &known.holder, &known.version, known.at_ms);
+                }
+                election
+            });
         }
         self.wants = wants;
     }
@@ -123,13 +147,10 @@ impl Seeker {
         let mut next = Some(first);
         while let Some(event) = next {
             match event {
-                Ok(Event::Apply(lease) | Event::InitApply(lease)) => self.saw(&lease),
-                Ok(Event::Delete(lease)) => {
-                    if let Some(election) = self.election(&lease) {
-                        election.lost();
-                    }
-                }
-                Ok(Event::Init) => {}
+                Ok(Event::Apply(lease) | Event::InitApply(lease)) => self.saw(lease),
+                Ok(Event::Delete(lease)) => self.lost(&lease.metadata.name.unwrap_or_default()),
+                // A list tells all anew.
+                Ok(Event::Init) => self.known.clear(),
                 Ok(Event::InitDone) => self.is_listed = true,
                 // The stream waits and tries again itself.
                 Err(error) => tracing::debug!(%error, "cannot watch the Leases of VIPs"),
@@ -138,17 +159,25 @@ impl Seeker {
         }
     }
 
-    fn election(&mut self, lease: &Lease) -> Option<&mut Election> {
-        let name = lease.metadata.name.as_deref()?;
+    fn election(&mut self, name: &str) -> Option<&mut Election> {
         self.elections.iter_mut().find(|(group, _)| group.to_string() == name).map(|(_, election)| election)
     }
 
-    fn saw(&mut self, lease: &Lease) {
-        let node = Arc::clone(&self.node);
-        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
-        let version = lease.metadata.resource_version.clone().unwrap_or_default();
-        if let Some(election) = self.election(lease) {
-            election.saw(&node, &holder, &version, now_ms());
+    fn saw(&mut self, lease: Lease) {
+        let (node, at_ms) = (Arc::clone(&self.node), now_ms());
+        let name = lease.metadata.name.unwrap_or_default();
+        let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+        let version = lease.metadata.resource_version.unwrap_or_default();
+        if let Some(election) = self.election(&name) {
+            election.saw(&node, &holder, &version, at_ms);
+        }
+        self.known.insert(name, Known { holder, version, at_ms });
+    }
+
+    fn lost(&mut self, name: &str) {
+        self.known.remove(name);
+        if let Some(election) = self.election(name) {
+            election.lost();
         }
     }
 

@@ -1,5 +1,6 @@
 //! The host of a request in its normal form.
 use std::borrow::Cow;
+use std::fmt::{self, Display, Formatter};
 use std::net::Ipv6Addr;
 
 /// Longest name, bytes (RFC 1035 §2.3.4, without the root's dot).
@@ -88,6 +89,17 @@ impl<'a> Host<'a> {
     }
 }
 
+/// With the port, as an endpoint gets it.
+impl Display for Host<'_> {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.name)?;
+        match self.port {
+            Some(port) => write!(out, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Digits, or nothing (RFC 3986 §3.2.3: a port may be empty).
 fn port(digits: &str) -> Result<Option<u16>, HostFault> {
     if digits.is_empty() {
@@ -139,6 +151,13 @@ mod tests {
         for (raw, name, port) in cases {
             assert_eq!(normal(raw), Ok((name.to_owned(), port)), "{raw}");
         }
+    }
+
+    #[test]
+    fn a_host_is_told_with_the_port_that_it_came_with() {
+        let told = |raw| Host::of(raw).unwrap().to_string();
+        assert_eq!(told("Shop.EXAMPLE.com"), "shop.example.com");
+        assert_eq!(told("[2001:DB8:0::7]:8080"), "[2001:db8::7]:8080");
     }
 
     #[test]

@@ -4,19 +4,20 @@
 //! safe request without a body is also sent again where a kept connection was closed under it (RFC 9110 §9.2.2),
 //! once its endpoint may have seen it. All within a budget, so that retries do not add to an overload.
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
+use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::{Request, Response};
-use hyper::body::Incoming;
 
-use super::body::{BodyState, RequestBody};
+use super::body::{BodyState, EndpointBody, RequestBody};
 use super::choose::{choose, is_open};
-use super::pool::{Lease, Want};
+use super::plain_answer::Lost;
+use super::pool::Want;
 use super::proxied::Announced;
 use super::refusal::Reason;
 use super::settings::{RETRY_PERCENT_MAX, RETRY_RESERVE};
-use super::snapshot::{BackendService, Endpoint, InFlight};
+use super::snapshot::{BackendService, Endpoint, InFlight, Protocol};
 use super::spare::Spare;
 use super::trace::RequestTrace;
 use super::worker::Worker;
@@ -62,8 +63,7 @@ pub(super) struct Attempt<'a> {
 
 /// What an endpoint said.
 pub(super) struct Answer {
-    pub(super) response: Response<Incoming>,
-    pub(super) lease: Lease,
+    pub(super) response: Response<EndpointBody>,
     pub(super) endpoint: Arc<Endpoint>,
 }
 
@@ -156,26 +156,74 @@ impl Attempt<'_> {
         want: Want,
         request: Box<Request<RequestBody>>,
     ) -> Result<Answer, Failed> {
+        if self.is_plain(&request) {
+            return self.once_plain(endpoint, want, request).await;
+        }
         let in_flight = InFlight::begin(endpoint);
         let key = (endpoint.address, self.service.protocol, self.announced);
-        let mut lease = match self.worker.pool.lease(key, want, in_flight).await {
+        // Boxed for the future of requests to endpoints of HTTP/1, which are the most and would have room for it.
+        let mut lease = match Box::pin(self.worker.pool.lease(key, want, in_flight)).await {
             Ok(lease) => lease,
-            Err(error) => {
-                tracing::debug!(endpoint = %endpoint.address, %error, "cannot connect to an endpoint");
-                self.service.counters.connects_failed.fetch_add(1, Ordering::Relaxed);
-                self.signal(endpoint, Signal::ConnectFailed);
-                return Err(Failed::Connect(request));
-            }
+            Err(error) => return Err(self.unconnected(endpoint, &error, request)),
         };
         let body = request.body().state();
         let spare = (lease.is_reused && is_repeatable(&request)).then(|| Spare::of(&request));
         match lease.send(request).await {
-            Ok(response) => Ok(Answer { response, lease, endpoint: Arc::clone(endpoint) }),
+            Ok(response) => {
+                let response = response.map(|incoming| EndpointBody::Parsed(incoming, Some(lease)));
+                Ok(Answer { response, endpoint: Arc::clone(endpoint) })
+            }
             Err(mut error) => Err(match error.take_message() {
                 Some(whole) => Failed::Stale(Box::new(whole)),
                 None => self.broken(endpoint, &body, spare),
             }),
         }
+    }
+
+    /// Whether its answer is read without hyper.
+    fn is_plain(&self, request: &Request<RequestBody>) -> bool {
+        let headers = request.headers();
+        self.service.protocol == Protocol::Http
+            && self.announced.is_none()
+            && request.body().is_empty()
+            && !headers.contains_key(UPGRADE)
+            && headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
+    }
+
+    async fn once_plain(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        want: Want,
+        mut request: Box<Request<RequestBody>>,
+    ) -> Result<Answer, Failed> {
+        let in_flight = InFlight::begin(endpoint);
+        let lease = match self.worker.pool.plain_lease(endpoint.address, want, in_flight).await {
+            Ok(lease) => lease,
+            Err(error) => return Err(self.unconnected(endpoint, &error, request)),
+        };
+        let is_reused = lease.is_reused;
+        match lease.ask(&self.worker.rooms, &mut request).await {
+            Ok(response) => {
+                Ok(Answer { response: response.map(EndpointBody::Plain), endpoint: Arc::clone(endpoint) })
+            }
+            Err(Lost::Unsent) if is_reused => Err(Failed::Stale(request)),
+            Err(Lost::Closed) if is_reused && is_repeatable(&request) => Err(Failed::Closed(request)),
+            Err(_) => {
+                self.signal(endpoint, Signal::ServerError);
+                Err(Failed::Over(Reason::Protocol))
+            }
+        }
+    }
+
+    /// No connection to the endpoint came about.
+    fn unconnected(
+        &self,
+        endpoint: &Endpoint,
+        error: &io::Error,
+        request: Box<Request<RequestBody>>,
+    ) -> Failed {
+        self.worker.shared.note_unconnected(self.service, endpoint, error, self.began_ms);
+        Failed::Connect(request)
     }
 
     /// The connection ended with the request on it.
@@ -197,5 +245,5 @@ impl Attempt<'_> {
 
 /// Safe methods (RFC 9110 §9.2.1) whose body is none.
 fn is_repeatable(request: &Request<RequestBody>) -> bool {
-    request.method().is_safe() && request.body().is_empty() && !request.headers().contains_key("upgrade")
+    request.method().is_safe() && request.body().is_empty() && !request.headers().contains_key(UPGRADE)
 }

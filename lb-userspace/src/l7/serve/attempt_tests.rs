@@ -8,6 +8,13 @@ use super::fixture::*;
 use super::*;
 use crate::health::Signal;
 
+/// Endpoints at which nobody listens, as long as the first of both lives.
+fn three_dead() -> ([Nobody; 3], Vec<Arc<Endpoint>>) {
+    let nobodies = [nobody(), nobody(), nobody()];
+    let dead = nobodies.iter().map(|nobody| Arc::new(Endpoint::new(nobody.address, 1))).collect();
+    (nobodies, dead)
+}
+
 #[test]
 fn another_endpoint_is_tried_where_none_can_be_connected_to() {
     both_ways(|| {
@@ -31,8 +38,7 @@ fn another_endpoint_is_tried_where_none_can_be_connected_to() {
 #[test]
 fn without_any_endpoint_to_connect_to_the_answer_is_502() {
     both_ways(|| {
-        let nobodies = [nobody(), nobody(), nobody()];
-        let dead = nobodies.iter().map(|nobody| Arc::new(Endpoint::new(nobody.address, 1))).collect();
+        let (_nobodies, dead) = three_dead();
         let service = BackendService::new("shop/web:80", dead);
         let counters = Arc::clone(&service.counters);
         let stand = Stand::of(one_thread(), service);
@@ -86,8 +92,7 @@ fn an_unsafe_request_is_not_sent_twice() {
 #[test]
 fn retries_have_a_budget() {
     both_ways(|| {
-        let nobodies = [nobody(), nobody(), nobody()];
-        let dead = nobodies.iter().map(|nobody| Arc::new(Endpoint::new(nobody.address, 1))).collect();
+        let (_nobodies, dead) = three_dead();
         let service = BackendService::new("shop/web:80", dead);
         let counters = Arc::clone(&service.counters);
         let stand = Stand::of(one_thread(), service);
@@ -104,7 +109,7 @@ fn retries_have_a_budget() {
 #[test]
 fn what_is_no_answer_becomes_502() {
     both_ways(|| {
-        let answers: [&[u8]; 6] = [
+        let answers: [&'static [u8]; 6] = [
             b"",
             b"HTTP/1.1 200 OK\r\nContent-Le",
             b"SSH-2.0-OpenSSH_9.6\r\n",
@@ -113,10 +118,7 @@ fn what_is_no_answer_becomes_502() {
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
         ];
         for bytes in answers {
-            let web = RawEndpoint::start(move |peer| {
-                peer.request()?;
-                peer.stream.write_all(bytes)
-            });
+            let web = RawEndpoint::saying_once(bytes);
             let stand = Stand::with(vec![web.endpoint()]);
             let answer = stand.ask(&get("/"));
             let seen = (answer.code(), answer.field("x-podway-reason"));

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::link::Taken;
+use super::plain_answer::PlainBody;
 use super::pool::Lease;
 use super::record::Record;
 use super::refusal::Reason;
@@ -22,6 +23,9 @@ pub(super) enum BodyFault {
     /// Either side hung up or broke the framing.
     #[error("the body was cut off: {0}")]
     Cut(hyper::Error),
+    /// The endpoint hung up or broke the framing.
+    #[error("the answer's body was cut off: {0}")]
+    CutAnswer(std::io::Error),
     /// It took too long.
     #[error("the body did not come in time")]
     Late,
@@ -30,9 +34,9 @@ pub(super) enum BodyFault {
     TooLong,
 }
 
-/// How a request's body fares, for whoever sends it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct BodyState(Rc<Cell<Progress>>);
+/// How a request's body fares, for whoever sends it; none where there is no body.
+#[derive(Clone, Debug)]
+pub(super) struct BodyState(Option<Rc<Cell<Progress>>>);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Progress {
@@ -45,15 +49,21 @@ enum Progress {
 impl BodyState {
     /// The client's fault, if it was one.
     pub(super) fn fault(&self) -> Option<Reason> {
-        match self.0.get() {
-            Progress::Failed(reason) => Some(reason),
+        match self.0.as_deref().map(Cell::get) {
+            Some(Progress::Failed(reason)) => Some(reason),
             _ => None,
         }
     }
 
     /// Whether the endpoint has all of it.
     pub(super) fn is_done(&self) -> bool {
-        self.0.get() == Progress::Done
+        self.0.as_deref().is_none_or(|progress| progress.get() == Progress::Done)
+    }
+
+    fn set(&self, progress: Progress) {
+        if let Some(state) = &self.0 {
+            state.set(progress);
+        }
     }
 }
 
@@ -71,17 +81,14 @@ pub(super) struct RequestBody {
 impl RequestBody {
     pub(super) fn new(incoming: Incoming, bytes_max: Option<u64>, idle_timeout: Duration) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
-        let mut body = Self::empty();
-        if incoming.is_some() {
-            body.state = BodyState::default();
-        }
-        Self { incoming, left_bytes: bytes_max.unwrap_or(u64::MAX), idle_timeout, ..body }
+        let state = BodyState(incoming.is_some().then(Rc::default));
+        Self { incoming, state, left_bytes: bytes_max.unwrap_or(u64::MAX), idle_timeout, ..Self::empty() }
     }
 
     pub(super) fn empty() -> Self {
         Self {
             incoming: None,
-            state: BodyState(Rc::new(Cell::new(Progress::Done))),
+            state: BodyState(None),
             left_bytes: 0,
             idle_timeout: Duration::ZERO,
             waits_since: None,
@@ -98,7 +105,7 @@ impl RequestBody {
     }
 
     fn fail(&self, reason: Reason, fault: BodyFault) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        self.state.0.set(Progress::Failed(reason));
+        self.state.set(Progress::Failed(reason));
         Poll::Ready(Some(Err(fault)))
     }
 
@@ -126,13 +133,13 @@ impl Body for RequestBody {
             Poll::Ready(Some(Ok(frame))) => {
                 this.waits_since = None;
                 if this.incoming.as_ref().is_some_and(Body::is_end_stream) {
-                    this.state.0.set(Progress::Done);
+                    this.state.set(Progress::Done);
                 }
                 this.take(frame)
             }
             Poll::Ready(Some(Err(error))) => this.fail(Reason::BodyBroken, BodyFault::Cut(error)),
             Poll::Ready(None) => {
-                this.state.0.set(Progress::Done);
+                this.state.set(Progress::Done);
                 Poll::Ready(None)
             }
             Poll::Pending => {
@@ -165,13 +172,67 @@ pub(super) struct AnswerBody {
     until: Instant,
     deadline: Deadline,
     /// The endpoint's fault, to be told once what came before it is sent.
-    cut: Option<hyper::Error>,
+    cut: Option<BodyFault>,
 }
 
 #[derive(Debug)]
 enum From {
     Own(Bytes),
-    Endpoint(Incoming, Option<Lease>),
+    Endpoint(EndpointBody),
+}
+
+/// The body of an endpoint's answer, with the connection by which it comes until its last byte is here.
+#[derive(Debug)]
+pub(super) enum EndpointBody {
+    /// By hyper.
+    Parsed(Incoming, Option<Lease>),
+    Plain(PlainBody),
+}
+
+impl EndpointBody {
+    /// The last byte is here: the connection is free for another request.
+    fn give_back(&mut self) {
+        if let Self::Parsed(incoming, lease) = self
+            && incoming.is_end_stream()
+            && let Some(lease) = lease.take()
+        {
+            lease.give_back();
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let (incoming, lease) = match self {
+            Self::Plain(body) => {
+                return body.poll_frame(cx).map(|polled| Some(polled?.map_err(BodyFault::CutAnswer)));
+            }
+            Self::Parsed(incoming, lease) => (incoming, lease),
+        };
+        let mut poll = |cx: &mut Context<'_>| Pin::new(&mut *incoming).poll_frame(cx);
+        let polled = match &*lease {
+            Some(lease) => lease.poll_with(cx, poll),
+            None => poll(cx),
+        };
+        match &polled {
+            Poll::Ready(Some(Ok(_))) => self.give_back(),
+            Poll::Ready(None) => drop(lease.take().map(Lease::give_back)),
+            _ => {}
+        }
+        polled.map(|polled| Some(polled?.map_err(BodyFault::Cut)))
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Parsed(incoming, _) => incoming.is_end_stream(),
+            Self::Plain(body) => body.is_done(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Parsed(incoming, _) => incoming.size_hint(),
+            Self::Plain(body) => body.size_hint(),
+        }
+    }
 }
 
 impl AnswerBody {
@@ -182,27 +243,14 @@ impl AnswerBody {
 
     /// An endpoint's, which must end before `until`; `taken` hears when the client takes it.
     pub(super) fn of_endpoint(
-        incoming: Incoming,
-        lease: Lease,
+        mut body: EndpointBody,
         record: Record,
         taken: Option<Rc<Taken>>,
         until: Instant,
     ) -> Self {
-        let (from, deadline) = (From::Endpoint(incoming, Some(lease)), Deadline::default());
-        let mut body = Self { from, record, taken, until, deadline, cut: None };
-        if body.is_end_stream() {
-            body.give_back();
-        }
-        body
-    }
-
-    /// The last byte is here: the connection to the endpoint is free for another request.
-    fn give_back(&mut self) {
-        if let From::Endpoint(_, lease) = &mut self.from
-            && let Some(lease) = lease.take()
-        {
-            lease.give_back();
-        }
+        body.give_back();
+        let (from, deadline) = (From::Endpoint(body), Deadline::default());
+        Self { from, record, taken, until, deadline, cut: None }
     }
 }
 
@@ -215,48 +263,37 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let this = &mut *self;
-        if let Some(error) = this.cut.take() {
-            return Poll::Ready(Some(Err(BodyFault::Cut(error))));
+        if let Some(fault) = this.cut.take() {
+            return Poll::Ready(Some(Err(fault)));
         }
-        let (incoming, lease) = match &mut this.from {
+        let body = match &mut this.from {
             From::Own(bytes) if bytes.is_empty() => return Poll::Ready(None),
             From::Own(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.record.add_bytes(bytes.len());
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            From::Endpoint(incoming, lease) => (incoming, lease),
+            From::Endpoint(body) => body,
         };
         if let Some(taken) = &this.taken {
             taken.take();
         }
-        let mut poll = |cx: &mut Context<'_>| Pin::new(&mut *incoming).poll_frame(cx);
-        let polled = match lease {
-            Some(lease) => lease.poll_with(cx, poll),
-            None => poll(cx),
-        };
-        match polled {
+        match body.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(taken) = &this.taken {
                     taken.hand_out();
                 }
                 this.record.add_bytes(frame.data_ref().map_or(0, Bytes::len));
-                if this.is_end_stream() {
-                    this.give_back();
-                }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => {
+            Poll::Ready(Some(Err(fault))) => {
                 this.record.note_cut("cut-by-endpoint");
                 // The client's connection ends with the fault, and is written to when the body has nothing for it.
-                this.cut = Some(error);
+                this.cut = Some(fault);
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Poll::Ready(None) => {
-                this.give_back();
-                Poll::Ready(None)
-            }
+            Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 if this.deadline.poll(cx, this.until).is_ready() {
                     this.record.note_cut(Reason::Timeout.name());
@@ -270,14 +307,14 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.from {
             From::Own(bytes) => bytes.is_empty(),
-            From::Endpoint(incoming, _) => incoming.is_end_stream(),
+            From::Endpoint(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.from {
             From::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            From::Endpoint(incoming, _) => incoming.size_hint(),
+            From::Endpoint(body) => body.size_hint(),
         }
     }
 }

@@ -46,9 +46,17 @@ pub(super) struct Client {
     /// The peer's address as fields carry it: made once for all requests.
     pub(super) address_text: HeaderValue,
     pub(super) port_text: HeaderValue,
-    /// The last element of `Forwarded` that was made, and the host that it was made for.
-    pub(super) forwarded: RefCell<Option<(Box<[u8]>, HeaderValue)>>,
+    /// What was last made of a host.
+    pub(super) hosted: RefCell<Option<Hosted>>,
     pub(super) told: RefCell<Option<Told>>,
+}
+
+/// What is made of a host once for all the requests in a row that are for it.
+#[derive(Debug)]
+pub(super) struct Hosted {
+    pub(super) host: HeaderValue,
+    /// The element of `Forwarded`.
+    pub(super) forwarded: HeaderValue,
 }
 
 /// All fields that say who asks, as bytes, and the host that they were made for.
@@ -70,7 +78,7 @@ impl Client {
             is_trusted,
             address_text,
             port_text,
-            forwarded: RefCell::default(),
+            hosted: RefCell::default(),
             told: RefCell::default(),
         }
     }

@@ -46,13 +46,19 @@ pub(super) enum Fresh {
     Shared(Http2, StreamsMax),
 }
 
+/// An open stream, on which nothing was said.
+pub(super) async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 pub(super) async fn connect(
     address: SocketAddr,
     protocol: Protocol,
     announced: Option<Announced>,
 ) -> io::Result<Fresh> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+    let mut stream = open(address).await?;
     if let Some(announced) = announced {
         announced.write(&mut stream).await?;
     }

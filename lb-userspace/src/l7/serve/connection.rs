@@ -32,7 +32,7 @@ use super::replayed::Replayed;
 use super::settings::{HEAD_BUFFER_BYTES, HEADERS_MAX, Limits};
 use super::snapshot::Scheme;
 use super::tls_policy::TlsPolicy;
-use super::worker::{Counted, Worker};
+use super::worker::{Counted, Task, Worker};
 use crate::health::tls::HTTP_2;
 use crate::model::TlsVersion;
 
@@ -43,8 +43,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Bytes of an answer that wait in a stream for its client.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Serves a connection that came to the listener `place` until it ends or `closing` is told or dropped.
+/// Serves a connection that came to the listener `place` until it ends or `closing` is told or dropped. `_begun` comes
+/// first so that it is dropped last.
 pub(super) async fn serve(
+    _begun: Task,
     worker: Rc<Worker>,
     place: SocketAddr,
     mut stream: TcpStream,

@@ -100,6 +100,60 @@ fn an_answer_may_come_in_pieces_and_end_with_its_connection() {
     eventually("the client's connection goes on", || parked(&stand) == 1);
 }
 
+/// Bytes of which each piece differs from those around it.
+fn numbered(length: usize) -> Vec<u8> {
+    (0_u32..).flat_map(u32::to_be_bytes).take(length).collect()
+}
+
+/// An endpoint whose answer has a body of so many bytes, which waits for nobody where `together`.
+fn long(length: usize, is_chunked: bool, together: bool) -> RawEndpoint {
+    RawEndpoint::start(move |peer| {
+        while peer.request()?.is_some() {
+            let body = numbered(length);
+            let (field, body) = if is_chunked {
+                let chunk =
+                    |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+                let chunks = body.chunks(100_000).flat_map(chunk).chain(*b"0\r\n\r\n");
+                ("Transfer-Encoding: chunked".to_owned(), chunks.collect())
+            } else {
+                (format!("Content-Length: {length}"), body)
+            };
+            let head = format!("HTTP/1.1 200 OK\r\nServer: a\r\n{field}\r\n\r\n").into_bytes();
+            if together {
+                peer.stream.write_all(&[head, body].concat())?;
+                continue;
+            }
+            // The head comes in two pieces, the second of them with most of the body.
+            let (first, rest) = head.split_at(20);
+            peer.stream.write_all(first)?;
+            std::thread::sleep(Duration::from_millis(5));
+            peer.stream.write_all(&[rest, &body].concat())?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn long_bodies_arrive_as_they_were_sent() {
+    for length in [4_096, 4_097, 60_000, 131_072, 3_000_000] {
+        for (is_chunked, together) in [(false, true), (false, false), (true, true), (true, false)] {
+            let web = long(length, is_chunked, together);
+            let stand = stand(&web);
+            let mut client = stand.client();
+            for _ in 0..3 {
+                client.send(get("/"));
+                // What does not go at once waits.
+                std::thread::sleep(Duration::from_millis(5));
+                let answer = client.answer(false);
+                assert_eq!((answer.code(), answer.field("server")), (200, Some("a")));
+                assert!(answer.body == numbered(length), "{length} {is_chunked} {together}");
+            }
+            assert_eq!(web.accepted.load(Ordering::SeqCst), 1, "its connection is kept");
+            eventually("it was passed on as it was", || parked(&stand) == 1);
+        }
+    }
+}
+
 #[test]
 fn trailers_stay_behind_and_a_chunked_body_that_breaks_off_is_cut() {
     let web = in_pieces(&[

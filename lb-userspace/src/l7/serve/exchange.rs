@@ -16,65 +16,75 @@ use tokio::time::Instant;
 
 use super::affinity::{kept, set_cookie};
 use super::attempt::{Answer, Attempt};
-use super::body::{AnswerBody, RequestBody};
+use super::body::{AnswerBody, EndpointBody, RequestBody};
 use super::client::Client;
 use super::forward::{self, REQUEST_ID};
 use super::grpc;
 use super::link::{Busy, Link, Unanswered};
-use super::pool::Lease;
 use super::proxied::Announced;
 use super::record::{Line, Record, is_sampled};
 use super::refusal::Reason;
 use super::request::{Target, judge};
-use super::snapshot::{Backend, BackendService, Listener, Plain, Protocol, Scheme, Site};
+use super::snapshot::{Backend, BackendService, Endpoint, Listener, Plain, Protocol, Scheme, Site};
 use super::tunnel;
 use crate::clock;
 use crate::health::Signal;
 use crate::l7::Host;
 
 /// Answers a request; it always comes out in an answer.
-pub(super) async fn answer(
+///
+/// All that can be is done before the future is made: what is left is moved to a task of its own (HTTP/2), and what it
+/// holds is moved with it.
+pub(super) fn answer(
     link: Rc<Link>,
     request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, Infallible> {
+) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> {
     let version = request.version();
     let unanswered = Unanswered::begin(&link, version);
     let snapshot = link.worker.snapshot();
     let mut record = Record::begin(link.worker.shared.log.as_ref(), Busy::begin(&link));
     let grpc = grpc::media_type(request.headers());
     let listener = snapshot.listeners.get(&link.place);
-    let outcome = match listener {
-        Some(listener) => pass(&link, listener, request, &mut record).await,
+    let begun = match listener {
+        Some(listener) => begin(&link, listener, request, &mut record),
         // The listener was taken away while its client asked.
         None => Err(Reason::NoRule),
     };
-    let refused = outcome.as_ref().err().copied();
-    let reason_header = link.worker.shared.settings.reason_header;
-    let mut response =
-        outcome.unwrap_or_else(|reason| Outcome::Own(reason.response(reason_header), Some(reason.name())));
-    if let Some(listener) = listener {
-        listener.site.counters.note(response.status());
+    let site = listener.map(|listener| Arc::clone(&listener.site));
+    async move {
+        let outcome = match begun {
+            Ok(Begun::Forwarding(forwarding, request)) => forwarding.run(request, &mut record).await,
+            Ok(Begun::Redirected(response)) => Ok(Outcome::Own(response, Some(Reason::Redirect.name()))),
+            Err(reason) => Err(reason),
+        };
+        let refused = outcome.as_ref().err().copied();
+        let reason_header = link.worker.shared.settings.reason_header;
+        let mut response = outcome
+            .unwrap_or_else(|reason| Outcome::Own(reason.response(reason_header), Some(reason.name())));
+        if let Some(site) = site {
+            site.counters.note(response.status());
+        }
+        record.note_code(response.status(), response.reason());
+        // Counted and logged by its code; only its client reads another form of it.
+        if let (Some(reason), Some(media_type)) = (refused, grpc)
+            && let Some(in_grpc) = grpc::response(reason, media_type, reason_header)
+        {
+            response = Outcome::Own(in_grpc, Some(reason.name()));
+        }
+        unanswered.answered();
+        if version == Version::HTTP_2 {
+            response.headers_mut().remove(CONNECTION);
+        } else if link.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response.finish(record, &link, version))
     }
-    record.note_code(response.status(), response.reason());
-    // Counted and logged by its code; only its client reads another form of it.
-    if let (Some(reason), Some(media_type)) = (refused, grpc)
-        && let Some(in_grpc) = grpc::response(reason, media_type, reason_header)
-    {
-        response = Outcome::Own(in_grpc, Some(reason.name()));
-    }
-    unanswered.answered();
-    if version == Version::HTTP_2 {
-        response.headers_mut().remove(CONNECTION);
-    } else if link.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    Ok(response.finish(record, &link, version))
 }
 
 /// What a client gets.
 enum Outcome {
     Own(Response<Bytes>, Option<&'static str>),
-    Endpoint(Box<(http::response::Parts, Incoming, Lease)>, Instant),
+    Endpoint(Box<(http::response::Parts, EndpointBody)>, Instant),
 }
 
 impl Outcome {
@@ -103,21 +113,27 @@ impl Outcome {
         match self {
             Self::Own(response, _) => response.map(|bytes| AnswerBody::own(bytes, record)),
             Self::Endpoint(answer, until) => {
-                let (parts, incoming, lease) = *answer;
-                let is_watched = version == Version::HTTP_2 && !http_body::Body::is_end_stream(&incoming);
+                let (parts, body) = *answer;
+                let is_watched = version == Version::HTTP_2 && !body.is_end_stream();
                 let taken = is_watched.then(|| link.watch());
-                Response::from_parts(parts, AnswerBody::of_endpoint(incoming, lease, record, taken, until))
+                Response::from_parts(parts, AnswerBody::of_endpoint(body, record, taken, until))
             }
         }
     }
 }
 
-async fn pass(
+/// What a request comes to before anything waits.
+enum Begun {
+    Forwarding(Forwarding, Box<Request<RequestBody>>),
+    Redirected(Response<Bytes>),
+}
+
+fn begin(
     link: &Rc<Link>,
     listener: &Listener,
     mut request: Request<Incoming>,
     record: &mut Record,
-) -> Result<Outcome, Reason> {
+) -> Result<Begun, Reason> {
     let wants_upgrade = wanted_upgrade(&request);
     let on_upgrade = wants_upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
@@ -125,7 +141,7 @@ async fn pass(
     let site = &*listener.site;
     let tracer = link.worker.shared.tracer.as_ref();
     record.trace = tracer.and_then(|tracer| tracer.begin(link, site, &parts));
-    let target = judge(&parts, link.client.scheme(), site, limits)
+    let target = judge(&parts, &link.client, site, limits)
         .inspect_err(|_| note_unrouted(record, link, site, &parts, host_as_sent(&parts)))?;
     if let Some(trace) = &mut record.trace {
         trace.note_target(site, &target, &parts);
@@ -138,7 +154,7 @@ async fn pass(
             note_unrouted(record, link, site, &parts, target.authority.as_bytes());
             return match nowhere {
                 Nowhere::Refused(reason) => Err(reason),
-                Nowhere::Redirected(code) => redirect(&parts, &target, code),
+                Nowhere::Redirected(code) => redirect(&parts, &target, code).map(Begun::Redirected),
             };
         }
     };
@@ -154,7 +170,8 @@ async fn pass(
     }
     let body = RequestBody::new(body, limits.body_bytes_max, limits.body_idle_timeout);
     let upgrade = wants_upgrade.zip(on_upgrade);
-    Forwarding { link, service, target, version: parts.version, upgrade }.run(parts, body, record).await
+    let (forwarding, parts) = Forwarding::begin(link, service, &target, upgrade, parts, record)?;
+    Ok(Begun::Forwarding(forwarding, Box::new(Request::from_parts(parts, body))))
 }
 
 /// Whether the client's connection was opened as the request's host asks ([`tls_policy`](super::tls_policy)).
@@ -215,7 +232,7 @@ fn wanted_upgrade(request: &Request<Incoming>) -> Option<HeaderValue> {
     may.then(|| forward::wanted_upgrade(request.headers())).flatten()
 }
 
-fn redirect(parts: &Parts, target: &Target, code: StatusCode) -> Result<Outcome, Reason> {
+fn redirect(parts: &Parts, target: &Target, code: StatusCode) -> Result<Response<Bytes>, Reason> {
     let host = target.authority.to_str().map_err(|_| Reason::Host)?;
     // The port was plain HTTP's.
     let host = if host.ends_with(']') { host } else { host.rsplit_once(':').map_or(host, |(host, _)| host) };
@@ -225,7 +242,7 @@ fn redirect(parts: &Parts, target: &Target, code: StatusCode) -> Result<Outcome,
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = code;
     response.headers_mut().insert(LOCATION, location);
-    Ok(Outcome::Own(response, Some(Reason::Redirect.name())))
+    Ok(response)
 }
 
 /// What is known of a request for the access log when it begins.
@@ -258,49 +275,61 @@ fn line_of(link: &Link, site: &Site, parts: &Parts, host: &[u8]) -> Line {
 }
 
 /// A request that has a backend service.
-struct Forwarding<'a> {
-    link: &'a Rc<Link>,
+struct Forwarding {
+    link: Rc<Link>,
     service: Arc<BackendService>,
-    target: Target,
     /// The client's.
     version: Version,
     upgrade: Option<(HeaderValue, OnUpgrade)>,
+    id: HeaderValue,
+    /// The endpoint that the client had before.
+    had: Option<Arc<Endpoint>>,
+    until: Instant,
 }
 
-impl Forwarding<'_> {
-    async fn run(
-        mut self,
+impl Forwarding {
+    /// Makes the client's request the endpoint's.
+    fn begin(
+        link: &Rc<Link>,
+        service: Arc<BackendService>,
+        target: &Target,
+        upgrade: Option<(HeaderValue, OnUpgrade)>,
         mut parts: Parts,
-        body: RequestBody,
         record: &mut Record,
-    ) -> Result<Outcome, Reason> {
-        let worker = Rc::clone(&self.link.worker);
-        let service = Arc::clone(&self.service);
+    ) -> Result<(Self, Parts), Reason> {
+        let version = parts.version;
         let until = Instant::now() + service.request_timeout;
-        worker.budget.earn();
-        let id = self.prepare(&mut parts)?;
-        let client = forward::client_address(&parts.headers, &self.link.client);
-        let had = kept(&service, &parts.headers, client, &worker.shared.affinity_key).map(Arc::clone);
-        let state = body.state();
+        link.worker.budget.earn();
+        let upgraded = upgrade.as_ref().map(|(protocol, _)| protocol);
+        let id = prepare(link, &service, target, upgraded, &mut parts)?;
+        let client = forward::client_address(&parts.headers, &link.client);
+        let key = &link.worker.shared.affinity_key;
+        let had = kept(&service, &parts.headers, client, key).map(Arc::clone);
         if let Some(trace) = &mut record.trace {
             trace.note_client(client, &id);
         }
+        Ok((Self { link: Rc::clone(link), service, version, upgrade, id, had, until }, parts))
+    }
+
+    /// Sends it, until an endpoint answers.
+    async fn run(self, request: Box<Request<RequestBody>>, record: &mut Record) -> Result<Outcome, Reason> {
+        let worker = &*self.link.worker;
+        let state = request.body().state();
         let attempt = Attempt {
-            worker: &worker,
-            service: &service,
-            kept: had.clone(),
+            worker,
+            service: &self.service,
+            kept: self.had.clone(),
             announced: self.announced(),
             trace: record.trace.as_ref(),
             current: RefCell::new(None),
             retries: Cell::new(0),
             began_ms: clock::now_ms(),
         };
-        let request = Box::new(Request::from_parts(parts, body));
-        let result = worker.deadlines.within(until, pin!(attempt.run(request))).await;
+        let result = worker.deadlines.within(self.until, pin!(attempt.run(request))).await;
         if let Some(line) = &mut record.line {
             line.retries = attempt.retries.get();
             line.endpoint = attempt.current.borrow().as_ref().map(|endpoint| endpoint.address.to_string());
-            line.request_id = String::from_utf8_lossy(id.as_bytes()).into_owned();
+            line.request_id = String::from_utf8_lossy(self.id.as_bytes()).into_owned();
         }
         if let Some(trace) = attempt.trace {
             trace.note_retries(attempt.retries.get());
@@ -309,7 +338,7 @@ impl Forwarding<'_> {
         let signal =
             if answer.response.status().is_server_error() { Signal::ServerError } else { Signal::Answered };
         attempt.signal(&answer.endpoint, signal);
-        self.finish(answer, had.as_ref(), id, until)
+        self.finish(answer)
     }
 
     fn announced(&self) -> Option<Announced> {
@@ -318,91 +347,93 @@ impl Forwarding<'_> {
         Some(Announced { version, client: client.peer, local: client.local })
     }
 
-    /// Makes the client's request the endpoint's.
-    fn prepare(&self, parts: &mut Parts) -> Result<HeaderValue, Reason> {
-        let (link, target) = (self.link, &self.target);
-        let hops_left = forward::hops_left(parts);
-        let headers = &mut parts.headers;
-        headers.reserve(forward::FIELDS_MAX + self.service.request_headers.len());
-        forward::remove_hop_by_hop(headers);
-        forward::remove_expectation(headers);
-        if let Some(hops_left) = hops_left {
-            headers.insert(http::header::MAX_FORWARDS, HeaderValue::from(hops_left - 1));
-        }
-        forward::remove_look_alikes(headers, &self.service.request_headers);
-        forward::say_who_asks(headers, &link.client, &target.authority);
-        forward::show_certificate(headers, &link.client);
-        forward::add_via(headers, self.version);
-        let id = forward::request_id(headers, &link.client, link.worker.random_u128());
-        for header in &self.service.request_headers {
-            header.set(headers, &link.client, self.version);
-        }
-        let sent = parts.uri.path_and_query().cloned();
-        let path = match &target.rewritten {
-            Some(path) => PathAndQuery::try_from(path.as_str()).map_err(|_| Reason::Path)?,
-            None => sent.ok_or(Reason::Path)?,
-        };
-        let is_http_2 = matches!(self.service.protocol, Protocol::H2c | Protocol::Http2);
-        let mut uri = http::uri::Parts::default();
-        uri.path_and_query = Some(path);
-        if is_http_2 {
-            let is_clear = self.service.protocol == Protocol::H2c;
-            uri.scheme = Some(if is_clear { http::uri::Scheme::HTTP } else { http::uri::Scheme::HTTPS });
-            uri.authority = Some(Authority::try_from(target.authority.as_bytes()).map_err(|_| Reason::Host)?);
-            parts.headers.remove(http::header::HOST);
-            parts.version = Version::HTTP_2;
-        } else {
-            parts.headers.insert(http::header::HOST, target.authority.clone());
-            // Trailers are asked for link by link, which this one does not.
-            parts.headers.remove(http::header::TE);
-            forward::join_cookies(&mut parts.headers);
-            if let Some((protocol, _)) = &self.upgrade {
-                parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                parts.headers.insert(UPGRADE, protocol.clone());
-            }
-            parts.version = Version::HTTP_11;
-        }
-        parts.uri = Uri::from_parts(uri).map_err(|_| Reason::Path)?;
-        Ok(id)
-    }
-
     /// Makes the endpoint's answer the client's.
-    fn finish(
-        &mut self,
-        answer: Answer,
-        had: Option<&Arc<super::snapshot::Endpoint>>,
-        id: HeaderValue,
-        until: Instant,
-    ) -> Result<Outcome, Reason> {
-        let Answer { mut response, lease, endpoint } = answer;
+    fn finish(mut self, answer: Answer) -> Result<Outcome, Reason> {
+        let Answer { mut response, endpoint } = answer;
         let version = response.version();
         let is_switch = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let to_endpoint = is_switch.then(|| hyper::upgrade::on(&mut response));
         let protocol = response.headers().get(UPGRADE).cloned();
-        let (mut parts, incoming) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
         parts.version = Version::HTTP_11;
         forward::remove_hop_by_hop(&mut parts.headers);
         forward::add_via(&mut parts.headers, version);
-        parts.headers.insert(REQUEST_ID, id);
+        parts.headers.insert(REQUEST_ID, self.id);
         for header in &self.service.response_headers {
             header.set(&mut parts.headers, &self.link.client, self.version);
         }
         let key = &self.link.worker.shared.affinity_key;
-        set_cookie(&mut parts.headers, &self.service, &endpoint, had, key);
+        set_cookie(&mut parts.headers, &self.service, &endpoint, self.had.as_ref(), key);
         let Some(to_endpoint) = to_endpoint else {
-            return Ok(Outcome::Endpoint(Box::new((parts, incoming, lease)), until));
+            return Ok(Outcome::Endpoint(Box::new((parts, body)), self.until));
         };
         // An endpoint that switches without being asked to, or without a name, says nothing that can be passed on.
-        let (Some((_, to_client)), Some(protocol)) = (self.upgrade.take(), protocol) else {
+        let (Some((_, to_client)), Some(protocol), EndpointBody::Parsed(_, Some(lease))) =
+            (self.upgrade.take(), protocol, body)
+        else {
             return Err(Reason::Protocol);
         };
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, protocol);
         self.service.counters.tunnels.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.link.wire.become_tunnel();
-        tunnel::start(Rc::clone(self.link), to_client, to_endpoint, lease.into_in_flight());
+        tunnel::start(self.link, to_client, to_endpoint, lease.into_in_flight());
         Ok(Outcome::Own(Response::from_parts(parts, Bytes::new()), None))
     }
+}
+
+/// Sets the path and the fields that the endpoint sees; the request's name.
+fn prepare(
+    link: &Link,
+    service: &BackendService,
+    target: &Target,
+    upgrade: Option<&HeaderValue>,
+    parts: &mut Parts,
+) -> Result<HeaderValue, Reason> {
+    let version = parts.version;
+    let hops_left = forward::hops_left(parts);
+    let headers = &mut parts.headers;
+    headers.reserve(forward::FIELDS_MAX + service.request_headers.len());
+    forward::remove_hop_by_hop(headers);
+    forward::remove_expectation(headers);
+    if let Some(hops_left) = hops_left {
+        headers.insert(http::header::MAX_FORWARDS, HeaderValue::from(hops_left - 1));
+    }
+    forward::remove_look_alikes(headers, &service.request_headers);
+    forward::say_who_asks(headers, &link.client, &target.authority);
+    forward::show_certificate(headers, &link.client);
+    forward::add_via(headers, version);
+    let id = forward::request_id(headers, &link.client, link.worker.random_u128());
+    for header in &service.request_headers {
+        header.set(headers, &link.client, version);
+    }
+    let sent = std::mem::take(&mut parts.uri).into_parts().path_and_query;
+    let path = match &target.rewritten {
+        Some(path) => PathAndQuery::try_from(path.as_str()).map_err(|_| Reason::Path)?,
+        None => sent.ok_or(Reason::Path)?,
+    };
+    let is_http_2 = matches!(service.protocol, Protocol::H2c | Protocol::Http2);
+    let mut uri = http::uri::Parts::default();
+    uri.path_and_query = Some(path);
+    if is_http_2 {
+        let is_clear = service.protocol == Protocol::H2c;
+        uri.scheme = Some(if is_clear { http::uri::Scheme::HTTP } else { http::uri::Scheme::HTTPS });
+        uri.authority = Some(Authority::try_from(target.authority.as_bytes()).map_err(|_| Reason::Host)?);
+        parts.headers.remove(http::header::HOST);
+        parts.version = Version::HTTP_2;
+    } else {
+        parts.headers.insert(http::header::HOST, target.authority.clone());
+        // Trailers are asked for link by link, which this one does not.
+        parts.headers.remove(http::header::TE);
+        forward::join_cookies(&mut parts.headers);
+        if let Some(protocol) = upgrade {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(UPGRADE, protocol.clone());
+        }
+        parts.version = Version::HTTP_11;
+    }
+    parts.uri = Uri::from_parts(uri).map_err(|_| Reason::Path)?;
+    Ok(id)
 }
 
 /// The request's time is over. An endpoint that waits for the client's body is not the one to blame.

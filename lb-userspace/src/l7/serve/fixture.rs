@@ -152,6 +152,14 @@ impl RawEndpoint {
         })
     }
 
+    /// One that answers the first request of each connection with these bytes, and hangs up.
+    pub(super) fn saying_once(bytes: &'static [u8]) -> Self {
+        Self::start(move |peer| {
+            peer.request()?;
+            peer.stream.write_all(bytes)
+        })
+    }
+
     pub(super) fn last(&self) -> Message {
         self.requests.lock().expect("requests").last().cloned().expect("a request")
     }
@@ -318,6 +326,27 @@ impl Client {
             Ok(_) => rest.is_empty(),
             Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
         }
+    }
+}
+
+/// Lines that were written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("lines").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("lines")).into_owned()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What becomes of a message's fields on its way through.
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HeaderName, MAX_FORWARDS, TE, TRANSFER_ENCODING,
     UPGRADE, VIA,
@@ -8,7 +9,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
-use super::client::Client;
+use super::client::{Client, Hosted};
 use super::custom_header::CustomHeader;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -145,15 +146,13 @@ pub(super) fn remove_look_alikes(headers: &mut HeaderMap, others: &[CustomHeader
 
 /// An element of RFC 7239 §4. A connection's requests are mostly for one host: the last one made is kept.
 fn forwarded(client: &Client, host: &HeaderValue) -> Option<HeaderValue> {
-    let mut last = client.forwarded.borrow_mut();
-    if let Some((of, element)) = &*last
-        && **of == *host.as_bytes()
-    {
-        return Some(element.clone());
+    let mut last = client.hosted.borrow_mut();
+    if let Some(hosted) = last.as_ref().filter(|hosted| hosted.host == *host) {
+        return Some(hosted.forwarded.clone());
     }
-    let element = forwarded_element(client, host)?;
-    *last = Some((host.as_bytes().into(), element.clone()));
-    Some(element)
+    let forwarded = forwarded_element(client, host)?;
+    *last = Some(Hosted { host: host.clone(), forwarded: forwarded.clone() });
+    Some(forwarded)
 }
 
 fn forwarded_element(client: &Client, host: &HeaderValue) -> Option<HeaderValue> {
@@ -204,7 +203,9 @@ pub(super) fn request_id(headers: &mut HeaderMap, client: &Client, random: u128)
     {
         return id.clone();
     }
-    let id = HeaderValue::from_bytes(&hex(random)).unwrap_or(HeaderValue::from_static("0"));
+    // The request, its answer and its line in the log share it.
+    let digits = Bytes::from_owner(hex(random));
+    let id = HeaderValue::from_maybe_shared(digits).unwrap_or(HeaderValue::from_static("0"));
     headers.insert(REQUEST_ID, id.clone());
     id
 }

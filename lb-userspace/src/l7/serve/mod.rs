@@ -3,9 +3,9 @@
 //! A request's life, each step in its own module: a client's `connection` (TLS, HTTP/1 or HTTP/2) is watched by
 //! `client_stream` and `wire`. Plain requests are passed on as bytes by `direct`. Of the others, `request` judges one and
 //! finds its route; `exchange` makes it the endpoint's (`forward`); `attempt` chooses endpoints (`choose`, `affinity`)
-//! and connections (`pool`, `connect`, `endpoint_connection`) until one answers; `body` passes both bodies on as they
-//! come. `record` notes what came of a request, and `trace` how, where it is recorded. `refusal` and `grpc` are the
-//! answers of its own.
+//! and connections (`pool`, `connect`, `plain_answer`, `endpoint_connection`) until one answers; `body` passes both
+//! bodies on as they come. `record` notes what came of a request, and `trace` how, where it is recorded. `refusal` and
+//! `grpc` are the answers of its own.
 //!
 //! Each thread has a runtime, listening sockets (SO_REUSEPORT) and connections to endpoints of its own. A request is
 //! served by the snapshot that it began with.
@@ -41,10 +41,12 @@ mod forward;
 mod grpc;
 mod refusal;
 
+mod answer_fields;
 mod attempt;
 mod body;
 mod connect;
 mod endpoint_connection;
+mod plain_answer;
 mod pool;
 mod spare;
 mod tunnel;

@@ -15,8 +15,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::body::RequestBody;
-use super::connect::{Fresh, Http2, StreamsMax, connect};
+use super::connect::{self, Fresh, Http2, StreamsMax};
 use super::endpoint_connection::EndpointConnection;
+use super::plain_answer::PlainLease;
 use super::proxied::Announced;
 use super::settings::{Limits, STREAMS_TO_ENDPOINT_MAX};
 use super::snapshot::{InFlight, Protocol};
@@ -163,8 +164,7 @@ impl Pool {
     }
 
     async fn open(&self, key: Key) -> io::Result<Link> {
-        let late = || io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
-        match timeout(self.connect_timeout, connect(key.0, key.1, key.2)).await.map_err(|_| late())?? {
+        match self.in_time(connect::connect(key.0, key.1, key.2)).await? {
             Fresh::One(connection) => Ok(Link::One(connection)),
             Fresh::Shared(sender, streams_max) => {
                 let used = Rc::new(Cell::new(Instant::now()));
@@ -174,6 +174,32 @@ impl Pool {
                 Ok(link)
             }
         }
+    }
+
+    async fn in_time<T>(&self, opened: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
+        timeout(self.connect_timeout, opened).await.map_err(|_| late())?
+    }
+
+    /// A connection to an endpoint that nobody parses.
+    pub(super) async fn plain_lease(
+        self: &Rc<Self>,
+        endpoint: SocketAddr,
+        want: Want,
+        in_flight: InFlight,
+    ) -> io::Result<PlainLease> {
+        let reused = if want == Want::Any { self.take_plain(endpoint) } else { None };
+        let is_reused = reused.is_some();
+        let stream = match reused {
+            Some(stream) => stream,
+            None => Box::pin(self.open_plain(endpoint)).await?,
+        };
+        Ok(PlainLease { pool: Rc::clone(self), endpoint, stream, is_reused, _in_flight: in_flight })
+    }
+
+    /// A new connection that nobody parses.
+    pub(super) async fn open_plain(&self, endpoint: SocketAddr) -> io::Result<TcpStream> {
+        self.in_time(connect::open(endpoint)).await
     }
 
     /// A kept connection that is read as bytes.

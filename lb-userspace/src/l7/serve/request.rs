@@ -3,6 +3,7 @@ use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderValue, Method, Version};
 
+use super::client::Client;
 use super::refusal::Reason;
 use super::settings::Limits;
 use super::snapshot::{Route, Site};
@@ -19,8 +20,8 @@ pub(super) struct Target {
     pub(super) rewritten: Option<String>,
 }
 
-/// Judges a request over `scheme` by its head.
-pub(super) fn judge(parts: &Parts, scheme: &str, site: &Site, limits: &Limits) -> Result<Target, Reason> {
+/// Judges a request of `client` by its head.
+pub(super) fn judge(parts: &Parts, client: &Client, site: &Site, limits: &Limits) -> Result<Target, Reason> {
     if parts.headers.len() > limits.headers_max {
         return Err(Reason::HeadersTooMany);
     }
@@ -31,7 +32,7 @@ pub(super) fn judge(parts: &Parts, scheme: &str, site: &Site, limits: &Limits) -
     if sent.len() > limits.uri_bytes_max {
         return Err(Reason::UriTooLong);
     }
-    let raw = host(parts, scheme)?;
+    let raw = host(parts, client.scheme())?;
     let host = Host::of(raw).map_err(|_| Reason::Host)?;
     let path = NormalPath::of(sent).map_err(|fault| match fault {
         PathFault::TooLong => Reason::UriTooLong,
@@ -39,15 +40,18 @@ pub(super) fn judge(parts: &Parts, scheme: &str, site: &Site, limits: &Limits) -
     })?;
     let route = site.url_map.find(&host, &path).map(|found| found.target.clone());
     let rewritten = (!path.is_as_sent()).then(|| with_query(path.as_str(), sent));
-    Ok(Target { route, authority: authority(parts.headers.get(HOST), &host)?, rewritten })
+    let last = client.hosted.borrow();
+    let known = [parts.headers.get(HOST), last.as_ref().map(|hosted| &hosted.host)];
+    Ok(Target { route, authority: authority(&known, &host)?, rewritten })
 }
 
-/// The host in its normal form with its port: nearly always the very field that the client sent.
-fn authority(field: Option<&HeaderValue>, host: &Host<'_>) -> Result<HeaderValue, Reason> {
+/// The host in its normal form with its port: nearly always one of `known`, the very field that the client sent or what
+/// its request before was for.
+fn authority(known: &[Option<&HeaderValue>], host: &Host<'_>) -> Result<HeaderValue, Reason> {
     let made = match host.port() {
-        Some(port) => HeaderValue::try_from(format!("{}:{port}", host.as_str())),
-        None => match field.filter(|field| *field == host.as_str()) {
-            Some(field) => return Ok(field.clone()),
+        Some(_) => HeaderValue::try_from(host.to_string()),
+        None => match known.iter().flatten().find(|known| **known == host.as_str()) {
+            Some(known) => return Ok(HeaderValue::clone(known)),
             None => HeaderValue::from_str(host.as_str()),
         },
     };

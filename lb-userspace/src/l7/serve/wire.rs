@@ -67,6 +67,17 @@ enum State {
     Upgrade,
 }
 
+/// What bytes of a body in chunks are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Sizes and ends of chunks.
+    Framing,
+    /// The body's own.
+    Data,
+    /// Fields after the last chunk.
+    Trailers,
+}
+
 /// Follows the requests of one connection.
 #[derive(Debug)]
 pub(super) struct Scanner {
@@ -131,18 +142,14 @@ impl Scanner {
         Ok(())
     }
 
-    /// Takes the next bytes of a body in chunks, up to its end: how many there are, and how many of them come before its
-    /// trailers.
-    pub(super) fn scan_body(&mut self, bytes: &[u8]) -> Result<(usize, usize), Refused> {
-        let (mut at, mut chunks) = (0, 0);
-        while at < bytes.len() && self.stage() == Stage::Body {
-            let is_in_chunks = self.state != State::Trailer;
-            at += self.step(&bytes[at..]).map_err(|fault| Refused { at, fault })?;
-            if is_in_chunks {
-                chunks = at;
-            }
-        }
-        Ok((at, chunks))
+    /// Takes some of the next bytes of a body in chunks, at least one: how many, and what they are.
+    pub(super) fn take_part(&mut self, bytes: &[u8]) -> Result<(usize, Part), Fault> {
+        let part = match self.state {
+            State::Chunk(_) => Part::Data,
+            State::Trailer => Part::Trailers,
+            _ => Part::Framing,
+        };
+        self.step(bytes).map(|length| (length, part))
     }
 
     /// Takes some of `bytes`, at least one; how many.

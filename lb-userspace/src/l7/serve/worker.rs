@@ -2,6 +2,7 @@
 //! counters; nothing that a request does waits for another thread.
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -58,7 +59,7 @@ pub(super) struct SharedSettings {
 
 impl Shared {
     /// With the thread that sends traces, where there is one.
-    pub(super) fn new(settings: Settings) -> std::io::Result<(Self, Option<Exporter>)> {
+    pub(super) fn new(settings: Settings) -> io::Result<(Self, Option<Exporter>)> {
         let totals = Arc::<Totals>::default();
         let log = settings.access_log.map(|to| AccessLog::start(to, Arc::clone(&totals))).transpose()?;
         let tracing = settings.traces.as_ref().map(|traces| Tracer::start(traces, &totals)).transpose()?;
@@ -88,6 +89,19 @@ impl Shared {
     /// Whether a peer may say whose its connections are.
     pub(super) fn may_pass_on(&self, peer: IpAddr) -> bool {
         self.settings.proxy_protocol_from.iter().any(|prefix| prefix.contains(peer))
+    }
+
+    /// Notes that no connection to an endpoint came about.
+    pub(super) fn note_unconnected(
+        &self,
+        service: &BackendService,
+        endpoint: &Endpoint,
+        error: &io::Error,
+        began_ms: u64,
+    ) {
+        tracing::debug!(endpoint = %endpoint.address, %error, "cannot connect to an endpoint");
+        count(&service.counters.connects_failed);
+        self.signal(service, endpoint, Signal::ConnectFailed, began_ms);
     }
 
     /// Notes how an endpoint fared. Answers are only counted, until a failure is to be told or was.
@@ -331,11 +345,8 @@ fn open(
 ) {
     let Some(counted) = worker.shared.admit() else { return };
     let begun = Task::begin(worker);
-    let serving = connection::serve(Rc::clone(worker), place, stream, peer, counted, closing.clone());
-    spawn_local(async move {
-        serving.await;
-        drop(begun);
-    });
+    // Not within another future, which would have room for this one twice.
+    spawn_local(connection::serve(begun, Rc::clone(worker), place, stream, peer, counted, closing.clone()));
 }
 
 /// Something that a thread that stops waits for.

@@ -10,12 +10,8 @@ use tower::util::{AndThenLayer, MapRequestLayer};
 
 use super::Settings;
 
-/// Most requests in [`REQUESTS_PERIOD`]. Three watches need a handful and a list some pages; the bound
-/// is for a server or proxy that ends each watch at once. At the bound requests wait.
-const REQUESTS_MAX: u64 = 50;
-
-/// See [`REQUESTS_MAX`].
-const REQUESTS_PERIOD: Duration = Duration::from_secs(5);
+/// The period of [`Settings::requests_max`].
+pub(crate) const REQUESTS_PERIOD: Duration = Duration::from_secs(5);
 
 /// Longest `Retry-After` that is honoured; a longer one counts as this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
@@ -51,7 +47,7 @@ pub(crate) fn client(mut config: Config, settings: &Settings) -> Result<Client, 
     let builder = ClientBuilder::try_from(config)?;
     let builder = builder.with_layer(&ask_for_newest);
     let builder = builder.with_layer(&wait_as_asked);
-    let builder = builder.with_layer(&RateLimitLayer::new(REQUESTS_MAX, REQUESTS_PERIOD));
+    let builder = builder.with_layer(&RateLimitLayer::new(settings.requests_max, REQUESTS_PERIOD));
     Ok(builder.build())
 }
 

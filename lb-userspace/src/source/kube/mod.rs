@@ -16,7 +16,7 @@ use tokio::sync::watch::Receiver;
 
 use super::{ProblemList, SourceEvent, apply, objects};
 use crate::model::{Change, Problem, Snapshot};
-pub(crate) use connection::client;
+pub(crate) use connection::{REQUESTS_PERIOD, client};
 use watch::{Kind, Watch};
 
 mod backoff;
@@ -59,6 +59,9 @@ pub struct Settings {
     pub secrets: Option<Receiver<WantedSecrets>>,
     /// The node whose pods are watched, for the readiness gates that they name; none without one.
     pub pods_of_node: Option<String>,
+    /// Most requests of a client in five seconds; at the bound they wait. Watches need a handful and a list some pages: it is
+    /// for a server or proxy that ends each watch at once.
+    pub requests_max: u64,
 }
 
 impl Default for Settings {
@@ -71,6 +74,7 @@ impl Default for Settings {
             missing_kind_wait: Duration::from_secs(120),
             secrets: None,
             pods_of_node: None,
+            requests_max: 50,
         }
     }
 }

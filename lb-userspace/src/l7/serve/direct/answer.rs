@@ -1,30 +1,9 @@
 //! An endpoint's answer to a plain request: what its client gets, and where it ends. Pure.
-use std::mem::MaybeUninit;
-
 use http::{Response, StatusCode};
 
 use super::request::{add_via, write_field};
-use crate::l7::serve::forward::is_needed_text;
-use crate::l7::serve::settings::HEADERS_MAX;
-use crate::l7::serve::wire::{Scanner, Stage};
-
-/// Fields that an endpoint may name in Connection.
-const NAMED_MAX: usize = 8;
-
-/// What an endpoint says that is not HTTP/1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the answer is not one that can be passed on")]
-pub(super) struct Unreadable;
-
-/// What was read of an answer.
-pub(super) enum Read {
-    /// Not all of its head.
-    Part,
-    /// An interim answer (RFC 9110 §15.2), of so many bytes.
-    Interim(usize),
-    /// The head.
-    Head(Head),
-}
+use crate::l7::serve::answer_fields::{self, AnswerFields, AnswerHead, End, Read, Unreadable};
+use crate::l7::serve::wire::{Part, Scanner, Stage};
 
 /// The head of an answer.
 pub(super) struct Head {
@@ -47,6 +26,21 @@ pub(super) enum Framing {
     Close,
 }
 
+/// Of a body's bytes that come at once so many are copied behind what is written before them; more are sent from where
+/// they are.
+const COPIED_BYTES_MAX: usize = 4 * 1024;
+
+/// What was passed on of some bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// How many of them are the answer's.
+    pub(super) taken: usize,
+    /// How many of those are its body's own, without what frames chunks.
+    pub(super) data: usize,
+    /// How many of them, from the first on, are not written: they are to be sent as they are after what is.
+    pub(super) lent: usize,
+}
+
 /// How an answer is written.
 #[derive(Clone, Copy)]
 pub(super) struct Manner<'a> {
@@ -58,171 +52,93 @@ pub(super) struct Manner<'a> {
     pub(super) is_last: bool,
 }
 
-#[derive(Default)]
-struct Found<'a> {
-    via: Option<&'a [u8]>,
-    length: Option<u64>,
-    is_chunked: bool,
-    is_last: bool,
-    is_kept: bool,
-    has_date: bool,
-    named: [&'a str; NAMED_MAX],
-    named_count: usize,
+/// Reads an answer's head, and writes to `out` the one that its client gets.
+pub(super) fn pass(bytes: &[u8], manner: Manner<'_>, out: &mut Vec<u8>) -> Result<Read<Head>, Unreadable> {
+    answer_fields::read(bytes, |head| write_head(&head, manner, out))
 }
 
-/// Reads an answer's head, and writes to `out` the one that its client gets.
-pub(super) fn pass(bytes: &[u8], manner: Manner<'_>, out: &mut Vec<u8>) -> Result<Read, Unreadable> {
-    let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
-    let mut head = httparse::Response::new(&mut []);
-    let parser = httparse::ParserConfig::default();
-    let read = parser.parse_response_with_uninit_headers(&mut head, bytes, &mut fields);
-    let length = match read.map_err(|_| Unreadable)? {
-        httparse::Status::Complete(length) => length,
-        httparse::Status::Partial => return Ok(Read::Part),
-    };
-    let code = head.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Unreadable)?;
-    // Nobody asked for another protocol.
-    if code == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Unreadable);
-    }
-    if code.is_informational() {
-        return Ok(Read::Interim(length));
-    }
-    let is_old = head.version == Some(0);
-    let mut found = Found::of(head.headers)?;
-    if is_old && found.is_chunked {
-        return Err(Unreadable);
-    }
+fn write_head(head: &AnswerHead<'_, '_>, manner: Manner<'_>, out: &mut Vec<u8>) -> Result<Head, Unreadable> {
+    let AnswerHead { code, reason, fields, found, length } = head;
+    let (code, length) = (*code, *length);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(code.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(head.reason.unwrap_or_default().as_bytes());
+    out.extend_from_slice(reason.unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    found.write(head.headers, out)?;
-    add_via(found.via, if is_old { "1.0" } else { "1.1" }, out);
+    let via = write_fields(found, fields, out)?;
+    add_via(via, found.version(), out);
     write_field("x-request-id", manner.id, out);
     if !found.has_date {
         write_date(out);
     }
-    let body = found.framing(code, manner.is_head, out);
+    if let Some(length) = found.length(code) {
+        write_field("content-length", length.to_string().as_bytes(), out);
+    }
+    let end = found.end(code, manner.is_head);
+    let body = match end {
+        End::Length(length) => Framing::Length(length),
+        End::Chunks => Framing::Chunks(Box::new(Scanner::of_chunks())),
+        End::Close => Framing::Close,
+    };
+    if !matches!(body, Framing::Length(_)) {
+        write_field("transfer-encoding", b"chunked", out);
+    }
     if manner.is_last {
         write_field("connection", b"close", out);
     }
     out.extend_from_slice(b"\r\n");
-    let is_kept = !found.is_last && (!is_old || found.is_kept) && !matches!(body, Framing::Close);
-    Ok(Read::Head(Head { code, body, is_kept, length }))
+    Ok(Head { code, body, is_kept: found.is_kept(end), length })
 }
 
-impl<'a> Found<'a> {
-    /// What the fields say of connections and lengths.
-    fn of(fields: &[httparse::Header<'a>]) -> Result<Self, Unreadable> {
-        let mut found = Self::default();
-        for field in fields {
-            let is = |other: &str| field.name.eq_ignore_ascii_case(other);
-            match field.name.len() {
-                4 if is("date") => found.has_date = true,
-                10 if is("connection") => found.take_connection(field.value)?,
-                14 if is("content-length") => {
-                    let text = std::str::from_utf8(field.value).map_err(|_| Unreadable)?;
-                    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-                    let length = text.parse().ok().filter(|_| is_number).ok_or(Unreadable)?;
-                    if found.length.replace(length).is_some_and(|before| before != length) {
-                        return Err(Unreadable);
-                    }
-                }
-                17 if is("transfer-encoding") => {
-                    // What else it is coded in would have to be told, or taken away.
-                    if found.is_chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
-                        return Err(Unreadable);
-                    }
-                    found.is_chunked = true;
-                }
-                _ => {}
+/// Writes the fields that are passed on; what `Via` is, where it is one of them.
+fn write_fields<'a>(
+    found: &AnswerFields<'_>,
+    fields: &[httparse::Header<'a>],
+    out: &mut Vec<u8>,
+) -> Result<Option<&'a [u8]>, Unreadable> {
+    let mut via = None;
+    for field in fields {
+        if field.name.eq_ignore_ascii_case("via") {
+            // Two of them are one list, and joining them is not worth its while.
+            if via.replace(field.value).is_some() {
+                return Err(Unreadable);
             }
+        } else if !field.name.eq_ignore_ascii_case("x-request-id") && !found.is_of_hop(field.name) {
+            write_field(field.name, field.value, out);
         }
-        Ok(found)
     }
-
-    fn take_connection(&mut self, value: &'a [u8]) -> Result<(), Unreadable> {
-        let text = std::str::from_utf8(value).map_err(|_| Unreadable)?;
-        for token in text.split(',').map(str::trim) {
-            if token.eq_ignore_ascii_case("close") {
-                self.is_last = true;
-            } else if token.eq_ignore_ascii_case("keep-alive") {
-                self.is_kept = true;
-            } else if !token.is_empty() && !is_needed_text(token) {
-                *self.named.get_mut(self.named_count).ok_or(Unreadable)? = token;
-                self.named_count += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the fields that are passed on.
-    fn write(&mut self, fields: &[httparse::Header<'a>], out: &mut Vec<u8>) -> Result<(), Unreadable> {
-        for field in fields {
-            let is = |other: &str| field.name.eq_ignore_ascii_case(other);
-            let is_left = match field.name.len() {
-                2 => is("te"),
-                // Two of them are one list, and joining them is not worth its while.
-                3 if is("via") => {
-                    if self.via.replace(field.value).is_some() {
-                        return Err(Unreadable);
-                    }
-                    true
-                }
-                7 => is("upgrade"),
-                10 => is("connection") || is("keep-alive"),
-                12 => is("x-request-id"),
-                14 => is("content-length"),
-                16 => is("proxy-connection"),
-                17 => is("transfer-encoding"),
-                _ => false,
-            };
-            let named = &self.named[..self.named_count];
-            if !is_left && !named.iter().any(|named| field.name.eq_ignore_ascii_case(named)) {
-                write_field(field.name, field.value, out);
-            }
-        }
-        Ok(())
-    }
-
-    /// How the body is framed (RFC 9112 §6.3); says so to the client.
-    fn framing(&self, code: StatusCode, is_head: bool, out: &mut Vec<u8>) -> Framing {
-        let has_none = matches!(code, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let length = self.length.filter(|_| !self.is_chunked && !has_none);
-        if let Some(length) = length {
-            write_field("content-length", length.to_string().as_bytes(), out);
-        }
-        if is_head || has_none {
-            return Framing::Length(0);
-        }
-        if let Some(length) = length {
-            return Framing::Length(length);
-        }
-        write_field("transfer-encoding", b"chunked", out);
-        if self.is_chunked { Framing::Chunks(Box::new(Scanner::of_chunks())) } else { Framing::Close }
-    }
+    Ok(via)
 }
 
 impl Framing {
-    /// Takes what is the body's of `bytes`, and writes what its client gets of it; how much was taken. Trailers stay
+    /// Takes what is the body's of `bytes`, and writes what its client gets of it, but for what it lends. Trailers stay
     /// behind: nobody asked for them.
-    pub(super) fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, Unreadable> {
+    pub(super) fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Passed, Unreadable> {
         match self {
             Self::Length(left) => {
                 let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= taken as u64;
-                out.extend_from_slice(&bytes[..taken]);
-                Ok(taken)
+                Ok(Passed { taken, data: taken, lent: lend(&bytes[..taken], out) })
             }
             Self::Chunks(scanner) => {
-                let (taken, chunks) = scanner.scan_body(bytes).map_err(|_| Unreadable)?;
-                out.extend_from_slice(&bytes[..chunks]);
-                if taken > 0 && scanner.stage() == Stage::Between {
-                    out.extend_from_slice(b"\r\n");
+                let (mut passed, mut chunks) = (Passed::default(), 0);
+                while passed.taken < bytes.len() && scanner.stage() == Stage::Body {
+                    let (length, part) = scanner.take_part(&bytes[passed.taken..]).map_err(|_| Unreadable)?;
+                    passed.taken += length;
+                    if part != Part::Trailers {
+                        chunks = passed.taken;
+                    }
+                    if part == Part::Data {
+                        passed.data += length;
+                    }
                 }
-                Ok(taken)
+                if passed.taken > 0 && scanner.stage() == Stage::Between {
+                    out.extend_from_slice(&bytes[..chunks]);
+                    out.extend_from_slice(b"\r\n");
+                } else {
+                    passed.lent = lend(&bytes[..chunks], out);
+                }
+                Ok(passed)
             }
             Self::Close => {
                 if !bytes.is_empty() {
@@ -230,7 +146,7 @@ impl Framing {
                     out.extend_from_slice(bytes);
                     out.extend_from_slice(b"\r\n");
                 }
-                Ok(bytes.len())
+                Ok(Passed { taken: bytes.len(), data: bytes.len(), lent: 0 })
             }
         }
     }
@@ -243,6 +159,15 @@ impl Framing {
             Self::Close => false,
         }
     }
+}
+
+/// Copies a few bytes; how many there are if they are more.
+fn lend(bytes: &[u8], out: &mut Vec<u8>) -> usize {
+    if bytes.len() > COPIED_BYTES_MAX {
+        return bytes.len();
+    }
+    out.extend_from_slice(bytes);
+    0
 }
 
 fn write_date(out: &mut Vec<u8>) {

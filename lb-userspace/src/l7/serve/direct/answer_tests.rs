@@ -95,10 +95,35 @@ fn a_body_is_taken_to_its_end_and_not_beyond() {
     for (mut body, pieces, expected, is_done) in cases {
         let mut out = Vec::new();
         for piece in pieces {
-            let taken = body.pass(piece.as_bytes(), &mut out).expect("a body");
+            let Passed { taken, data, .. } = body.pass(piece.as_bytes(), &mut out).expect("a body");
+            assert!(data <= taken, "{piece}");
             assert_eq!(taken < piece.len(), piece.ends_with("HTTP") || piece.ends_with('g'), "{piece}");
         }
         assert_eq!((String::from_utf8(out).expect("text").as_str(), body.is_done()), (expected, is_done));
     }
     assert_eq!(chunks().pass(b"3\r\nabcd", &mut Vec::new()), Err(Unreadable));
+    let whole = b"3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\nX-A: b\r\n\r\n";
+    let passed = Passed { taken: whole.len(), data: 13, lent: 0 };
+    assert_eq!(chunks().pass(whole, &mut Vec::new()), Ok(passed), "only the body's own bytes are counted");
+}
+
+#[test]
+fn many_bytes_are_not_copied_unless_something_is_written_after_them() {
+    let much = vec![b'x'; COPIED_BYTES_MAX + 1];
+    let lent = |mut body: Framing, bytes: &[u8]| {
+        let mut out = Vec::new();
+        let passed = body.pass(bytes, &mut out).expect("a body");
+        (passed.lent, out.len(), body.is_done())
+    };
+    let length = Framing::Length;
+    assert_eq!(lent(length(1 << 20), &much), (much.len(), 0, false));
+    assert_eq!(lent(length(1 << 20), &much[1..]), (0, COPIED_BYTES_MAX, false));
+    // What is the body's, and not what comes after it.
+    assert_eq!(lent(length(much.len() as u64), &[&*much, b"HTTP"].concat()), (much.len(), 0, true));
+    assert_eq!(lent(length(5), &much), (0, 5, true));
+    let chunk = [format!("{:x}\r\n", much.len()).as_bytes(), &much, b"\r\n"].concat();
+    let chunks = || Framing::Chunks(Box::new(Scanner::of_chunks()));
+    assert_eq!(lent(chunks(), &chunk), (chunk.len(), 0, false));
+    let whole = [&*chunk, b"0\r\nA: b\r\n\r\n"].concat();
+    assert_eq!(lent(chunks(), &whole), (0, chunk.len() + "0\r\n\r\n".len(), true));
 }

@@ -21,7 +21,6 @@ use crate::l7::serve::exchange::line;
 use crate::l7::serve::link::{Busy, Link};
 use crate::l7::serve::record::{Record, is_sampled};
 use crate::l7::serve::refusal::Reason;
-use crate::l7::serve::settings::Limits;
 use crate::l7::serve::snapshot::{BackendService, Endpoint, InFlight, Site};
 use crate::l7::serve::worker::Worker;
 
@@ -136,17 +135,12 @@ impl Exchange {
     }
 
     /// Passes it on, and its answer back.
-    pub(super) async fn run<S>(
-        mut self,
-        stream: &mut ClientStream<S>,
-        limits: &Limits,
-        closing: &watch::Receiver<()>,
-    ) -> Came
+    pub(super) async fn run<S>(mut self, stream: &mut ClientStream<S>, closing: &watch::Receiver<()>) -> Came
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let worker = Rc::clone(&self.worker);
-        let passed = worker.deadlines.within(self.until, pin!(self.pass(stream, limits, closing))).await;
+        let passed = worker.deadlines.within(self.until, pin!(self.pass(stream, closing))).await;
         let came = match passed {
             Some(Ok(is_last)) => self.whole(is_last),
             Some(Err(Failed::Again)) => {
@@ -206,7 +200,7 @@ impl Exchange {
             answer::write(&response, self.is_head, &mut written);
         }
         self.record.add_bytes(response.body().len());
-        match self.worker.rooms.send_written(stream).await {
+        match self.worker.rooms.send(stream, 0..0).await {
             Ok(()) => self.whole(is_last),
             Err(_) => Came::Broken,
         }
@@ -231,7 +225,7 @@ fn note(record: &mut Record, link: &Link, site: &Site, asked: &Asked<'_>) {
     if link.worker.shared.log.is_none() || !is_sampled(&asked.service, link.worker.random_u32()) {
         return;
     }
-    let host = request::authority(&asked.host);
+    let host = asked.host.to_string();
     let mut line = line(link, site, Version::HTTP_11, asked.method, host.as_bytes(), asked.path);
     line.backend_service = Some(asked.service.name.to_string());
     line.request_id = String::from_utf8_lossy(&asked.id).into_owned();

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use self::exchange::{Came, Exchange};
-pub(super) use self::room::Rooms;
+pub(super) use self::room::{Rooms, poll_write};
 use super::client_stream::ClientStream;
 use super::link::Link;
 use super::parked::Parked;
@@ -88,7 +88,7 @@ where
             return Next::Parsed(link.worker.rooms.copy(length));
         };
         // A connection between requests has no room for one.
-        match Box::pin(exchange.run(stream, limits, &told)).await {
+        match Box::pin(exchange.run(stream, &told)).await {
             Came::Whole => {}
             Came::WholeAndMore(bytes) | Came::Again(bytes) => return Next::Parsed(bytes),
             Came::Last => return Next::Close,

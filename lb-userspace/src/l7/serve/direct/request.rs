@@ -200,14 +200,6 @@ fn kind(name: &str) -> Kind {
     }
 }
 
-/// A host with its port, as the endpoint gets it.
-pub(super) fn authority(host: &Host<'_>) -> String {
-    match host.port() {
-        Some(port) => format!("{}:{port}", host.as_str()),
-        None => host.as_str().to_owned(),
-    }
-}
-
 /// Writes the fields that say who asks, and the host. A connection's requests are mostly for one host: what was written
 /// last is kept.
 fn say_who_asks(client: &Client, host: &Host<'_>, out: &mut Vec<u8>) {
@@ -220,7 +212,7 @@ fn say_who_asks(client: &Client, host: &Host<'_>, out: &mut Vec<u8>) {
         return;
     }
     let begin = out.len();
-    let authority = authority(host);
+    let authority = host.to_string();
     let forwarded = forwarded_text(client, &authority);
     let fields: [(&str, &[u8]); 6] = [
         ("host", authority.as_bytes()),

@@ -1,5 +1,5 @@
 //! Receivers that are slow, away or say no.
-use std::io::Write;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Mutex;
 use std::sync::mpsc as std_mpsc;
@@ -90,35 +90,18 @@ fn what_does_not_fit_into_the_queue_is_dropped_and_counted() {
 }
 
 /// What the log says, of all tests of this process.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("lines").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+fn log() -> Lines {
+    let lines = Lines::default();
+    let log = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
+    tracing::subscriber::set_global_default(subscriber).expect("no other test reads the log");
+    lines
 }
 
-impl Lines {
-    fn begin() -> Self {
-        let lines = Self::default();
-        let log = lines.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
-        tracing::subscriber::set_global_default(subscriber).expect("no other test reads the log");
-        lines
-    }
-
-    /// How many lines say this of a receiver.
-    fn count(&self, text: &str, receiver: SocketAddr) -> usize {
-        let (bytes, receiver) = (self.0.lock().expect("lines"), receiver.to_string());
-        let text_of = String::from_utf8_lossy(&bytes);
-        text_of.lines().filter(|line| line.contains(text) && line.contains(&receiver)).count()
-    }
+/// How many lines say this of a receiver.
+fn count(lines: &Lines, text: &str, receiver: SocketAddr) -> usize {
+    let receiver = receiver.to_string();
+    lines.text().lines().filter(|line| line.contains(text) && line.contains(&receiver)).count()
 }
 
 #[test]
@@ -132,20 +115,20 @@ fn a_receiver_that_is_away_gets_everything_once_it_is_back_and_is_told_once() {
         node_name: "node-a".to_owned(),
         waiting_max: 8,
     };
-    let (lines, totals) = (Lines::begin(), Arc::<Totals>::default());
+    let (lines, totals) = (log(), Arc::<Totals>::default());
     let (spans, receiver) = mpsc::channel(settings.waiting_max);
     let exporter = Exporter::start(&settings, receiver, Arc::clone(&totals)).expect("a thread");
     let queue = Queue { spans, totals: Arc::clone(&totals) };
     queue.put(ended());
-    eventually("a line of the log", || lines.count("cannot send traces", address) == 1);
+    eventually("a line of the log", || count(&lines, "cannot send traces", address) == 1);
     queue.put(ended());
     listen(&place, 16).expect("a listening socket");
     // Back, and not yet itself.
     let collector = answering(place.into(), &[b"", BUSY, TAKEN]);
     eventually("all spans", || counts(&totals) == [2, 0, 0]);
     exporter.stop();
-    assert_eq!(lines.count("cannot send traces", address), 1);
-    assert_eq!(lines.count("traces are taken again", address), 1);
+    assert_eq!(count(&lines, "cannot send traces", address), 1);
+    assert_eq!(count(&lines, "traces are taken again", address), 1);
     // The first batch twice, since the receiver read it before it said that it was busy.
     assert_eq!(collector.spans().len(), 3);
 }

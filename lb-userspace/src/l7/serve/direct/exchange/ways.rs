@@ -1,10 +1,9 @@
 //! The ways of a request and its answer.
-use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use futures::future::poll_fn;
@@ -12,16 +11,16 @@ use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use super::{Exchange, Failed};
 use crate::health::Signal;
+use crate::l7::serve::answer_fields::{Read, Unreadable};
 use crate::l7::serve::choose::choose;
 use crate::l7::serve::client_stream::ClientStream;
-use crate::l7::serve::direct::answer::{self, Framing, Head, Manner, Read, Unreadable};
+use crate::l7::serve::direct::answer::{self, Framing, Head, Manner, Passed};
 use crate::l7::serve::direct::room::poll_write;
 use crate::l7::serve::refusal::Reason;
-use crate::l7::serve::settings::{HEAD_BUFFER_BYTES, Limits};
+use crate::l7::serve::settings::HEAD_BUFFER_BYTES;
 use crate::l7::serve::snapshot::InFlight;
 
 /// Bytes that are read of a client beside a request that is under way.
@@ -34,7 +33,6 @@ impl Exchange {
     pub(super) async fn pass<S>(
         &mut self,
         stream: &mut ClientStream<S>,
-        limits: &Limits,
         closing: &watch::Receiver<()>,
     ) -> Result<bool, Failed>
     where
@@ -43,7 +41,7 @@ impl Exchange {
         let mut endpoint = match self.connection.take() {
             Some(connection) => connection,
             // It is rare, and takes room that the future of every request would have.
-            None => Box::pin(self.connect(limits)).await?,
+            None => Box::pin(self.connect()).await?,
         };
         let mut sent = 0;
         let passed = &self.passed;
@@ -51,7 +49,7 @@ impl Exchange {
         if all.is_err() {
             return Err(self.lost(sent == 0));
         }
-        let (mut head, is_last) = self.head(&mut endpoint, stream, closing).await?;
+        let (mut head, mut lent, is_last) = self.head(&mut endpoint, stream, closing).await?;
         let worker = Rc::clone(&self.worker);
         let mut endpoint = Some(endpoint);
         let mut is_clean = true;
@@ -64,12 +62,12 @@ impl Exchange {
             {
                 worker.pool.keep_plain(self.endpoint.address, connection);
             }
-            worker.rooms.send_written(stream).await.map_err(|_| Failed::Broken)?;
+            worker.rooms.send(stream, std::mem::take(&mut lent)).await.map_err(|_| Failed::Broken)?;
             let Some(connection) = endpoint.as_mut() else { return Ok(is_last) };
             let length = self.read(connection, stream).await?;
             let mut written = worker.rooms.written.borrow_mut();
             written.clear();
-            let taken = match (length, &mut head.body) {
+            let passed = match (length, &mut head.body) {
                 (0, Framing::Close) => {
                     head.body = Framing::Length(0);
                     written.extend_from_slice(LAST_CHUNK);
@@ -78,22 +76,24 @@ impl Exchange {
                 (0, _) => None,
                 (_, body) => worker.rooms.with_read(length, |bytes| body.pass(bytes, &mut written)).ok(),
             };
-            let Some(taken) = taken else {
+            let Some(passed) = passed else {
                 self.record.note_cut("cut-by-endpoint");
                 return Err(Failed::Broken);
             };
-            self.record.add_bytes(taken);
-            is_clean = taken == length;
+            self.record.add_bytes(passed.data);
+            lent = 0..passed.lent;
+            is_clean = passed.taken == length;
         }
     }
 
-    /// Reads an answer's head and what came with it of the body, and leaves in the thread's room what the client gets.
+    /// Reads an answer's head and what came with it of the body, and leaves in the thread's room what the client gets: what
+    /// is written, and then these of the bytes that were read.
     async fn head<S>(
         &mut self,
         endpoint: &mut TcpStream,
         stream: &mut ClientStream<S>,
         closing: &watch::Receiver<()>,
-    ) -> Result<(Head, bool), Failed>
+    ) -> Result<(Head, Range<usize>, bool), Failed>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -118,17 +118,21 @@ impl Exchange {
                     &before
                 };
                 let read = answer::pass(bytes, manner, &mut written)?;
-                let Read::Head(mut head) = read else { return Ok((read, 0)) };
+                let Read::Head(mut head) = read else { return Ok((read, Passed::default())) };
                 let rest = &bytes[head.length..];
-                let taken = head.body.pass(rest, &mut written)?;
-                head.is_kept &= taken == rest.len();
-                Ok::<_, Unreadable>((Read::Head(head), taken))
+                let mut passed = head.body.pass(rest, &mut written)?;
+                head.is_kept &= passed.taken == rest.len();
+                if !before.is_empty() {
+                    written.extend_from_slice(&rest[..std::mem::take(&mut passed.lent)]);
+                }
+                Ok::<_, Unreadable>((Read::Head(head), passed))
             });
             match read {
-                Ok((Read::Head(head), taken)) => {
-                    self.record.add_bytes(taken);
+                Ok((Read::Head(head), passed)) => {
+                    self.record.add_bytes(passed.data);
                     self.answered(head.code);
-                    return Ok((head, is_last));
+                    let lent = head.length..head.length + passed.lent;
+                    return Ok((head, lent, is_last));
                 }
                 Ok((part, _)) => {
                     if before.is_empty() {
@@ -173,22 +177,14 @@ impl Exchange {
     }
 
     /// A connection to the endpoint, or to another one where none comes about.
-    async fn connect(&mut self, limits: &Limits) -> Result<TcpStream, Failed> {
+    async fn connect(&mut self) -> Result<TcpStream, Failed> {
         let mut tried = Vec::new();
         loop {
-            let connected = async {
-                let stream = TcpStream::connect(self.endpoint.address).await?;
-                stream.set_nodelay(true)?;
-                io::Result::Ok(stream)
+            let error = match self.worker.pool.open_plain(self.endpoint.address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
             };
-            let error = match timeout(limits.connect_timeout, connected).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => error,
-                Err(_) => io::ErrorKind::TimedOut.into(),
-            };
-            tracing::debug!(endpoint = %self.endpoint.address, %error, "cannot connect to an endpoint");
-            self.service.counters.connects_failed.fetch_add(1, Ordering::Relaxed);
-            self.signal(Signal::ConnectFailed);
+            self.worker.shared.note_unconnected(&self.service, &self.endpoint, &error, self.began_ms);
             tried.push(Arc::clone(&self.endpoint));
             if !self.may_retry() {
                 return Err(Failed::Refused(Reason::ConnectFailed));
