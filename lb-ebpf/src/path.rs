@@ -267,6 +267,10 @@ fn reply_flow(parsed: &Parsed, flow: &Flow) -> Flow {
 /// Once a second, and with each step of the flow, the other direction's entry takes part: it is as old as
 /// this one and as established or reset, so that a flow with packets one way only keeps both, and with them its
 /// source NAT port. One that was evicted is put back.
+///
+/// # Errors
+/// The map has no room; or it gave the other direction's entry the place of this one, as a full map does at once: `flow` is
+/// then not to be read any more.
 #[inline(never)]
 fn keep_reply<T: Tables>(
     tables: &mut T,
@@ -279,7 +283,8 @@ fn keep_reply<T: Tables>(
     }
     let key = parsed.key.reply(flow);
     let Some(reply) = tables.flow(&key) else {
-        return tables.put_flow(&key, &reply_flow(parsed, flow));
+        tables.put_flow(&key, &reply_flow(parsed, flow))?;
+        return tables.flow(&parsed.key).map_or(Err(TableFull), |_| Ok(()));
     };
     // A FIN ends its own direction alone (RFC 9293 §3.6): the endpoint may go on to send.
     let further = if state == FlowState::Closing { FlowState::Established } else { state };

@@ -93,6 +93,13 @@ type Table = HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<Flow>()
 /// `FLOWS` flows in the current map, and the endpoint that they all count for.
 fn begin(need: &need::Kernel, pins: &TestPins) -> (Ebpf, Maps) {
     let (ebpf, mut maps) = open(need, pins, 32_768);
+    put_endpoint(&mut maps);
+    maps.note_flow(&entry(0).0);
+    put_flows(pins, (0..FLOWS).map(entry));
+    (ebpf, maps)
+}
+
+fn put_endpoint(maps: &mut Maps) {
     let endpoint = Endpoint {
         address: Address::v4([10, 4, 0, 0]),
         port: Be16::new(8080),
@@ -101,10 +108,13 @@ fn begin(need: &need::Kernel, pins: &TestPins) -> (Ebpf, Maps) {
         ..Endpoint::default()
     };
     maps.apply(&Op::PutEndpoint { id: 0, endpoint }).unwrap();
+}
+
+/// Puts flows into the current map.
+fn put_flows(pins: &Pins, flows: impl Iterator<Item = (FlowKey, Flow)>) {
     let table = places(pins).get(&CURRENT, 0).unwrap();
     let mut table: Table = Map::from_map_data(table).unwrap().try_into().unwrap();
-    maps.note_flow(&entry(0).0);
-    for (key, value) in (0..FLOWS).map(entry) {
+    for (key, value) in flows {
         table
             .insert(
                 bytemuck::cast::<_, [u8; size_of::<FlowKey>()]>(key),
@@ -113,7 +123,6 @@ fn begin(need: &need::Kernel, pins: &TestPins) -> (Ebpf, Maps) {
             )
             .unwrap();
     }
-    (ebpf, maps)
 }
 
 /// Where the program sends a packet of a flow.
@@ -136,6 +145,37 @@ fn move_all(maps: &mut Maps) {
         }
     }
     panic!("the move has no end");
+}
+
+/// A full map gives the place of an entry away at once, perhaps that of the very flow whose other entry is put back.
+#[test]
+fn what_takes_a_flows_own_place_leads_it_nowhere_else() {
+    let Some(need) = need::kernel() else { return };
+    let pins = TestPins::new().unwrap();
+    let (mut ebpf, mut maps) = open(&need, &pins, 64);
+    put_endpoint(&mut maps);
+    maps.note_flow(&entry(0).0);
+    let program = program(&mut ebpf);
+    let mut found = 0;
+    for round in 0..200 {
+        let flows = round * 64..(round + 1) * 64;
+        let due = |flow| {
+            let (key, value) = entry(flow);
+            (key, Flow { last_seen_s: value.last_seen_s - 2, ..value })
+        };
+        put_flows(&pins, flows.clone().map(due));
+        for flow in flows {
+            match led_to(program, flow) {
+                // Its entry was given away before, or now.
+                VIP => {}
+                to => {
+                    assert_eq!(to, endpoint(flow), "flow {flow}");
+                    found += 1;
+                }
+            }
+        }
+    }
+    assert!(found > 100, "{found} packets found their flow");
 }
 
 #[test]

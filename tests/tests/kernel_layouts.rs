@@ -157,9 +157,15 @@ fn led_to(ebpf: &mut Ebpf, client: &str, tcp_flags: u8) -> SocketAddr {
     destination(program, &frame).unwrap()
 }
 
+/// The reasons that were counted.
+fn counted(maps: &Maps) -> Vec<(Reason, u64)> {
+    let all = Reason::ALL.iter().map(|reason| (*reason, maps.reason(*reason).unwrap()));
+    all.filter(|(_, count)| *count > 0).collect()
+}
+
 fn assert_all_is_in_use(ebpf: &mut Ebpf, maps: &Maps) {
     assert_eq!(led_to(ebpf, KNOWN, ACK), OF_FLOW.parse().unwrap(), "the connection has moved");
-    assert_eq!(led_to(ebpf, NEW, SYN), OF_RING.parse().unwrap());
+    assert_eq!(led_to(ebpf, NEW, SYN), OF_RING.parse().unwrap(), "counted: {:?}", counted(maps));
     let tables = maps.tables().unwrap();
     assert_eq!(tables.check(), []);
     let named: Vec<String> = tables
