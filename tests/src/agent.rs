@@ -129,6 +129,20 @@ pub struct Agent {
     process: Option<Process>,
 }
 
+/// What an agent says once it serves in the place of another.
+pub const SERVES: &str = "serves in the place of the former agent";
+
+/// Waits for the end of an agent that was taken over from and told to end.
+///
+/// # Errors
+/// It does not end in time, it failed, or it cut a request off.
+pub fn end_of_former(mut former: Process, deadline: Duration) -> Result<()> {
+    let status = former.wait(deadline)?;
+    let log = former.log();
+    ensure!(status.success() && log.contains("front-end stopped cut=0"), "{status}: {log}");
+    Ok(())
+}
+
 impl Agent {
     /// Starts the agent of `node` on a folder of manifests. It is not ready yet: see
     /// [`Agent::wait_for`].
@@ -210,12 +224,16 @@ impl Agent {
     pub fn replace_by(&mut self, podway: &Podway) -> Result<()> {
         self.process().signal(Signal::TERM)?;
         self.process().wait(STOP_DEADLINE)?;
+        self.turn_into(podway);
+        self.restart()
+    }
+
+    fn turn_into(&mut self, podway: &Podway) {
         if let (Some(former), Some(object)) = (&self.podway.ebpf_object, &podway.ebpf_object) {
             let of_object = self.arguments.iter_mut().filter(|argument| **argument == *former);
             of_object.for_each(|argument| *argument = object.into());
         }
         self.podway = podway.clone();
-        self.restart()
     }
 
     /// Starts one that takes over from the one that runs, if one does; gives that one.
@@ -225,6 +243,24 @@ impl Agent {
     pub fn take_over(&mut self) -> Result<Option<Process>> {
         let successor = self.spawn(&["--take-over"])?;
         Ok(self.process.replace(successor))
+    }
+
+    /// Waits until it serves in the place of a former one.
+    ///
+    /// # Errors
+    /// It does not in time; the message has the logs of both.
+    pub fn wait_until_it_serves(&self, former: &Process, deadline: Duration) -> Result<()> {
+        let waited = wait_until(deadline, SERVES, || self.log().contains(SERVES));
+        waited.with_context(|| format!("{}\nthe former one: {}", self.log(), former.log()))
+    }
+
+    /// As [`Agent::take_over`], by another build.
+    ///
+    /// # Errors
+    /// The binary cannot be run.
+    pub fn take_over_by(&mut self, podway: &Podway) -> Result<Option<Process>> {
+        self.turn_into(podway);
+        self.take_over()
     }
 
     /// Starts another one with the same arguments, which is the caller's to watch.

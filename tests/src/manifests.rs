@@ -1,7 +1,7 @@
 //! A folder of manifests that agrees with a topology: Nodes, and Services with their EndpointSlices,
 //! as a Kubernetes user would see them. A test changes a Service by [`Manifests::edit`]; the agent
 //! that watches the folder must follow.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use lb_userspace::model::{HealthCheck, Protocol, TrafficPolicy};
 use serde_json::Value;
 
+use crate::agent::{Frontend, frontend};
 use crate::topology::{Host, Node, Topology};
 
 mod object;
@@ -162,6 +163,15 @@ impl Service {
         self.families.indices().map(|family| self.cluster_ips[family]).collect()
     }
 
+    /// Its frontends at its cluster IPs.
+    fn cluster_frontends(&self) -> Vec<Frontend> {
+        let mut frontends = Vec::new();
+        for address in self.cluster_addresses() {
+            frontends.extend(self.ports.iter().map(|port| frontend(port.protocol, address, port.port)));
+        }
+        frontends
+    }
+
     /// Whether it has no cluster IP, and so no frontend.
     #[must_use]
     pub fn is_headless(&self) -> bool {
@@ -296,6 +306,12 @@ impl Manifests {
     /// All Services, by name.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.values()
+    }
+
+    /// The frontends of all Services at their cluster IPs, for [`crate::agent::Agent::wait_for`].
+    #[must_use]
+    pub fn cluster_frontends(&self) -> BTreeSet<Frontend> {
+        self.services().flat_map(Service::cluster_frontends).collect()
     }
 
     /// Adds a Service, or replaces the one of its name.

@@ -315,8 +315,17 @@ impl Hold {
     /// # Errors
     /// The client cannot be run.
     pub fn start(host: &Host, to: SocketAddr, connections: u32) -> Result<Self> {
+        Self::start_at_once(host, to, connections, 1)
+    }
+
+    /// The same, with so many lines under way at a time: the more, the less they wait for each other.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start)'s.
+    pub fn start_at_once(host: &Host, to: SocketAddr, connections: u32, at_once: u32) -> Result<Self> {
         let mut command = host.command(binary()?);
         command.args(["hold", "--to", &to.to_string(), "--connections", &connections.to_string()]);
+        command.args(["--at-once", &at_once.to_string()]);
         let process = Process::start(command, &format!("the connections of {} to {to}", host.name()))?;
         // Each may take a second at most, but all together hardly more.
         let opened = parse(&process.line(START_DEADLINE + Duration::from_millis(20) * connections)?)?;

@@ -2,16 +2,18 @@
 use std::io::{BufRead as _, BufReader, Error, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use crate::manifests::NAMESPACE;
 use crate::topology::Host;
@@ -49,9 +51,16 @@ impl Web {
         let _guard = handle.enter();
         let listener = TcpListener::from_std(listener)?;
         Ok(Self(handle.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, Arc::clone(&name), code));
+            // All in one task: what ends it ends them.
+            let mut connections = FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, _)) => connections.push(serve(stream, Arc::clone(&name), code)),
+                        Err(_) => return,
+                    },
+                    Some(_) = connections.next() => {}
+                }
             }
         })))
     }
@@ -60,6 +69,11 @@ impl Web {
 impl Drop for Web {
     fn drop(&mut self) {
         self.0.abort();
+        // It ends on a thread of the runtime's: whoever drops it may rely on it that nobody answers any more.
+        let until = Instant::now() + TIMEOUT;
+        while !self.0.is_finished() && Instant::now() < until {
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -103,6 +117,12 @@ impl Answer {
     #[must_use]
     pub fn pod(&self) -> &str {
         self.body.split(' ').next().unwrap_or_default()
+    }
+
+    /// Whether the connection is there for a further request.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        !self.head.contains("connection: close")
     }
 }
 
@@ -179,10 +199,37 @@ fn dial_within(timeout: Duration, to: SocketAddr) -> std::io::Result<TcpStream> 
     Ok(stream)
 }
 
+/// A connection over which one request follows another.
+#[derive(Debug)]
+pub struct Kept(BufReader<TcpStream>);
+
+impl Kept {
+    /// Opens it in the namespace of the calling thread ([`Host::run_in_netns`]).
+    ///
+    /// # Errors
+    /// It is not opened in time.
+    pub fn dial(to: SocketAddr) -> std::io::Result<Self> {
+        dial(to).map(|stream| Self(BufReader::new(stream)))
+    }
+
+    /// Asks once.
+    ///
+    /// # Errors
+    /// No whole answer comes in time: the connection is of no further use.
+    pub fn ask(&mut self, host: &str, path: &str) -> std::io::Result<Answer> {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        self.0.get_mut().write_all(head.as_bytes())?;
+        answer(&mut self.0)
+    }
+}
+
 fn request(mut stream: impl Read + Write, host: &str, path: &str) -> std::io::Result<Answer> {
     write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
     stream.flush()?;
-    let mut reader = BufReader::new(stream);
+    answer(&mut BufReader::new(stream))
+}
+
+fn answer(reader: &mut BufReader<impl Read>) -> std::io::Result<Answer> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if reader.read_line(&mut head)? == 0 {

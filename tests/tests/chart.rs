@@ -254,16 +254,55 @@ fn a_pod_monitor_reads_a_port_that_is_there_and_open() {
         panic!("{objects:?}")
     };
     assert_eq!(monitor["metadata"]["labels"]["release"], "kube");
-    let container = container(&objects);
-    let port = container.ports.unwrap_or_default().remove(0);
-    assert_eq!(monitor["spec"]["podMetricsEndpoints"][0]["port"], json!(port.name));
-    let args = container.args.unwrap_or_default();
-    assert!(args.contains(&format!("--metrics-address=$(HOST_IP):{}", port.container_port)), "{args:?}");
+    let args = container(&objects).args.unwrap_or_default();
+    assert!(args.contains(&"--metrics-address=$(HOST_IP):10247".to_owned()), "{args:?}");
+    // As Prometheus makes a target of a pod's address: the last rule that matches all of it sets it.
+    let rules = monitor["spec"]["podMetricsEndpoints"][0]["relabelings"].as_array().expect("rules");
+    let target = |address: &str| {
+        let mut target = address.to_owned();
+        for rule in rules {
+            assert_eq!(rule["sourceLabels"], json!(["__meta_kubernetes_pod_ip"]));
+            assert_eq!(rule["targetLabel"], "__address__");
+            let pattern = format!("^(?:{})$", rule["regex"].as_str().expect("a pattern"));
+            let pattern = regex::Regex::new(&pattern).expect("a pattern");
+            if let Some(found) = pattern.captures(address) {
+                target.clear();
+                found.expand(rule["replacement"].as_str().expect("text"), &mut target);
+            }
+        }
+        target
+    };
+    assert_eq!(target("192.0.2.11"), "192.0.2.11:10247");
+    assert_eq!(target("2001:db8::b"), "[2001:db8::b]:10247");
     let [daemon_set] = &of_kind::<Value>(&objects, "DaemonSet").expect("objects")[..] else {
         panic!("{objects:?}")
     };
     let labels = &daemon_set["spec"]["template"]["metadata"]["labels"];
     assert_eq!(&monitor["spec"]["selector"]["matchLabels"], labels);
+}
+
+#[test]
+fn an_upgrade_starts_the_next_pod_beside_the_former_one_unless_that_is_not_wanted() {
+    let Some(program) = need::helm() else { return };
+    let strategy = |objects: &[Value]| {
+        let [daemon_set] = &of_kind::<DaemonSet>(objects, "DaemonSet").expect("objects")[..] else {
+            panic!("{objects:?}")
+        };
+        let spec = daemon_set.spec.clone().expect("a specification");
+        let strategy = serde_json::to_value(spec.update_strategy).expect("JSON");
+        assert_eq!(strategy["type"], "RollingUpdate");
+        (strategy["rollingUpdate"].clone(), spec.min_ready_seconds)
+    };
+    let takes_over =
+        |objects: &[Value]| container(objects).args.unwrap_or_default().contains(&"--take-over".to_owned());
+    let objects = rendered(&program, &["upgrade.nodesAtOnce=\"10%\""]).expect("the chart");
+    assert_eq!(strategy(&objects), (json!({"maxSurge": "10%", "maxUnavailable": 0}), Some(10)));
+    assert!(takes_over(&objects));
+    // Nodes have a port once: the scheduler would keep the second pod away.
+    assert!(container(&objects).ports.is_none_or(|ports| ports.is_empty()));
+    let objects = rendered(&program, &["upgrade.takeOver=false"]).expect("the chart");
+    assert_eq!(strategy(&objects), (json!({"maxUnavailable": 1}), None));
+    assert!(!takes_over(&objects));
 }
 
 #[test]
@@ -290,6 +329,8 @@ fn values_that_are_none_are_refused() {
         "xdpMode=\"fast\"",
         "nonsense=1",
         "metrics.port=70000",
+        "upgrade.nodesAtOnce=0",
+        "upgrade.nodesAtOnce=\"0%\"",
         "ingress.secretNamespaces=\"shop\"",
         "hostPaths.bpf=\"sys\"",
     ] {

@@ -19,8 +19,8 @@ use lb_tests::traffic::{Dial, Server, answerers};
 use lb_tests::wait::wait_until;
 use lb_userspace::model::{CheckKind, HealthCheck, Protocol};
 
-/// Without `PODWAY_SOAK_SECONDS`.
-const SECONDS: u64 = 60;
+/// Without `PODWAY_SOAK_SECONDS`: the short one of every run of the tests.
+const SECONDS: u64 = 180;
 /// Time from one change of manifests to the next.
 const CHANGE_INTERVAL: Duration = Duration::from_millis(250);
 /// Time from one kill to the next, and of one health check's failure to the next.

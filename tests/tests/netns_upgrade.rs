@@ -1,23 +1,31 @@
 //! Agents are replaced by another build, and by the former one again, under traffic: the programs in their links become
-//! others, and no connection and no datagram is lost. So also where the maps' layout is another one.
+//! others, and no connection, no datagram and no request to an Ingress is lost. So also where the maps' layout is another
+//! one.
 //!
 //! The other build is the same program with an object whose instructions differ, unless `PODWAY_OTHER_BINARY` and
 //! `PODWAY_OTHER_EBPF_OBJECT` name one. `PODWAY_UPGRADE` asks for rates, as `CONNECTIONS,REQUESTS` a second:
-//! `PODWAY_UPGRADE=2000,20000` is what Podway promises, in the release profile.
+//! `cargo xtask upgrade` sets it to what Podway promises, in the release profile.
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lb_common::maps::{self, LAYOUT_VERSION};
-use lb_tests::agent::{Agent, Options, Podway};
+use lb_tests::agent::{Agent, Options, Podway, end_of_former};
 use lb_tests::cluster::Cluster;
-use lb_tests::endurance::{Changes, Flows, Rates, wait_until_in_sync};
+use lb_tests::endurance::{Absences, Changes, Flows, INTERVAL, Rates, Requests, Stage, wait_until_in_sync};
 use lb_tests::need;
 use lb_tests::topology::NODE_NAMES;
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// Connections that stay open where rates are asked for: enough for requests to wait for the network, not each other.
-const HELD: u32 = 200;
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Connections of layer 4 that stay open where rates are asked for, all with a request under way: they wait for the
+/// network, not for each other.
+const HELD: u32 = 400;
+/// Clients of the Ingress where rates are asked for.
+const CLIENTS: u32 = 10;
+/// The agent whose front-end is asked.
+const ASKED: usize = 0;
 
 /// Two builds.
 struct Builds {
@@ -99,42 +107,57 @@ fn asked_for() -> Option<[u32; 2]> {
     numbers.try_into().ok()
 }
 
+/// Puts a build in the place of the one that runs, as a DaemonSet does that starts the new pod first: the front-end's
+/// sockets are handed over, and the former agent ends what it has begun.
+fn take_over(agent: &mut Agent, build: &Podway) {
+    let former = agent.take_over_by(build).unwrap().expect("one that runs");
+    agent.wait_until_it_serves(&former, DEADLINE).unwrap();
+    former.signal(Signal::TERM).unwrap();
+    end_of_former(former, DEADLINE).unwrap();
+}
+
 #[test]
 fn another_build_takes_over_and_back_without_a_loss() {
     let Some(builds) = Builds::new() else { return };
     let asked = asked_for();
-    let mut cluster = Cluster::start(&builds.first, Options::default()).unwrap();
-    let rates = match asked {
-        Some([connections_per_second, _]) => Rates { connections_per_second, held: HELD, ..Rates::default() },
-        None => Rates::default(),
+    let mut stage = Stage::start(&builds.first, Options::default()).unwrap();
+    let client = stage.cluster.topology.client();
+    let (rates, requests) = match asked {
+        Some([connections_per_second, _]) => (
+            Rates { connections_per_second, held: HELD, at_once: HELD, ..Rates::default() },
+            Requests::start_kept(client, CLIENTS, INTERVAL),
+        ),
+        None => (Rates::default(), Requests::start_kept(client, 2, INTERVAL)),
     };
     let (flows, mut changes, begun) =
-        (Flows::start(&cluster, rates).unwrap(), Changes::new(1), Instant::now());
+        (Flows::start(&stage.cluster, rates).unwrap(), Changes::new(1), Instant::now());
     for build in [&builds.other, &builds.first, &builds.other] {
-        for index in 0..cluster.agents.len() {
-            let before = tags(&cluster.agents[index]);
-            changes.make(&mut cluster).unwrap();
-            cluster.agents[index].replace_by(build).unwrap();
-            wait_until_in_sync(&cluster.agents[index]).unwrap();
-            let after = tags(&cluster.agents[index]);
+        for index in 0..stage.cluster.agents.len() {
+            let before = tags(&stage.cluster.agents[index]);
+            changes.make(&mut stage.cluster).unwrap();
+            let agent = &mut stage.cluster.agents[index];
+            match index {
+                ASKED => take_over(agent, build),
+                _ => agent.replace_by(build).unwrap(),
+            }
+            wait_until_in_sync(agent).unwrap();
+            let after = tags(agent);
             assert!(before.keys().eq(after.keys()), "{before:?} {after:?}");
             assert!(before.iter().all(|(program, tag)| after[program] != *tag), "{before:?} {after:?}");
         }
     }
     let seconds = begun.elapsed().as_secs_f64();
+    let requests = requests.finish(&Absences::default()).unwrap();
     let carried = flows.finish().unwrap();
-    let requests_per_second = carried.echoes as f64 / seconds;
-    println!("{carried:?}; {requests_per_second:.0} requests a second");
+    let per_second = (carried.echoes + requests) as f64 / seconds;
+    println!("{carried:?}; {requests} requests to the Ingress; {per_second:.0} of both layers a second");
     if let Some([connections, requests]) = asked {
         let reached = carried.connections_per_second;
         assert!(
             reached >= f64::from(connections) * 0.95,
             "{reached:.0} connections a second of {connections}"
         );
-        assert!(
-            requests_per_second >= f64::from(requests),
-            "{requests_per_second:.0} of {requests} requests"
-        );
+        assert!(per_second >= f64::from(requests), "{per_second:.0} requests a second of {requests}");
     }
 }
 

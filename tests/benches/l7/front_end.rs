@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use lb_tests::bench::l7::rules;
+use lb_userspace::agent;
 use lb_userspace::l7::serve::{
     BackendService, Certificate, Certificates, Endpoint, FrontEnd, Listener, Route, Scheme, Settings, Site,
     Snapshot,
 };
 use lb_userspace::l7::{HostPattern, HostRule, NormalPath, PathPattern, PathRule, UrlMap};
 
-/// Serves the rules with one thread until standard input ends.
+/// Serves the rules with one thread until standard input ends. Without a log what the libraries tell would go to nobody
+/// by a longer way than an agent's.
 pub(crate) fn serve(
     http: SocketAddr,
     https: SocketAddr,
@@ -21,6 +23,7 @@ pub(crate) fn serve(
     certificate: &Path,
     key: &Path,
 ) -> Result<()> {
+    agent::start_log();
     let site = Arc::new(Site { name: "bench".into(), url_map: url_map(upstream)?, counters: Arc::default() });
     let certificate = Certificate::parse(&read(certificate)?, &read(key)?)?;
     let secure = Scheme::Https(Arc::new(Certificates::new(&[certificate])?));

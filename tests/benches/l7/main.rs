@@ -15,11 +15,16 @@ mod work;
 use anyhow::{Context as _, Result, bail, ensure};
 use lb_tests::bench::data::{Better, Parameter};
 use lb_tests::bench::{Bench, RowId, cpu};
+use lb_userspace::memory;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use proxy::{Kind, Proxy};
 use stand::Stand;
 use work::{Amount, Work};
+
+/// As the agent has it.
+#[global_allocator]
+static ALLOCATOR: memory::Allocator = memory::Allocator;
 
 /// Connections that are held without a request.
 const IDLE_CONNECTIONS: u32 = 10_000;
@@ -33,6 +38,7 @@ const LATENCY: &str = "Latency at 3,000 requests/s";
 const MEMORY: &str = "Memory with 10,000 idle connections";
 
 fn main() -> Result<()> {
+    memory::give_back_at_once();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["serve", http, https, upstream, certificate, key] => {

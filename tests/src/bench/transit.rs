@@ -42,7 +42,7 @@ const FAR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Frames that the kernel makes at a time.
 const BATCH: u32 = 64;
 /// How long frames may take to arrive after the last one was sent; those that did not are lost.
-const ARRIVAL: Duration = Duration::from_millis(200);
+const ARRIVAL: Duration = Duration::from_secs(1);
 
 /// The three namespaces. Dropping it removes them.
 pub struct Transit {

@@ -30,15 +30,19 @@ impl Usage {
     }
 
     /// CPU time so far of the threads that it has, ms, to the ns: for short times, of a process whose threads stay
-    /// (`Documentation/scheduler/sched-stats.rst`).
+    /// (`Documentation/scheduler/sched-stats.rst`). A thread that ends meanwhile is one that it has not.
     ///
     /// # Errors
     /// The process has ended, or the kernel does not account for it (`CONFIG_SCHED_INFO`).
     pub fn threads_cpu_ms(&self) -> Result<f64> {
         let mut sum_ns = 0.0;
         for thread in read_dir(self.0.join("task")).context("cannot list the process's threads")? {
-            let path = thread?.path().join("schedstat");
-            let text = read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let thread = thread?.path();
+            let path = thread.join("schedstat");
+            let text = match read_to_string(&path) {
+                Err(_) if !thread.exists() => continue,
+                read => read.with_context(|| format!("cannot read {}", path.display()))?,
+            };
             let first = text.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok());
             sum_ns += first.with_context(|| format!("{} holds no time", path.display()))?;
         }
@@ -91,8 +95,20 @@ impl Usage {
 mod tests {
     use super::*;
 
+    /// Set for a process that runs [`time_of_threads_has_that_of_each`] and nothing else.
+    const ALONE: &str = "PODWAY_TEST_ALONE";
+
+    /// In a process of its own: threads of other tests that end would take their time out of the sum.
     #[test]
     fn time_of_threads_has_that_of_each() {
+        if std::env::var_os(ALONE).is_none() {
+            let name = std::thread::current().name().expect("tests are threads with names").to_owned();
+            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = alone.args(["--exact", &name]).env(ALONE, "1").output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("1 passed"), "{text}");
+            return;
+        }
         let usage = Usage::of(std::process::id());
         let before_ms = usage.threads_cpu_ms().unwrap();
         let (tell, told) = std::sync::mpsc::channel();
@@ -108,5 +124,20 @@ mod tests {
         drop(end);
         thread.join().unwrap();
         assert!(spent_ms >= 19.0, "{spent_ms} ms");
+    }
+
+    #[test]
+    fn threads_that_end_meanwhile_are_passed_over() {
+        let usage = Usage::of(std::process::id());
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let starter = std::thread::spawn(move || {
+            while ended.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                std::thread::spawn(|| ()).join().unwrap();
+            }
+        });
+        let failed = (0..2_000).find_map(|_| usage.threads_cpu_ms().err());
+        drop(end);
+        starter.join().unwrap();
+        assert!(failed.is_none(), "{failed:?}");
     }
 }

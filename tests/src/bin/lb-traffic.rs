@@ -43,6 +43,9 @@ enum Traffic {
         /// How many
         #[arg(long)]
         connections: u32,
+        /// Over how many of them a line is under way at a time
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        at_once: u32,
     },
     /// Open TCP connections at a rate, read a greeting and close, until standard input ends
     Load {
@@ -111,7 +114,7 @@ fn main() -> Result<()> {
         Traffic::Serve { name, tcp, udp, hello } => server::serve(&name, &tcp, &udp, &hello),
         Traffic::Load { to, rate } => load::load(&to, rate),
         Traffic::Dial(arguments) => client::dial(&arguments.requests()?),
-        Traffic::Hold { to, connections } => client::hold(to, connections),
+        Traffic::Hold { to, connections, at_once } => client::hold(to, connections, at_once),
         Traffic::Stream { to, interval_us } => client::stream(to, Duration::from_micros(interval_us)),
     }
 }

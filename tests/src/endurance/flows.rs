@@ -19,6 +19,8 @@ pub struct Rates {
     pub connections_per_second: u32,
     /// Connections that stay open; over all of them lines go to and fro without a pause.
     pub held: u32,
+    /// Over how many of those a line is under way at a time.
+    pub at_once: u32,
     /// Time from one datagram to the next.
     pub datagram_interval: Duration,
 }
@@ -26,7 +28,12 @@ pub struct Rates {
 impl Default for Rates {
     /// Little enough for two CPUs that run an agent without optimisation beside it.
     fn default() -> Self {
-        Self { connections_per_second: 200, held: 50, datagram_interval: Duration::from_millis(2) }
+        Self {
+            connections_per_second: 200,
+            held: 50,
+            at_once: 1,
+            datagram_interval: Duration::from_millis(2),
+        }
     }
 }
 
@@ -65,7 +72,7 @@ impl Flows {
             SERVICES.iter().flat_map(|name| cluster.cluster_addresses(name, Protocol::Tcp)).collect();
         let [tcp, udp] = [Protocol::Tcp, Protocol::Udp]
             .map(|protocol| cluster.load_balancer_addresses(SERVICES[0], protocol)[0]);
-        let held = Hold::start(client, tcp, rates.held)?;
+        let held = Hold::start_at_once(client, tcp, rates.held, rates.at_once)?;
         let opened: u32 = held.opened().by.values().sum();
         ensure!(opened == rates.held, "{opened} of {} connections are open: {:?}", rates.held, held.opened());
         let rate = rates.connections_per_second;

@@ -23,7 +23,7 @@ mod requests;
 pub use changes::Changes;
 pub use flows::{Carried, Flows, Rates};
 pub use memory::own_memory_bytes;
-pub use requests::{Absences, Requests};
+pub use requests::{Absences, INTERVAL, Requests};
 
 /// The VIP of the Ingress.
 const INGRESS_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 81));

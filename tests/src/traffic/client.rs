@@ -132,11 +132,12 @@ fn split_answer(bytes: &[u8]) -> Option<(&str, SocketAddr, &str)> {
 }
 
 /// Opens connections, prints [`Opened`], and sends a line over each round after round until standard
-/// input ends; then one round more, and prints [`Held`].
+/// input ends; then one round more, and prints [`Held`]. In a round `at_once` lines, one at least, are under way at a
+/// time.
 ///
 /// # Errors
 /// Standard output is closed.
-pub fn hold(to: SocketAddr, connections: u32) -> Result<()> {
+pub fn hold(to: SocketAddr, connections: u32, at_once: u32) -> Result<()> {
     let is_over = input_end();
     let mut opened = Opened { by: BTreeMap::new(), failed: BTreeMap::new() };
     let mut streams = Vec::new();
@@ -144,7 +145,7 @@ pub fn hold(to: SocketAddr, connections: u32) -> Result<()> {
         match open(to, ECHO_TIMEOUT) {
             Ok((stream, by, _)) => {
                 *opened.by.entry(by).or_default() += 1;
-                streams.push(stream);
+                streams.push(Some(stream));
             }
             Err(error) => *opened.failed.entry(failure_of(&error)).or_default() += 1,
         }
@@ -153,7 +154,10 @@ pub fn hold(to: SocketAddr, connections: u32) -> Result<()> {
     let mut held = Held { rounds: 0, lost: BTreeMap::new(), slowest_us: 0 };
     loop {
         let is_last = is_over.load(Ordering::Relaxed);
-        streams.retain_mut(|stream| echo(stream, &mut held));
+        for group in streams.chunks_mut(at_once as usize) {
+            echo(group, &mut held);
+        }
+        streams.retain(Option::is_some);
         held.rounds += 1;
         if is_last || streams.is_empty() {
             return print(&held);
@@ -161,17 +165,28 @@ pub fn hold(to: SocketAddr, connections: u32) -> Result<()> {
     }
 }
 
-/// Sends a line and waits for its echo; whether the connection still stands.
-fn echo(stream: &mut BufReader<TcpStream>, held: &mut Held) -> bool {
+/// Sends a line over each, and waits for the echoes. What breaks is gone.
+fn echo(group: &mut [Option<BufReader<TcpStream>>], held: &mut Held) {
     let line = format!("round {}", held.rounds);
     let began = Instant::now();
-    let sent = stream.get_mut().write_all(format!("{line}\n").as_bytes());
-    let echoed = sent.and_then(|()| expect_line(stream, &line));
+    each(group, held, |stream| stream.get_mut().write_all(format!("{line}\n").as_bytes()));
+    each(group, held, |stream| expect_line(stream, &line));
     held.slowest_us = held.slowest_us.max(micros(began.elapsed()));
-    if let Err(error) = &echoed {
-        *held.lost.entry(failure_of(error)).or_default() += 1;
+}
+
+fn each(
+    group: &mut [Option<BufReader<TcpStream>>],
+    held: &mut Held,
+    mut step: impl FnMut(&mut BufReader<TcpStream>) -> std::io::Result<()>,
+) {
+    for place in group {
+        if let Some(stream) = place
+            && let Err(error) = step(stream)
+        {
+            *held.lost.entry(failure_of(&error)).or_default() += 1;
+            *place = None;
+        }
     }
-    echoed.is_ok()
 }
 
 /// Sends numbered datagrams until standard input ends; prints a line at the first answer, and

@@ -1,18 +1,20 @@
 //! The server of `lb-traffic`.
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::Write;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::runtime::Builder;
 
 use super::RECEIVE_BYTES;
 
 /// The line that says that all ports listen.
 pub const READY: &str = "ready";
 
-/// A thread per connection needs little: it only copies.
-const STACK_BYTES: usize = 64 * 1024;
+/// What is echoed at once: more than a packet of any link holds.
+const ECHO_BYTES: usize = 4 * 1_024;
 /// Longest datagram that is answered.
 const DATAGRAM_BYTES_MAX: usize = 16 * 1024;
 
@@ -22,18 +24,13 @@ const DATAGRAM_BYTES_MAX: usize = 16 * 1024;
 /// A port cannot be opened.
 pub fn serve(name: &str, tcp: &[u16], udp: &[u16], hello: &[u16]) -> Result<()> {
     let name: Arc<str> = name.into();
+    let listen =
+        |port: &u16| TcpListener::bind(any(*port)).with_context(|| format!("cannot listen on TCP {port}"));
     for port in hello {
-        let listener =
-            TcpListener::bind(any(*port)).with_context(|| format!("cannot listen on TCP {port}"))?;
-        let name = Arc::clone(&name);
+        let (listener, name) = (listen(port)?, Arc::clone(&name));
         std::thread::spawn(move || greet(&listener, &name));
     }
-    for port in tcp {
-        let listener =
-            TcpListener::bind(any(*port)).with_context(|| format!("cannot listen on TCP {port}"))?;
-        let name = Arc::clone(&name);
-        std::thread::spawn(move || accept(&listener, &name));
-    }
+    echo(tcp.iter().map(listen).collect::<Result<_>>()?, &name)?;
     for port in udp {
         let socket = UdpSocket::bind(any(*port)).with_context(|| format!("cannot open UDP {port}"))?;
         set_socket_recv_buffer_size_force(&socket, RECEIVE_BYTES)
@@ -51,17 +48,27 @@ fn any(port: u16) -> SocketAddr {
     (Ipv6Addr::UNSPECIFIED, port).into()
 }
 
-fn accept(listener: &TcpListener, name: &Arc<str>) {
+/// Greets and echoes on one thread, however many connections there are.
+fn echo(listeners: Vec<TcpListener>, name: &Arc<str>) -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_io().build().context("cannot make a runtime")?;
+    let _guard = runtime.enter();
+    for listener in listeners {
+        listener.set_nonblocking(true).context("cannot make a socket wait for nobody")?;
+        let listener = tokio::net::TcpListener::from_std(listener).context("cannot wait for connections")?;
+        runtime.spawn(accept(listener, Arc::clone(name)));
+    }
+    std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+    Ok(())
+}
+
+async fn accept(listener: tokio::net::TcpListener, name: Arc<str>) {
     loop {
-        let Ok((stream, peer)) = listener.accept() else { continue };
-        let name = Arc::clone(name);
-        let spawned = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+        let Ok((stream, peer)) = listener.accept().await else { continue };
+        let name = Arc::clone(&name);
+        tokio::spawn(async move {
             // A client that goes away ends its connection, nothing else.
-            let _ = greet_and_echo(stream, peer, &name);
+            let _ = greet_and_echo(stream, peer, &name).await;
         });
-        if let Err(error) = spawned {
-            eprintln!("cannot serve {peer}: {error}");
-        }
     }
 }
 
@@ -74,16 +81,20 @@ fn greet(listener: &TcpListener, name: &str) {
     }
 }
 
-fn greet_and_echo(mut stream: TcpStream, peer: SocketAddr, name: &str) -> std::io::Result<()> {
+async fn greet_and_echo(
+    mut stream: tokio::net::TcpStream,
+    peer: SocketAddr,
+    name: &str,
+) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    writeln!(stream, "{name} {}", unmapped(peer))?;
-    let mut buffer = [0; 4096];
+    stream.write_all(format!("{name} {}\n", unmapped(peer)).as_bytes()).await?;
+    let mut buffer = [0; ECHO_BYTES];
     loop {
-        let count = stream.read(&mut buffer)?;
+        let count = stream.read(&mut buffer).await?;
         if count == 0 {
             return Ok(());
         }
-        stream.write_all(&buffer[..count])?;
+        stream.write_all(&buffer[..count]).await?;
     }
 }
 

@@ -138,8 +138,13 @@ impl Announcer {
 
     /// Wants a VIP of a group, in this place.
     fn want(&self, vip: IpAddr, rank: usize) {
-        let part = Part { rank, vips: [vip].into() };
-        self.wanted.send_replace(Wanted { groups: [(Group::Shared(0), part)].into(), left_out: 0 });
+        self.want_all(&[(Group::Shared(0), vip)], rank);
+    }
+
+    /// Wants a VIP of each of these groups.
+    fn want_all(&self, groups: &[(Group, IpAddr)], rank: usize) {
+        let part = |(group, vip): &(Group, IpAddr)| (*group, Part { rank, vips: [*vip].into() });
+        self.wanted.send_replace(Wanted { groups: groups.iter().map(part).collect(), left_out: 0 });
     }
 
     async fn until_announces(&mut self, vips: &BTreeSet<IpAddr>) {
@@ -196,4 +201,45 @@ async fn another_node_announces_when_the_holder_is_killed_or_gives_up() {
     server.set_away(false);
     assert!(timeout(Duration::from_secs(2), second.announced.wait_for(|a| a.vips == vips)).await.is_err());
     assert_eq!((holder(&server), first.announced.borrow().vips.clone()), (json!("node-a"), vips));
+}
+
+/// Groups of one VIP each.
+fn own_groups(count: u8) -> Vec<(Group, IpAddr)> {
+    let group = |last| {
+        let vip = IpAddr::from([203, 0, 113, last]);
+        (Group::Own(vip), vip)
+    };
+    (1..=count).map(group).collect()
+}
+
+#[tokio::test]
+async fn a_group_that_is_sought_when_its_holder_is_dead_already_is_taken() {
+    let server = ApiServer::start().await;
+    let groups = own_groups(2);
+    let [mut first, mut second] = ["node-a", "node-b"].map(|node| Announcer::start(&server, node));
+    first.want_all(&groups[..1], 0);
+    second.want_all(&groups[1..], 0);
+    first.until_announces(&[groups[0].1].into()).await;
+    second.until_announces(&[groups[1].1].into()).await;
+    drop(first);
+    // Its last write may be under way, of which the watch would tell.
+    tokio::time::sleep(Duration::from_millis(announce::WRITE_MAX_MS)).await;
+    second.want_all(&groups, 1);
+    second.until_announces(&groups.iter().map(|(_, vip)| *vip).collect()).await;
+}
+
+#[tokio::test]
+async fn a_node_that_holds_many_groups_renews_them_all() {
+    let server = ApiServer::start().await;
+    let groups = own_groups(20);
+    let all: BTreeSet<IpAddr> = groups.iter().map(|(_, vip)| *vip).collect();
+    let [mut first, second] = ["node-a", "node-b"].map(|node| Announcer::start(&server, node));
+    first.want_all(&groups, 0);
+    first.until_announces(&all).await;
+    second.want_all(&groups, 1);
+    // Longer than the client's bound of requests counts.
+    let has_moved = |announced: &Announced| announced.takeovers > 0;
+    let mut of_second = second.announced.clone();
+    assert!(timeout(Duration::from_secs(8), of_second.wait_for(has_moved)).await.is_err());
+    assert_eq!((&first.announced.borrow().vips, first.announced.borrow().takeovers), (&all, 20));
 }

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use lb_tests::deployment;
 use lb_tests::process::Process;
 use lb_tests::topology::Host;
+use rustix::process::{Pid, Signal, kill_process};
 use seccompiler::TargetArch;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -104,6 +105,22 @@ impl Image {
         command.arg(&filter).args(arguments);
         Process::start(command, "the container")
     }
+}
+
+/// Tells the program of a container to end, as the kubelet does. bubblewrap itself would not pass the signal on.
+pub(crate) fn tell_to_end(container: &Process) -> Result<()> {
+    let mut id = container.id();
+    loop {
+        let path = format!("/proc/{id}/task/{id}/children");
+        let children = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        match children.split_whitespace().next() {
+            Some(child) => id = child.parse()?,
+            None => break,
+        }
+    }
+    ensure!(id != container.id(), "the container has no program");
+    let program = i32::try_from(id).ok().and_then(Pid::from_raw).context("no process id")?;
+    kill_process(program, Signal::TERM).with_context(|| format!("cannot signal {id}"))
 }
 
 /// How a container is run.

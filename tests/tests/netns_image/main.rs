@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
+use lb_tests::agent::{SERVES, end_of_former};
 use lb_tests::api_server::Resource;
+use lb_tests::endurance::{Absences, INGRESS, INGRESS_HOST, Requests};
 use lb_tests::gateway_api::GatewayApi;
 use lb_tests::manifests::{LOAD_BALANCER_IPS, NAMESPACE, Service};
 use lb_tests::need::{self, Netns};
@@ -18,17 +20,16 @@ use lb_userspace::model::Protocol;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
-use container::{Image, Run, capabilities, pod};
+use container::{Image, Run, capabilities, pod, tell_to_end};
 
 mod container;
 mod real_api;
 
 /// An agent verifies its programs first, which takes seconds on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
-const HOST: &str = "shop.example";
 const UDP_PORT: u16 = 5353;
-/// The address of the Ingress, which no Service has.
-const INGRESS_VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 81);
+/// By the manifests.
+const METRICS_PORT: u16 = 10_247;
 
 /// A node with pods behind Services and an Ingress, and what the agent's container is made of.
 struct Stage {
@@ -116,8 +117,7 @@ impl Stage {
     }
 
     fn is_ingress_served(&self) -> bool {
-        let to = (INGRESS_VIP, 80).into();
-        web::ask(self.topology.client(), to, HOST, "/").is_ok_and(|answer| answer.code == 200)
+        web::ask(self.topology.client(), INGRESS, INGRESS_HOST, "/").is_ok_and(|answer| answer.code == 200)
     }
 
     fn cluster_ip(&self) -> SocketAddr {
@@ -135,7 +135,7 @@ impl Drop for Stage {
 fn ingress() -> Value {
     json!({
         "metadata": {
-            "name": "shop", "namespace": NAMESPACE, "annotations": {"podway.io/vips": INGRESS_VIP.to_string()},
+            "name": "shop", "namespace": NAMESPACE, "annotations": {"podway.io/vips": INGRESS.ip().to_string()},
         },
         "spec": {
             "ingressClassName": "podway",
@@ -176,7 +176,7 @@ fn the_release_serves_a_node_with_what_the_manifests_give_it() {
     stage.wait_for(&mut agent, "a request to the Ingress is answered", |_| stage.is_ingress_served());
     let has_status = || {
         let ingress = stage.api.server.objects(Resource::Ingresses).remove(0);
-        ingress["status"]["loadBalancer"]["ingress"] == json!([{"ip": INGRESS_VIP.to_string()}])
+        ingress["status"]["loadBalancer"]["ingress"] == json!([{"ip": INGRESS.ip().to_string()}])
     };
     stage.wait_for(&mut agent, "the Ingress is told its address", |_| has_status());
 
@@ -187,6 +187,30 @@ fn the_release_serves_a_node_with_what_the_manifests_give_it() {
     stage.api.publish(&stage.web);
     stage.wait_for(&mut agent, "the socket of another user moves", |agent| agent.log().contains("moved=1 "));
     assert!(!agent.log().contains("ERROR"), "{}", agent.log());
+}
+
+#[test]
+fn the_next_container_takes_over_from_the_former_one_and_no_request_fails() {
+    let Some(stage) = Stage::start() else { return };
+    let all = capabilities(&pod().unwrap()).unwrap();
+    let mut former = stage.agent(&all);
+    stage.wait_for(&mut former, "a request to the Ingress is answered", |_| stage.is_ingress_served());
+    let requests = Requests::start(stage.topology.client());
+    for _ in 0..3 {
+        let mut next = stage.agent(&all);
+        stage.wait_for(&mut next, SERVES, |agent| agent.log().contains(SERVES));
+        // The port that the kubelet probes is the next one's.
+        let node = stage.topology.node("node-a").host();
+        let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS_PORT));
+        assert_eq!(web::ask(node, metrics, "localhost", "/metrics").unwrap().code, 200);
+        tell_to_end(&former).unwrap();
+        end_of_former(former, DEADLINE).unwrap();
+        former = next;
+        let asked = requests.answered();
+        wait_until(DEADLINE, "answers of the next agent", || requests.answered() >= asked + 20).unwrap();
+    }
+    requests.finish(&Absences::default()).unwrap();
+    assert!(stage.is_served_outside());
 }
 
 #[test]
@@ -203,7 +227,7 @@ fn without_one_of_its_capabilities_the_agent_says_so_or_serves_less() {
     }
     let mut agent = stage.agent(&without("NET_BIND_SERVICE"));
     stage.wait_for(&mut agent, "it forwards", |_| stage.is_served_outside());
-    let refusal = format!("cannot listen on {INGRESS_VIP}:80: Permission denied");
+    let refusal = format!("cannot listen on {INGRESS}: Permission denied");
     stage.wait_for(&mut agent, "it may not listen", |agent| agent.log().contains(&refusal));
     assert!(!stage.is_ingress_served());
 }

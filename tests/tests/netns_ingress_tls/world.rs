@@ -1,9 +1,8 @@
 //! A node whose agent serves Ingresses with TLS to a client outside.
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use lb_tests::agent::{Agent, Options, Podway, frontend};
+use lb_tests::agent::{Agent, Options, Podway};
 use lb_tests::manifests::{LOAD_BALANCER_IPS, Manifests, NAMESPACE, Service};
 use lb_tests::need;
 use lb_tests::topology::{Host, NODE_NAMES, Topology};
@@ -48,12 +47,7 @@ impl World {
         let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
         let options = Options { further, ..Options::default() };
         let mut agent = Agent::start(&podway, &topology, NODE_NAMES[0], manifests.dir(), options).unwrap();
-        let frontends: BTreeSet<_> = manifests
-            .services()
-            .flat_map(Service::cluster_addresses)
-            .map(|address| frontend(Protocol::Tcp, address, 80))
-            .collect();
-        agent.wait_for(&frontends).unwrap();
+        agent.wait_for(&manifests.cluster_frontends()).unwrap();
         let world = Self { agent, _webs: webs, manifests, dir, _runtime: runtime, topology };
         world.put(
             "class",

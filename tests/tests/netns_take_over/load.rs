@@ -1,5 +1,5 @@
 //! Clients of four kinds that ask without a pause.
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,10 +11,10 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lb_tests::topology::{Host, Topology};
 use lb_tests::wait::wait_until;
-use lb_tests::web::{ask, ask_by_tls};
+use lb_tests::web::{Answer, Kept, ask, ask_by_tls};
 use rustls::pki_types::CertificateDer;
 
-use crate::clients::{config, dial, dial_http_2};
+use crate::clients::{config, dial_http_2};
 use crate::{DEADLINE, HOST};
 
 /// What a client counts, and when it ends.
@@ -106,40 +106,28 @@ fn each(kind: &str, tally: &Tally, once: impl Fn() -> io::Result<u16>) -> Vec<St
 
 /// Keeps its connection until it is told that it ends.
 fn kept(to: SocketAddr, tally: &Tally) -> Vec<String> {
+    const KIND: &str = "a kept connection";
     let mut faults = Vec::new();
     while !tally.is_over() {
-        let stream = match dial(to) {
-            Ok(stream) => stream,
+        let mut connection = match Kept::dial(to) {
+            Ok(connection) => connection,
             Err(error) => {
-                tally.note(&mut faults, "a kept connection", Err(error.to_string()));
+                tally.note(&mut faults, KIND, Err(error.to_string()));
                 continue;
             }
         };
-        let mut reader = BufReader::new(stream);
         let mut goes_on = true;
         while goes_on && !tally.is_over() {
-            let answer = on_kept(&mut reader);
-            goes_on = answer.as_ref().is_ok_and(|(_, goes_on)| *goes_on);
-            let code = answer.map(|(code, _)| code).map_err(|error| error.to_string());
-            tally.note(&mut faults, "a kept connection", code);
+            let answer = connection.ask(HOST, "/");
+            goes_on = answer.as_ref().is_ok_and(Answer::goes_on);
+            tally.note(
+                &mut faults,
+                KIND,
+                answer.map(|answer| answer.code).map_err(|error| error.to_string()),
+            );
         }
     }
     faults
-}
-
-/// The code of an answer, and whether the connection goes on.
-fn on_kept(reader: &mut BufReader<std::net::TcpStream>) -> io::Result<(u16, bool)> {
-    write!(reader.get_mut(), "GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")?;
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if reader.read_line(&mut head)? == 0 {
-            return Err(io::Error::other(format!("ended after {head:?}")));
-        }
-    }
-    reader.read_exact(&mut [0; 2])?;
-    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let goes_on = !head.to_ascii_lowercase().contains("connection: close");
-    Ok((code.ok_or_else(|| io::Error::other(head.clone()))?, goes_on))
 }
 
 /// Keeps its connection until it is told that it ends (GOAWAY).

@@ -1,10 +1,9 @@
 //! Netns tier: agents that take over from one another while Ingresses are asked: no connection is refused, reset or
 //! left without its answer.
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lb_tests::agent::{Agent, Options, Podway, frontend};
+use lb_tests::agent::{Agent, Options, Podway, SERVES, end_of_former};
 use lb_tests::manifests::{LOAD_BALANCER_IPS, Manifests, NAMESPACE, Service};
 use lb_tests::need;
 use lb_tests::process::Process;
@@ -32,8 +31,6 @@ const SUCCESSORS: usize = 10;
 const ANSWERS: usize = 20;
 /// Time between the begins of two handshakes.
 const STEP: Duration = Duration::from_secs(1);
-/// What an agent says once it serves in the place of another.
-const SERVES: &str = "serves in the place of the former agent";
 const HOST: &str = "shop.example";
 
 /// Two nodes, a pod that answers, an agent that serves an Ingress with and without TLS.
@@ -63,9 +60,7 @@ impl World {
         let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
         let started = Agent::start(&podway, &topology, NODE_NAMES[0], manifests.dir(), Options::default());
         let mut agent = started.unwrap();
-        let addresses = manifests.services().flat_map(Service::cluster_addresses);
-        let frontends: BTreeSet<_> = addresses.map(|address| frontend(Protocol::Tcp, address, 80)).collect();
-        agent.wait_for(&frontends).unwrap();
+        agent.wait_for(&manifests.cluster_frontends()).unwrap();
         let world = Self { agent, endpoint, trusted, _dir: dir, topology };
         wait_until(DEADLINE, "the Ingress by TLS", || {
             let client = world.topology.client();
@@ -83,9 +78,15 @@ impl World {
     /// Another agent takes over and serves; the one that had the node before.
     fn replace(&mut self) -> Process {
         let former = self.agent.take_over().unwrap().expect("one that runs");
-        wait_until(DEADLINE, SERVES, || self.agent.log().contains(SERVES)).unwrap_or_else(|error| {
-            panic!("{error}: {}\nthe former one: {}", self.agent.log(), former.log())
-        });
+        self.agent.wait_until_it_serves(&former, DEADLINE).unwrap();
+        former
+    }
+
+    /// Another agent begins to take over; the one that has given it the node, and serves on until that one does.
+    fn hand_over(&mut self) -> Process {
+        let former = self.agent.take_over().unwrap().expect("one that runs");
+        let given = "gave the node to another agent";
+        wait_until(DEADLINE, given, || former.log().contains(given)).unwrap();
         former
     }
 }
@@ -114,11 +115,8 @@ fn ingress() -> Value {
 }
 
 /// Ends an agent that was taken over from; it must have let all requests end.
-fn end(mut former: Process) {
-    let status = former.wait(DEADLINE).unwrap();
-    let log = former.log();
-    assert!(status.success(), "{status}: {log}");
-    assert!(log.contains("front-end stopped cut=0"), "{log}");
+fn end(former: Process) {
+    end_of_former(former, DEADLINE).unwrap();
 }
 
 #[test]
@@ -165,13 +163,25 @@ fn what_is_under_way_ends_with_the_agent_that_it_began_with() {
 }
 
 #[test]
+fn an_agent_that_is_told_to_end_before_its_successor_serves_refuses_nobody() {
+    let Some(mut world) = World::start() else { return };
+    let load = Load::start(&world.topology, world.to(80), world.to(443), &world.trusted);
+    load.wait_for(ANSWERS);
+    let former = world.hand_over();
+    // The next one has its programs to load yet: connections wait in the sockets.
+    former.signal(Signal::TERM).unwrap();
+    load.wait_for(ANSWERS);
+    assert_eq!(load.end(), Vec::<String>::new());
+    end(former);
+    world.agent.verify().unwrap();
+}
+
+#[test]
 fn an_agent_whose_successor_fails_goes_on() {
     let Some(mut world) = World::start() else { return };
     let load = Load::start(&world.topology, world.to(80), world.to(443), &world.trusted);
     load.wait_for(ANSWERS);
-    let former = world.agent.take_over().unwrap().expect("one that runs");
-    let given = "gave the node to another agent";
-    wait_until(DEADLINE, given, || former.log().contains(given)).unwrap();
+    let former = world.hand_over();
     world.agent.kill();
     let back = "does not serve; going on";
     wait_until(DEADLINE, back, || former.log().contains(back))

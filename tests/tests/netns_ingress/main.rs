@@ -3,17 +3,23 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use lb_tests::agent::{Agent, Options, Podway, frontend};
+use lb_tests::agent::{Agent, Options, Podway};
 use lb_tests::manifests::{EXTERNAL_IP, LOAD_BALANCER_IPS, Manifests, NAMESPACE, Service};
 use lb_tests::need;
 use lb_tests::topology::{NODE_NAMES, Topology};
 use lb_tests::wait::wait_until;
 use lb_tests::web::{HTTP_PORT, Web, ask, ask_by_tls, certificate};
 use lb_userspace::model::Protocol;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
+
+mod receiver;
+
+use receiver::{Receiver, text};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The pods of a node.
@@ -33,6 +39,10 @@ struct World {
 impl World {
     /// `None`: the tier's need is not met. `web` has the first pod of each node, `cart` the second.
     fn start() -> Option<Self> {
+        Self::start_with(Options::default())
+    }
+
+    fn start_with(options: Options) -> Option<Self> {
         let need = need::netns()?;
         let topology = Topology::two_nodes(PODS).unwrap();
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -48,14 +58,8 @@ impl World {
             manifests.put(service).unwrap();
         }
         let podway = Podway { binary: need.podway, ebpf_object: Some(need.ebpf_object) };
-        let mut agent =
-            Agent::start(&podway, &topology, NODE_NAMES[0], manifests.dir(), Options::default()).unwrap();
-        let frontends: BTreeSet<_> = manifests
-            .services()
-            .flat_map(Service::cluster_addresses)
-            .map(|address| frontend(Protocol::Tcp, address, 80))
-            .collect();
-        agent.wait_for(&frontends).unwrap();
+        let mut agent = Agent::start(&podway, &topology, NODE_NAMES[0], manifests.dir(), options).unwrap();
+        agent.wait_for(&manifests.cluster_frontends()).unwrap();
         Some(Self { agent, webs, manifests, _dir: dir, runtime, topology })
     }
 
@@ -152,6 +156,44 @@ fn requests_go_where_host_and_path_say() {
     let row = top.lines().find(|line| line.starts_with("│shop/web:http/TCP")).unwrap();
     let requests = row.split(['│', ' ']).filter(|word| !word.is_empty()).nth(4);
     assert_eq!(requests, Some("0"), "known, and none now: {top}");
+}
+
+#[test]
+fn requests_are_traced_to_a_receiver_on_the_node() {
+    let further = &["--otlp-endpoint", "http://127.0.0.1:4318", "--trace-sample-ratio", "1"];
+    let Some(world) = World::start_with(Options { further, ..Options::default() }) else { return };
+    let node = world.topology.node(NODE_NAMES[0]).host();
+    let receiver = Receiver::start(world.runtime.handle(), node);
+    world.put("class", &ingress_class());
+    world.put("ingress", &ingress(&LOAD_BALANCER_IPS[..1], &[]));
+    let vip = LOAD_BALANCER_IPS[0];
+    world.wait_for(vip, "shop.example", 200);
+    let answer = ask(world.topology.client(), SocketAddr::new(vip, 80), "shop.example", "/cart/7").unwrap();
+    let path = |span: &Span| text(&span.attributes, "url.path").map(str::to_owned);
+    let (mut resource, mut server) = (Vec::new(), None);
+    wait_until(DEADLINE, "the span of a request", || {
+        let found = receiver.spans().into_iter().find(|(_, span)| path(span).as_deref() == Some("/cart/7"));
+        let Some((attributes, span)) = found else { return false };
+        (resource, server) = (attributes, Some(span));
+        true
+    })
+    .unwrap_or_else(|error| panic!("{error}; the agent says:\n{}", world.agent.log()));
+    let server = server.unwrap();
+    assert_eq!((server.name.as_str(), server.kind()), ("GET /cart", SpanKind::Server));
+    assert_eq!(text(&server.attributes, "podway.backend_service"), Some("shop/cart:http/TCP"));
+    for (key, value) in [("service.name", "podway"), ("k8s.node.name", NODE_NAMES[0])] {
+        assert_eq!(text(&resource, key), Some(value));
+    }
+    // They came in one message: a request and its attempts are not torn apart.
+    let attempts = receiver.spans().into_iter().map(|(_, span)| span);
+    let attempts: Vec<_> = attempts.filter(|span| span.parent_span_id == server.span_id).collect();
+    let [attempt] = attempts.as_slice() else { panic!("{attempts:?}") };
+    assert_eq!((attempt.kind(), &attempt.trace_id), (SpanKind::Client, &server.trace_id));
+    let endpoint = world.topology.pod(answer.pod()).v4().to_string();
+    assert_eq!(text(&attempt.attributes, "server.address"), Some(endpoint.as_str()));
+    let metrics = world.agent.metrics("/metrics").unwrap();
+    let sent = metrics.value("podway_front_end_spans_total", &[("outcome", "sent")]).unwrap_or_default();
+    assert!(sent >= 2.0, "{metrics:?}");
 }
 
 /// What a browser shows of a page once its scripts have run.
