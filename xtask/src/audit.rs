@@ -31,6 +31,6 @@ pub(crate) fn run_command(project: &Project) -> Result<()> {
         "licences, bans and sources are in order, advisories were not looked for: their database cannot be fetched; \
          run this again where it can be",
     )?;
-    run(project.command(&deny).args(["check", "--disable-fetch", "advisories"]))
+    run(project.command(&deny).args(["--offline", "check", "advisories"]))
         .context("an advisory holds for a crate; what it says is above")
 }

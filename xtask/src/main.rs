@@ -1,21 +1,20 @@
-//! Project commands: `cargo xtask test|demo|build|build-ebpf|churn|soak|bench|dist|render|audit`. Each one finds what
-//! it lacks, says in one line what it installs, installs it and goes on.
+//! Project commands: `cargo xtask test|demo|build|build-ebpf|churn|upgrade|soak|bench|dist|render|audit`. Each one
+//! finds what it lacks, says in one line what it installs, installs it and goes on.
 #![forbid(unsafe_code)]
 
 mod audit;
 mod bench;
 mod build;
 mod build_ebpf;
-mod churn;
 mod daemons;
 mod demo;
 mod dist;
+mod endurance;
 mod helm;
 mod privilege;
 mod project;
 mod qemu;
 mod setup;
-mod soak;
 mod test;
 mod test_binary;
 
@@ -49,9 +48,11 @@ enum Command {
     /// Render the chart with its defaults into `deploy/podway.yaml`
     Render,
     /// Let endpoints come and go for a minute under many short connections, of which none may fail
-    Churn(churn::Arguments),
+    Churn(endurance::Churn),
+    /// Replace the agents by another build and back under traffic of both layers, of which nothing may be lost
+    Upgrade(endurance::Upgrade),
     /// Let everything happen for half an hour: traffic, changes, kills, failing health checks
-    Soak(soak::Arguments),
+    Soak(endurance::Soak),
     /// Measure, and draw the page of performance and its charts from what was measured
     Bench(bench::Arguments),
 }
@@ -62,8 +63,9 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run_command(&project, &arguments),
         Command::Demo(arguments) => demo::run_command(&project, &arguments),
         Command::Build => build::run_command(&project),
-        Command::Churn(arguments) => churn::run_command(&project, &arguments),
-        Command::Soak(arguments) => soak::run_command(&project, &arguments),
+        Command::Churn(arguments) => arguments.run(&project),
+        Command::Upgrade(arguments) => arguments.run(&project),
+        Command::Soak(arguments) => arguments.run(&project),
         Command::Bench(arguments) => bench::run_command(&project, &arguments),
         Command::Dist(arguments) => dist::run_command(&project, &arguments),
         Command::Audit => audit::run_command(&project),

@@ -5,6 +5,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -30,8 +31,6 @@ pub(crate) const PROGRAMS: [(&str, &str); 5] = [
 const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 /// What the machine says last, before the status of the script.
 const STATUS: &str = "exit status ";
-/// Longest run, seconds; then the machine is stopped.
-const SECONDS_MAX: u32 = 1_800;
 const CPUS: &str = "2";
 const MEMORY_MIB: &str = "3072";
 
@@ -130,11 +129,12 @@ impl Kernel {
     }
 
     /// Starts the kernel, runs the script as root and gives each line of its output to `each`; whether it exited
-    /// with 0. The script lies where only this machine writes: below the target folder.
+    /// with 0. The script lies where only this machine writes: below the target folder. After `longest` the machine
+    /// is stopped.
     ///
     /// # Errors
     /// qemu cannot be started, or the machine ended without a status.
-    pub(crate) fn run(&self, script: &Path, mut each: impl FnMut(&str)) -> Result<bool> {
+    pub(crate) fn run(&self, script: &Path, longest: Duration, mut each: impl FnMut(&str)) -> Result<bool> {
         let arguments = format!(
             "console=ttyS0 quiet loglevel=3 panic=-1 MODULES={} SCRIPT={}",
             self.modules.display(),
@@ -142,7 +142,7 @@ impl Kernel {
         );
         let mut command = Command::new("timeout");
         command.args([
-            &SECONDS_MAX.to_string(),
+            &longest.as_secs().to_string(),
             "qemu-system-x86_64",
             "-accel",
             "tcg,thread=multi",

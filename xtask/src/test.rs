@@ -20,6 +20,11 @@ use crate::{build_ebpf, helm, qemu, setup};
 /// so these load them once or twice for all of their tests.
 const IN_OTHER_KERNELS: [&str; 2] = ["kernel_attach", "kernel_programs"];
 
+/// Longest run in one of the other kernels, of some four minutes.
+const LONGEST: Duration = Duration::from_mins(30);
+/// The same for all of the kernel tier.
+const WHOLE_LONGEST: Duration = Duration::from_mins(90);
+
 /// Names the tiers whose need is known to be met; their tests fail where they would skip.
 const REQUIRE_VARIABLE: &str = "PODWAY_REQUIRE";
 
@@ -32,6 +37,9 @@ pub(crate) struct Arguments {
     /// The tiers to run; all by default
     #[arg(long = "tier", value_delimiter = ',', value_name = "TIER")]
     tiers: Vec<Tier>,
+    /// Run all of the kernel tier in the other kernels too, which takes some 20 minutes more
+    #[arg(long)]
+    whole: bool,
     /// Passed on to every test binary: a filter, or `--nocapture` after `--`
     #[arg(value_name = "TEST ARGUMENT", last = true)]
     test_arguments: Vec<String>,
@@ -119,6 +127,8 @@ struct Row {
 struct Run<'a> {
     project: &'a Project,
     test_arguments: &'a [String],
+    /// Whether other kernels get all of the kernel tier.
+    is_whole: bool,
     /// Root and the eBPF object, or what is missing to have them.
     kernel: Result<(Privilege, PathBuf), String>,
     /// Helm, or what is missing to have it.
@@ -138,6 +148,7 @@ pub(crate) fn run_command(project: &Project, arguments: &Arguments) -> Result<()
     let run = Run {
         project,
         test_arguments: &arguments.test_arguments,
+        is_whole: arguments.whole,
         kernel: prepare_kernel(project, tiers.iter().any(|tier| tier.needs_ebpf_object()))?,
         helm: prepare_helm(
             project,
@@ -281,15 +292,18 @@ impl Run<'_> {
             Ok(kernels) => kernels,
             Err(missing) => return skipped(format!("{missing:#}")),
         };
-        let is_wanted = |binary: &&TestBinary| {
-            Tier::of(binary) == Tier::Kernels || IN_OTHER_KERNELS.contains(&binary.name.as_str())
+        let is_wanted = |binary: &&TestBinary| match Tier::of(binary) {
+            Tier::Kernels => true,
+            Tier::Kernel => self.is_whole || IN_OTHER_KERNELS.contains(&binary.name.as_str()),
+            Tier::Lint | Tier::Host | Tier::Netns | Tier::Cluster => false,
         };
         let script = self.kernel_script(binaries.iter().filter(is_wanted))?;
+        let longest = if self.is_whole { WHOLE_LONGEST } else { LONGEST };
         // Side by side: each keeps one processor busy for most of its time.
         let mut count = Count::default();
         std::thread::scope(|scope| -> Result<()> {
             let runs: Vec<_> =
-                kernels.iter().map(|kernel| scope.spawn(|| run_kernel(kernel, &script))).collect();
+                kernels.iter().map(|kernel| scope.spawn(|| run_kernel(kernel, &script, longest))).collect();
             for run in runs {
                 count += run.join().map_err(|_| anyhow!("what runs a kernel fell"))??;
             }
@@ -308,13 +322,11 @@ impl Run<'_> {
             .iter()
             .map(|(name, value)| format!("export {name}={}", quoted(&value.display().to_string())))
             .collect();
-        lines.push(format!("export {REQUIRE_VARIABLE}=kernel,netns,kernels"));
-        lines.push(
-            "modprobe -a veth bridge pktgen sch_ingress cls_bpf && ip link set lo up || exit 1\n\
-             # What pktgen sends in one go is more than the thousand packets that may wait between two interfaces.\n\
-             echo 10000 > /proc/sys/net/core/netdev_max_backlog\nstatus=0"
-                .into(),
-        );
+        lines.extend([
+            format!("export {REQUIRE_VARIABLE}=kernel,netns,kernels"),
+            "modprobe -a veth bridge pktgen sch_ingress cls_bpf && ip link set lo up || exit 1".into(),
+            "status=0".into(),
+        ]);
         for binary in binaries {
             let (folder, path) = (binary.package.display().to_string(), binary.path.display().to_string());
             let arguments: Vec<String> =
@@ -398,15 +410,15 @@ impl Run<'_> {
 }
 
 /// Runs the script in one kernel and prints what it said once it has ended.
-fn run_kernel(kernel: &qemu::Kernel, script: &Path) -> Result<Count> {
+fn run_kernel(kernel: &qemu::Kernel, script: &Path, longest: Duration) -> Result<Count> {
     let title = format!("{}: Linux {}", Tier::Kernels.name(), kernel.release);
     let mut told = vec![title.clone()];
-    let mut ended = kernel.run(script, |line| told.push(line.to_owned()));
+    let mut ended = kernel.run(script, longest, |line| told.push(line.to_owned()));
     if ended.is_err() && !told.iter().any(|line| line.starts_with("running ")) {
         // A kernel patches its own code while it starts, which the emulation of two processors now and then trips over:
         // before any test, and never twice so far.
         told.push(format!("{title} did not start; once more"));
-        ended = kernel.run(script, |line| told.push(line.to_owned()));
+        ended = kernel.run(script, longest, |line| told.push(line.to_owned()));
     }
     println!("{}", told.join("\n"));
     let mut count = Count::default();
