@@ -17,7 +17,7 @@ const RAW: u8 = 255;
 /// Longest packet that is received.
 const PACKET_BYTES_MAX: usize = 2_048;
 /// A fragment that is early waits for a second at most.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sends an echo request, whose checksum and identifier are the kernel's, and returns the message that
 /// answers it.

@@ -103,7 +103,7 @@ pub enum UdpSocketKind {
 }
 
 impl Dial {
-    /// `count` requests one after the other, with 2 s for each.
+    /// `count` requests one after the other, with 5 s for each.
     #[must_use]
     pub fn times(count: u32, protocol: Protocol, to: SocketAddr) -> Self {
         Self {
@@ -111,7 +111,7 @@ impl Dial {
             protocol,
             count: Some(count),
             interval: Duration::ZERO,
-            timeout: Duration::from_secs(2),
+            timeout: Duration::from_secs(5),
             udp_socket: UdpSocketKind::Connected,
             source: None,
         }

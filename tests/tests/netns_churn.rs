@@ -1,7 +1,7 @@
 //! Endpoints that come and go all the time under many short connections: none of these may fail, for every
 //! pod serves on, whatever its slice says; and the maps are whole at every look.
 //!
-//! The test is short and asks for no rate. `cargo xtask churn` runs it for a minute in the release profile
+//! The test is short and asks for no rate. `cargo xtask churn` runs it for a minute with the release binary
 //! with the rates that Podway promises.
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -2,7 +2,7 @@
 //! health check fails and passes again. No failure may be without a cause, the maps are whole at every look, and the
 //! agent that is never killed keeps to its memory.
 //!
-//! `PODWAY_SOAK_SECONDS` sets how long. `cargo xtask soak` runs it for half an hour in the release profile.
+//! `PODWAY_SOAK_SECONDS` sets how long. `cargo xtask soak` runs it for half an hour with the release binary.
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 

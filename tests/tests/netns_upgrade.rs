@@ -4,7 +4,7 @@
 //!
 //! The other build is the same program with an object whose instructions differ, unless `PODWAY_OTHER_BINARY` and
 //! `PODWAY_OTHER_EBPF_OBJECT` name one. `PODWAY_UPGRADE` asks for rates, as `CONNECTIONS,REQUESTS` a second:
-//! `cargo xtask upgrade` sets it to what Podway promises, in the release profile.
+//! `cargo xtask upgrade` sets it to what Podway promises, with the release binary.
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -24,6 +24,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const HELD: u32 = 400;
 /// Clients of the Ingress where rates are asked for.
 const CLIENTS: u32 = 10;
+/// Time from one replacement to the next where rates are asked for: a rolling update goes on to the next node when
+/// this one has been ready for a while (`minReadySeconds`).
+const PAUSE: Duration = Duration::from_secs(2);
 /// The agent whose front-end is asked.
 const ASKED: usize = 0;
 
@@ -144,6 +147,7 @@ fn another_build_takes_over_and_back_without_a_loss() {
             let after = tags(agent);
             assert!(before.keys().eq(after.keys()), "{before:?} {after:?}");
             assert!(before.iter().all(|(program, tag)| after[program] != *tag), "{before:?} {after:?}");
+            std::thread::sleep(asked.map_or(Duration::ZERO, |_| PAUSE));
         }
     }
     let seconds = begun.elapsed().as_secs_f64();

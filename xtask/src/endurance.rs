@@ -1,4 +1,4 @@
-//! `cargo xtask churn|upgrade|soak`: tests of the netns tier in the release profile, for longer and at higher rates than
+//! `cargo xtask churn|upgrade|soak`: tests of the netns tier with the release binary, for longer and at higher rates than
 //! `cargo xtask test` asks for.
 use anyhow::{Result, bail};
 
@@ -76,7 +76,7 @@ impl Endurance {
         setup::system(privilege)?;
         let binary = build::release_binary(project)?;
         let object = project.ebpf_object();
-        let build = ["test", "--release", "--package", "lb-tests", "--test", self.test, "--no-run"];
+        let build = ["test", "--profile", "load", "--package", "lb-tests", "--test", self.test, "--no-run"];
         let tests = test_binary::build(project, &build, Some(&object))?;
         let Some(test) = tests.iter().find(|test| test.name == self.test) else {
             bail!("cargo built no test {}", self.test);

@@ -1,16 +1,20 @@
 //! Traffic of layer 4, of which nothing may be lost.
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lb_userspace::model::Protocol;
 
 use crate::cluster::Cluster;
+use crate::topology::Host;
 use crate::traffic::{Hold, Load, Loaded, UdpStream};
 
 /// Services whose VIPs are connected to. The pods of all but the first one may change.
 const SERVICES: [&str; 3] = ["web", "near", "far"];
 /// The pod that connects from inside; it is behind the first Service alone.
 const INSIDE: &str = "web-a-3";
+
+/// Frames that wait before a client's link.
+const QUEUE_FRAMES: &str = "10000";
 
 /// How much traffic there is.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +48,7 @@ pub struct Flows {
     held: Hold,
     datagrams: UdpStream,
     rates: Rates,
+    client: Host,
 }
 
 /// How much was carried, all of it without a failure.
@@ -66,6 +71,7 @@ impl Flows {
     /// A client cannot be run, or not every connection was opened.
     pub fn start(cluster: &Cluster, rates: Rates) -> Result<Self> {
         let (client, pod) = (cluster.topology.client(), cluster.topology.pod(INSIDE));
+        [client, pod].into_iter().try_for_each(queue)?;
         let outside: Vec<_> =
             SERVICES.iter().flat_map(|name| cluster.load_balancer_addresses(name, Protocol::Tcp)).collect();
         let inside: Vec<_> =
@@ -84,6 +90,7 @@ impl Flows {
             held,
             datagrams: UdpStream::start(client, udp, rates.datagram_interval)?,
             rates,
+            client: client.clone(),
         })
     }
 
@@ -109,9 +116,29 @@ impl Flows {
         ensure!(held.lost.is_empty(), "connections that were open broke: {held:?}");
         ensure!(
             datagrams.missing.is_empty() && datagrams.failed.is_empty(),
-            "datagrams are missing: {datagrams:?}"
+            "datagrams are missing: {datagrams:?}; the client's own link lost {} frames",
+            frames_lost(&self.client)?
         );
         ensure!(datagrams.by.len() == 1, "the flow of datagrams moved: {datagrams:?}");
         Ok(carried)
     }
+}
+
+/// Gives the host's link a queue. A veth pair has room for 256 frames, which many senders fill while the receiver gets
+/// no CPU; since Linux 6.16 what finds no room goes back to the queue, and without one it is lost before it is sent.
+fn queue(host: &Host) -> Result<()> {
+    let arguments = ["qdisc", "replace", "dev", "eth0", "root", "pfifo", "limit", QUEUE_FRAMES];
+    let output = host.command("tc").args(arguments).output().context("cannot run tc; install iproute2")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the link of {} takes no queue: {}", host.name(), said.trim());
+    Ok(())
+}
+
+/// Frames that the host's link did not take.
+fn frames_lost(host: &Host) -> Result<u64> {
+    let table = host.run_in_netns(|| std::fs::read_to_string("/proc/thread-self/net/dev"))??;
+    let row = table.lines().find_map(|line| line.trim().strip_prefix("eth0:")).context("no eth0")?;
+    // Eight numbers of what came, then of what went: bytes, packets, errors, drops (proc_net(5)).
+    let drops = row.split_whitespace().nth(11).context("a short row of eth0")?;
+    drops.parse().with_context(|| format!("not a number of frames: {drops:?}"))
 }

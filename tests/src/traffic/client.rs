@@ -15,7 +15,7 @@ use lb_userspace::model::Protocol;
 /// A connection of [`hold`] is lost when an echo takes longer.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long [`stream`] waits for answers to its last datagrams.
-const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(2);
+const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many missing datagrams [`stream`] names.
 const MISSING_NAMED_MAX: usize = 100;
 

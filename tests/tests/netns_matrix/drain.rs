@@ -18,7 +18,7 @@ pub(crate) const STORIES: &[Story] = &[
 ];
 
 /// How long an agent may take to see a change, or a deadline of a second.
-const DEADLINE: Duration = Duration::from_secs(15);
+const DEADLINE: Duration = Duration::from_secs(30);
 /// Connections of each client.
 const CONNECTIONS: u32 = 10;
 

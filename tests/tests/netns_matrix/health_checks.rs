@@ -16,7 +16,7 @@ pub(crate) const STORIES: &[Story] = &[
     story("a node whose last pod goes says 503, and 200 when it is back", node_whose_pod_goes),
 ];
 
-const TIMEOUT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn nodes_tell_their_pods(world: &mut World) -> Result<()> {
     expect_answer(world, "node-a", "200 OK", 2)?;

@@ -25,6 +25,7 @@ mod world;
 use std::time::Instant;
 
 use lb_tests::agent::Podway;
+use lb_tests::endurance::wait_until_in_sync;
 use lb_tests::need;
 
 use world::{Family, Mode, Story, World};
@@ -61,13 +62,13 @@ fn tell(mode: Mode) {
         for story in stories().filter(|story| story.name.contains(&wanted) && (story.has_meaning)(mode)) {
             let begun = Instant::now();
             if let Err(error) = (story.tell)(&mut world) {
-                failures.push(format!("{mode:?}, {family:?}, {}: {error:#}", story.name));
+                let (name, took) = (story.name, begun.elapsed());
+                failures.push(format!("{mode:?}, {family:?}, {name}, after {took:.1?}: {error:#}"));
             }
-            println!("{mode:?} {family:?} {:5} ms  {}", begun.elapsed().as_millis(), story.name);
         }
     }
     for agent in &world.cluster.agents {
-        failures.extend(agent.verify().err().map(|error| format!("{mode:?}: {error:#}")));
+        failures.extend(wait_until_in_sync(agent).err().map(|error| format!("{mode:?}: {error:#}")));
     }
     assert!(failures.is_empty(), "{} stories failed:\n{}", failures.len(), failures.join("\n"));
 }

@@ -19,7 +19,7 @@ pub(crate) const STORIES: &[Story] = &[
 
 /// A tag, a window, streams and a first number: what INIT and INIT ACK hold (RFC 9260 §3.3.2).
 const INIT_VALUE: [u8; 16] = [0, 0, 0, 9, 0, 1, 0, 0, 0, 4, 0, 4, 0, 0, 0, 1];
-const TIMEOUT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn own_pod_answers(world: &mut World) -> Result<()> {
     (40_000..).zip(OUTSIDE).try_for_each(|(port, at)| {

@@ -16,7 +16,7 @@ use crate::services;
 /// When a request to a silent address has failed.
 const SILENCE: Duration = Duration::from_millis(300);
 /// How long a change may take from the manifest to the maps.
-pub(crate) const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const CHANGE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Of every agent. CONNTRACK has room for the flows of all stories but those that make it grow.
 const FLAGS: &[&str] = &[
