@@ -109,6 +109,9 @@ pub enum FlowState {
     Closing = 2,
     /// A RST was seen.
     Reset = 3,
+    /// The flow was over, and its endpoint then answered a connection that the client opened to it without a frontend,
+    /// from the same port: packets are of that one, until another by a frontend makes the entry anew.
+    Superseded = 4,
 }
 
 /// A TCP flow that is still opening, or is closing, is forgotten after this long without a packet.
@@ -143,6 +146,7 @@ impl Flow {
             0 => FlowState::Opening,
             1 => FlowState::Established,
             2 => FlowState::Closing,
+            4 => FlowState::Superseded,
             _ => FlowState::Reset,
         }
     }

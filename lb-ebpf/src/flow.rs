@@ -62,20 +62,22 @@ pub const fn next_state(state: FlowState, has_connection: bool, tcp_flags: u8) -
         return FlowState::Reset;
     }
     match state {
-        FlowState::Reset | FlowState::Closing => state,
+        FlowState::Superseded | FlowState::Reset | FlowState::Closing => state,
         FlowState::Opening | FlowState::Established if tcp_flags & tcp::FIN != 0 => FlowState::Closing,
         FlowState::Opening if tcp_flags & tcp::SYN != 0 => FlowState::Opening,
         FlowState::Opening | FlowState::Established => FlowState::Established,
     }
 }
 
-/// Whether a packet from an endpoint opens a connection although its flow is over: the client has dialled the
-/// endpoint itself, from a port that it used with a frontend before. A later connection by the frontend has
+/// Whether a packet from an endpoint opens a connection although its flow is over, or is of one that did: the client has
+/// dialled the endpoint itself, from a port that it used with a frontend before. A later connection by the frontend has
 /// made its entries anew.
 #[must_use]
 #[inline(always)]
 pub fn is_of_later_connection(known: &Flow, parsed: &Parsed) -> bool {
-    parsed.is_tcp() && parsed.tcp_flags & tcp::SYN != 0 && known.state() >= FlowState::Closing
+    let state = known.state();
+    parsed.is_tcp()
+        && (state == FlowState::Superseded || parsed.tcp_flags & tcp::SYN != 0 && state >= FlowState::Closing)
 }
 
 #[cfg(test)]

@@ -165,8 +165,14 @@ pub fn to_client<P: Packet, T: Tables>(
     if let Some(known) = &known
         && known.direction() == Direction::ToClient
         && !known.is_source_nat()
-        && !flow::is_of_later_connection(known, parsed)
     {
+        if flow::is_of_later_connection(known, parsed) {
+            // Its further packets have no SYN to be known by.
+            if known.state() != FlowState::Superseded {
+                tables.record_flow(known, FlowState::Superseded, tables.now_s());
+            }
+            return Verdict::Pass(Reason::PassNotOurs);
+        }
         record(tables, parsed, known);
         return match rewrite::translate(packet, parsed, known) {
             Some(()) => Verdict::ToStack(Reason::ForwardReply),

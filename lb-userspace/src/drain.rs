@@ -16,7 +16,7 @@ impl FlowCounts {
     /// Counts an entry of CONNTRACK: the direction to the endpoint, unless it is over.
     pub fn add(&mut self, key: &FlowKey, flow: &Flow, now_s: u32) {
         let idle_s = now_s.saturating_sub(flow.last_seen_s);
-        let is_over = flow.state() == FlowState::Reset || idle_s > flow.idle_timeout_s(key.protocol);
+        let is_over = flow.state() >= FlowState::Reset || idle_s > flow.idle_timeout_s(key.protocol);
         if flow.direction() == Direction::ToBackend && !is_over {
             *self.0.entry((flow.endpoint, flow.endpoint_generation)).or_default() += 1;
         }

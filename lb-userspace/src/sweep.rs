@@ -243,7 +243,9 @@ fn is_over(key: &FlowKey, flow: &Flow, other: Option<&Flow>, now_s: u32) -> bool
     };
     let timeout_s = match flow.state().max(other.state()) {
         FlowState::Established => TCP_ESTABLISHED_TIMEOUT_S,
-        FlowState::Opening | FlowState::Closing | FlowState::Reset => TCP_TRANSIENT_TIMEOUT_S,
+        FlowState::Opening | FlowState::Closing | FlowState::Reset | FlowState::Superseded => {
+            TCP_TRANSIENT_TIMEOUT_S
+        }
     };
     idle_s > timeout_s
 }

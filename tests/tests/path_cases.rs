@@ -103,9 +103,15 @@ fn endpoint_that_a_client_dials_itself_from_a_used_port_answers_for_itself() {
     assert_eq!(leave(&mut tables, &answer(RST)).0, Verdict::ToStack(Reason::ForwardReply));
     let (verdict, frame) = leave(&mut tables, &answer(SYN | ACK));
     assert_eq!((verdict, frame), (Verdict::Pass(Reason::PassNotOurs), answer(SYN | ACK)));
+    for flags in [ACK, FIN | ACK] {
+        let (verdict, frame) = leave(&mut tables, &answer(flags));
+        assert_eq!((verdict, frame), (Verdict::Pass(Reason::PassNotOurs), answer(flags)));
+    }
     // By the frontend again, it is its answer.
     let _ = enter(&mut tables, &tcp(40_000, world::PORT_LOCAL, SYN), Side::Uplink);
-    assert_eq!(leave(&mut tables, &answer(SYN | ACK)).0, Verdict::ToStack(Reason::ForwardReply));
+    for flags in [SYN | ACK, ACK, FIN | ACK] {
+        assert_eq!(leave(&mut tables, &answer(flags)).0, Verdict::ToStack(Reason::ForwardReply));
+    }
 }
 
 #[test]

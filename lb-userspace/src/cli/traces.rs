@@ -76,6 +76,7 @@ pub(super) fn conntrack(reading: &Reading) -> Result<Vec<FlowRow>> {
             FlowState::Established => "established",
             FlowState::Closing => "closing",
             FlowState::Reset => "reset",
+            FlowState::Superseded => "superseded",
         },
         source_nat: flow.is_source_nat(),
         backend_service: name_of(&tables, flow.backend_service),

@@ -51,7 +51,7 @@ impl Watch {
             _ if key.protocol == u32::from(UDP) => return None,
             (_, FlowState::Reset) => Signal::Refused,
             (_, FlowState::Opening) => Signal::Unanswered,
-            (_, FlowState::Established | FlowState::Closing) => return None,
+            (_, FlowState::Established | FlowState::Closing | FlowState::Superseded) => return None,
         };
         let Flow { created_s, endpoint, endpoint_generation, .. } = *flow;
         Some(Begun { created_s, signal, endpoint, endpoint_generation })
