@@ -186,20 +186,19 @@ impl Sweep {
             self.is_walking = true;
         }
         let batch = maps.some_entries::<FlowKey>(self.place, STEP_ENTRIES_MAX)?;
-        let mut over = Vec::new();
+        let mut over = 0;
         for (key, flow) in &batch.entries {
             if self.pass.begun.len() < BEGUN_MAX {
                 self.pass.begun.extend(self.watch.judge(key, flow));
             }
-            if is_over(key, flow, None, view.now_s) && is_still_over(maps, key, view.now_s)? {
-                over.push(*key);
+            if is_over(key, flow, None, view.now_s) && remove_if_still_over(maps, key, view.now_s)? {
+                over += 1;
             } else {
                 maps.note_flow(key);
                 self.pass.flows.add(key, flow, view.now_s);
             }
         }
-        maps.remove_entries(&over)?;
-        self.count(batch.entries.len(), over.len());
+        self.count(batch.entries.len(), over);
         Ok(batch.next)
     }
 
@@ -209,15 +208,17 @@ impl Sweep {
         mut is_over: impl FnMut(&K, &K::Value) -> bool,
     ) -> Result<Option<Place>> {
         let batch = maps.some_entries::<K>(self.place, STEP_ENTRIES_MAX)?;
-        let mut over = Vec::new();
+        let mut over = 0;
         for (key, value) in &batch.entries {
             // Again: it may have been used since.
-            if is_over(key, value) && maps.entry(key)?.is_some_and(|value| is_over(key, &value)) {
-                over.push(*key);
+            if is_over(key, value)
+                && maps.entry(key)?.is_some_and(|value| is_over(key, &value))
+                && maps.remove_entry_if(key, |value| is_over(key, value))?
+            {
+                over += 1;
             }
         }
-        maps.remove_entries(&over)?;
-        self.count(batch.entries.len(), over.len());
+        self.count(batch.entries.len(), over);
         Ok(batch.next)
     }
 
@@ -227,10 +228,13 @@ impl Sweep {
     }
 }
 
-fn is_still_over(maps: &mut Maps, key: &FlowKey, now_s: u32) -> Result<bool> {
+/// Whether the flow is still over by both directions, and gone therefore. A client may use its port again at any moment,
+/// and a source NAT port goes to the next one that asks: what is removed is judged as it is removed.
+fn remove_if_still_over(maps: &mut Maps, key: &FlowKey, now_s: u32) -> Result<bool> {
     let Some(flow) = maps.entry(key)? else { return Ok(false) };
     let other = maps.entry(&key.reply(&flow))?;
-    Ok(is_over(key, &flow, other.as_ref(), now_s))
+    Ok(is_over(key, &flow, other.as_ref(), now_s)
+        && maps.remove_entry_if(key, |flow| is_over(key, flow, other.as_ref(), now_s))?)
 }
 
 /// Whether a flow is over, by both directions: the last packet of either counts. A connection that is

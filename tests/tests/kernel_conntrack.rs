@@ -317,6 +317,25 @@ fn a_sweep_removes_the_flows_that_are_over_and_reports() {
     assert!(maps.flow(&entry(100).0).unwrap().is_some());
 }
 
+#[test]
+fn an_entry_that_was_begun_anew_since_it_was_read_stays() {
+    let Some(need) = need::kernel() else { return };
+    let pins = TestPins::new().unwrap();
+    let (_ebpf, mut maps) = begin(&need, &pins);
+    let (key, value) = entry(3);
+    let mut seen = None;
+    let is_gone = maps.remove_entry_if(&key, |flow: &Flow| {
+        seen = Some(*flow);
+        false
+    });
+    assert!(!is_gone.unwrap());
+    assert_eq!(seen.map(|flow| flow.new_destination), Some(value.new_destination));
+    assert_eq!(maps.flow(&key).unwrap(), seen);
+    assert!(maps.remove_entry_if(&key, |_| true).unwrap());
+    assert_eq!(maps.flow(&key).unwrap(), None);
+    assert!(maps.remove_entry_if(&key, |_| false).unwrap(), "gone already");
+}
+
 /// The bits of an address in FLOW_FILTER: in the lower and in the upper half.
 fn filter_bits(pins: &TestPins, address: &Address) -> [bool; 2] {
     let map = MapData::from_pin(pins.map(names::FLOW_FILTER)).unwrap();

@@ -88,6 +88,20 @@ impl Maps {
         K::table(self).get(key).with_context(|| format!("cannot read map {}", K::NAME))
     }
 
+    /// Removes an entry of a map if `is_over` says so of the value that it has at that moment: a program may have begun
+    /// it anew since it was read. Whether it is gone; one that was not there is.
+    ///
+    /// # Errors
+    /// The kernel refuses a read or a write.
+    pub fn remove_entry_if<K: Traces>(
+        &mut self,
+        key: &K,
+        is_over: impl FnOnce(&K::Value) -> bool,
+    ) -> Result<bool> {
+        let removed = K::table(self).remove_if(key, is_over);
+        removed.with_context(|| format!("cannot remove an entry of map {}", K::NAME))
+    }
+
     /// Removes entries of a map; those that are not there are no error.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ enum Command {
     UpdateElem = 2,
     DeleteElem = 3,
     ProgQuery = 16,
+    LookupAndDeleteElem = 21,
     LookupBatch = 24,
     DeleteBatch = 27,
 }
@@ -207,6 +208,27 @@ pub(super) fn lookup_batch_per_cpu<K: Pod, V: Pod>(
     match result {
         Ok(_) => Ok((found, Some(Cursor(Some(next))))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((found, None)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes an entry out of a hash map in one step, with the value that it had at that moment; `None` where there is none.
+/// Linux 5.14.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn take<K: Pod, V: Pod>(map: &impl AsFd, key: &K) -> io::Result<Option<V>> {
+    let mut value = V::zeroed();
+    let mut attribute = Element {
+        map_fd: raw(map),
+        padding: 0,
+        key: address(std::slice::from_ref(key)),
+        value: &raw mut value as u64,
+        flags: 0,
+    };
+    match bpf(Command::LookupAndDeleteElem, &mut attribute) {
+        Ok(_) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }

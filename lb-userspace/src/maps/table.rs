@@ -169,6 +169,18 @@ impl<K: Pod, V: Pod> HashTable<K, V> {
         }
     }
 
+    /// Removes an entry if `is_wanted` says so of the value that it has at that moment, else puts it back unless the key
+    /// is taken meanwhile. Whether it is gone; one that was not there is.
+    pub(super) fn remove_if(&mut self, key: &K, is_wanted: impl FnOnce(&V) -> bool) -> Result<bool> {
+        match syscall::take::<K, V>(&self.fd, key)? {
+            Some(value) if !is_wanted(&value) => {
+                self.put_new(key, &value)?;
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
+    }
+
     /// Removes entries; those that are not there are no error.
     pub(super) fn remove_all(&mut self, keys: &[K]) -> io::Result<()> {
         let mut left = keys;

@@ -3,7 +3,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lb_tests::wait::wait_until;
 use lb_userspace::model::Protocol;
 
@@ -41,7 +41,8 @@ fn wait_for_answer(world: &World, node: &'static str, status: &str, endpoints: u
         last = expect_answer(world, node, status, endpoints);
         last.is_ok()
     });
-    waited.and(last)
+    waited.with_context(|| format!("last seen: {last:?}"))?;
+    last
 }
 
 fn expect_answer(world: &World, node: &'static str, status: &str, endpoints: u32) -> Result<()> {

@@ -242,7 +242,8 @@ impl World {
             last = self.expect_all(from, service, At::Cluster, by);
             last.is_ok()
         });
-        waited.and(last)
+        waited.with_context(|| format!("last seen: {last:?}"))?;
+        last
     }
 
     /// Asks over TCP until the answer is `wanted`; every request must be answered.
@@ -259,7 +260,8 @@ impl World {
             last = ask(self.host(from), Protocol::Tcp, to).map(|answered| answered.by);
             last.as_ref().map_or(true, |by| wanted(by))
         });
-        waited.and(last)
+        waited.with_context(|| format!("last seen: {last:?}"))?;
+        last
     }
 
     /// Runs `work` while the router leads the client to `node`.
